@@ -1,0 +1,179 @@
+"""Between Hydra and the schema: compose, check, name and compare configs; explain what went wrong.
+
+`register` gives Hydra the schema, `check` turns a composed config into a `Config`, `explain` turns
+what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
+"""
+
+import hashlib
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from flowerexp import augmentation_options
+from flowerexp.config import Config, nearest
+from flowerexp.errors import UserError
+
+PLACE_KEYS = ("name", "fresh")
+"""Keys that say where a run is kept, not what it is."""
+
+Explainable = HydraException | OmegaConfBaseException
+"""What Hydra and OmegaConf raise for a mistake in a config or on the command line."""
+
+
+def register() -> None:
+    """Gives Hydra the schema of the root config and the resolver that names run folders."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def check(composed: DictConfig) -> Config:
+    """The typed config of a composed one; raises UserError for the first key that is wrong.
+
+    Merging into the schema once more, as plain values, refuses what `+key=value` brought past it.
+    """
+    for key in sorted(OmegaConf.missing_keys(composed)):
+        raise UserError(f"{key} has no value and needs one: give {key}=VALUE")
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+        assert isinstance(config, Config)
+        config.augmentation = {name: transform(name, parameters)
+                               for name, parameters in config.augmentation.items()}
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    return config
+
+
+def transform(name: str, parameters: Any) -> Any:
+    """The checked options of one transform; raises UserError for an unknown one."""
+    options = augmentation_options.OPTIONS
+    if name not in options:
+        raise UserError(f"augmentation.{name} is no transform: choose of {', '.join(options)}"
+                        + nearest(name, options))
+    if not isinstance(parameters, dict):
+        raise UserError(f"augmentation.{name} must hold the transform's parameters, not "
+                        f"'{parameters}'")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(options[name]), parameters)
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, prefix=f"augmentation.{name}.")) from error
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every leaf of the config by its dotted key, without the keys of its place."""
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        leaves: dict[str, Any] = {}
+        for key, inner in value.items():
+            leaves |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        # The order of transforms is part of what a run is.
+        return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
+
+    return {key: value for key, value in walk("", asdict(config)).items() if key not in PLACE_KEYS}
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """`key: value in one, value in other` for every key in which two configs differ."""
+    left, right = flatten(one), flatten(other)
+    return [f"{key}: {left.get(key, 'not set')} there, {right.get(key, 'not set')} here"
+            for key in sorted(left.keys() | right.keys())
+            if left.get(key, ...) != right.get(key, ...)]
+
+
+def run_name(name: str | None, seed: int, overrides: list[str]) -> str:
+    """The folder of a command below outputs/: what it changes, and the seed.
+
+    An experiment stands first, under its bare name; then every changed key, in alphabetical order,
+    so that the order on the command line does not matter.
+    """
+    if name is not None:
+        return name
+    values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    experiment = values.pop("experiment", "")
+    changed = [f"{key}={values[key]}" for key in sorted(values)
+               if key not in (*PLACE_KEYS, "seed")]
+    parts = [part for part in (experiment, *changed) if part] or ["default"]
+    return f"{path_safe('+'.join(parts))}+seed={seed}"
+
+
+def path_safe(text: str, longest: int = 80) -> str:
+    """`text` as the name of a folder: other characters than [A-Za-z0-9._=+-] become `-`.
+
+    More than `longest` characters are cut, and end in the first eight of the text's SHA-256.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._=+-]+", "-", text).lstrip(".-")
+    if len(safe) <= longest:
+        return safe
+    return f"{safe[:longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def explain(error: BaseException, prefix: str = "") -> str:
+    """One sentence for an error of Hydra or OmegaConf, with the nearest valid name.
+
+    `prefix` goes before the key that the error names.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for link in reversed(chain):
+        if isinstance(link, UserError):
+            return str(link)
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.options:
+            return unknown_option(link)
+        if isinstance(link, OverrideParseException):
+            return (f"the override {link.override} cannot be read: write key=value, and quote a "
+                    "value with spaces, commas or brackets: \"key='a, b'\"")
+    for link in chain:
+        key = prefix + str(getattr(link, "full_key", None) or "")
+        if isinstance(link, ConfigAttributeError | ConfigKeyError):
+            return unknown_key(key)
+        if isinstance(link, InterpolationResolutionError):
+            return f"{key} refers to another key that does not resolve: {first_line(link)}"
+        if isinstance(link, ValidationError):
+            return f"{key}: {first_line(link)}"
+    return first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def unknown_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = sorted(error.options or [])
+    return (f"{group}={option} does not exist: {group} is one of {', '.join(options)}"
+            + nearest(option, options))
+
+
+def unknown_key(key: str) -> str:
+    """The sentence for a key that the schema does not have."""
+    names = augmentation_options.OPTIONS
+    parts = key.split(".")
+    if parts[0] == "augmentation" and len(parts) > 1 and parts[1] in names:
+        valid = [f"augmentation.{parts[1]}.{field}"
+                 for field in names[parts[1]].__dataclass_fields__]
+        if key in valid or len(parts) == 2:
+            return f"{key} needs augmentation={parts[1]}, which this command does not choose"
+    else:
+        valid = [*flatten(Config()), *PLACE_KEYS, *Config.__dataclass_fields__, "experiment"]
+    return f"{key} is no key of the config{nearest(key, valid)} (all keys: python run.py --cfg job)"
+
+
+def conf_folder() -> Path:
+    """The folder of the config groups, beside the package."""
+    return Path(__file__).resolve().parents[1] / "conf"

@@ -1,0 +1,190 @@
+"""A run folder's life: new, running, done, failed, interrupted. Executing it is idempotent.
+
+TensorFlow is imported when the config, the folder and its lock have been found right.
+"""
+
+import errno
+import importlib.metadata
+import platform
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+from omegaconf import DictConfig
+
+from flowerexp import __version__, composition, hardware, results
+from flowerexp.config import Config
+from flowerexp.errors import UserError
+from flowerexp.journal import Journal, now, process
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int:
+    """Starts a new run, goes on with a partial one, leaves a finished one alone.
+
+    Args:
+        folder: of the run; with `fresh`, the first free one of folder, folder.2 and so on.
+        composed: the config as Hydra composed it.
+        overrides: the command line's.
+
+    Returns:
+        The exit code: 0, or 128 and the number of the signal that interrupted the run.
+
+    Raises:
+        UserError: for every mistake of the user; the folder's status names it.
+    """
+    config = composition.check(composed)
+    if config.fresh:
+        folder = free_folder(folder)
+    writes = hardware.is_chief(config.hardware)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not writes:
+        return start(config, folder, Journal(folder, writes=False))
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            refuse_other_config(config, folder)
+            journal = Journal(folder)
+            if results.read_status(folder).get("state") == "done":
+                journal.console.print(f"{folder} holds a finished run of this command:",
+                                      soft_wrap=True, markup=False)
+                journal.console.print(summary(folder), soft_wrap=True, markup=False)
+                return 0
+            if not (folder / results.CONFIG).exists():
+                results.write_config(folder, composed, overrides)
+            return start(config, folder, journal)
+    except filelock.Timeout:
+        status = results.read_status(folder)
+        raise UserError(f"{folder} is in use by process {status.get('pid', 'unknown')} on "
+                        f"{status.get('host', 'this machine')}: wait for it, or start beside it "
+                        "with fresh=true") from None
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder itself, or the first of folder.2, folder.3 and so on that holds no run."""
+    number, free = 1, folder
+    while (free / results.CONFIG).exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}.{number}")
+    return free
+
+
+def refuse_other_config(config: Config, folder: Path) -> None:
+    """Raises UserError where the folder holds a run of another config, naming what differs."""
+    if not (folder / results.CONFIG).exists():
+        return
+    differing = composition.differences(results.read_config(folder), config)
+    if differing:
+        raise UserError(f"{folder} holds a run of another config ({'; '.join(differing[:5])}"
+                        f"{'; and more' * (len(differing) > 5)}): choose another name=, or "
+                        "fresh=true to start beside it")
+
+
+def start(config: Config, folder: Path, journal: Journal) -> int:
+    """Runs until the end, a signal, or an error, and says which in status.json."""
+    hardware.prepare(config.hardware)
+    journal.record(state="running", **process(), error=None, ended=None, versions=versions(),
+                   started=results.read_status(folder).get("started", now()))
+    journal.say(f"run: {folder}")
+    stopped = Stopped()
+    with stopped:
+        try:
+            with journal.native_log():
+                from flowerexp import experiment
+
+                strategy, sentence = hardware.build_strategy(config.hardware)
+            journal.say(f"hardware: {sentence}")
+            journal.record(hardware=sentence)
+            finished = experiment.run(config, strategy, folder, journal, stopped)
+        except UserError as error:
+            fail(journal, str(error))
+            raise
+        except OSError as error:
+            fail(journal, f"{error.filename or folder}: {error.strerror or error}")
+            if error.errno in DISK_ERRORS:
+                raise UserError(f"{error.filename or folder}: {error.strerror}: nothing that was "
+                                "saved before is lost; mend it and run the same command again") \
+                    from error
+            raise
+        except KeyboardInterrupt:
+            journal.record(state="interrupted", ended=now())
+            raise
+        except BaseException as error:
+            fail(journal, f"{type(error).__name__}: {composition.first_line(error)}")
+            raise
+    if finished:
+        journal.record(state="done", ended=now())
+        journal.say(summary(folder))
+        return 0
+    journal.record(state="interrupted", ended=now())
+    journal.say(f"interrupted by {signal.Signals(stopped.number).name}; the same command goes on "
+                f"from here: {folder}")
+    return 128 + stopped.number
+
+
+def fail(journal: Journal, sentence: str) -> None:
+    """Leaves the error in run.log and status.json, as far as the disk lets us."""
+    try:
+        journal.log(f"failed: {sentence}")
+        journal.log_traceback()
+        journal.record(state="failed", error=sentence, ended=now())
+    except OSError as error:
+        journal.console.print(f"{journal.folder}: the status cannot be written ({error.strerror})",
+                              markup=False)
+
+
+class Stopped:
+    """Whether SIGINT or SIGTERM has come; a second SIGINT raises KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    def __enter__(self) -> "Stopped":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self.take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def take(self, number: int, _frame: object) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+def summary(folder: Path) -> str:
+    """The best and the last epoch of a run, and its folder."""
+    history = results.read_history(folder)
+    best = results.best_epoch(history)
+    assert best is not None, "a finished run has epochs"
+
+    def of(epoch: int) -> str:
+        row = history[epoch]
+        return (f"epoch {epoch + 1}, valid acc {row['valid acc']:.4f}, recall "
+                f"{row['valid recall']:.4f}, precision {row['valid precision']:.4f}, f1 "
+                f"{row['valid f1']:.4f}")
+
+    return f"best: {of(best)}\nlast: {of(len(history) - 1)}\nfolder: {folder}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package and the packages that decide a result."""
+    found: dict[str, str] = {"python": platform.python_version(), "flowerexp": __version__}
+    for package in ("tensorflow", "tensorflow-tpu", "keras", "tf_keras", "numpy", "efficientnet"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+

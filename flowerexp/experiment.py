@@ -1,0 +1,320 @@
+"""One run from top to bottom: data, plan, model, epochs, predictions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from flowerexp import (
+    augmentation,
+    checkpoints,
+    datasets,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    pipeline,
+    plan,
+    plots,
+    records,
+    results,
+    sampling,
+    schedules,
+)
+from flowerexp.config import Config, Dataset
+from flowerexp.datasets import Source
+from flowerexp.errors import UserError
+from flowerexp.events import Events
+from flowerexp.journal import Journal
+from flowerexp.pipeline import Images
+from flowerexp.plan import Plan
+from flowerexp.results import Scores
+from flowerexp.trainer import Trainer
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled splits of a run, as its pipeline feeds them."""
+
+    source: Source
+    names: tuple[str, ...]
+    """Of the classes, in label order; numbers where the data set has no names."""
+    cache: str
+    """decoded | encoded | none"""
+    train: Images
+    valid: Images
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """int64 [classes], training images of each class."""
+        return np.bincount(self.train.table.labels, minlength=len(self.names))
+
+
+def run(config: Config, strategy: Any, folder: Path, journal: Journal,
+        stop: Callable[[], bool]) -> bool:
+    """Trains, validates and predicts, going on from the folder's last checkpoint.
+
+    Args:
+        config: of the run.
+        strategy: of tf.distribute.
+        folder: of the run; only the chief writes it.
+        journal: the run's voice.
+        stop: asked between calls of the compiled loop; True saves and ends.
+
+    Returns:
+        Whether the run is finished; False where `stop` ended it.
+
+    Raises:
+        UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
+    """
+    data = load_data(config.dataset, journal)
+    workers = strategy.extended._input_workers_with_options().num_workers
+    numbers = plan.derive(config, data.counts, workers, strategy.num_replicas_in_sync)
+    augment = augmentation.build(config.augmentation, config.seed, numbers.batch_size)
+    for line in plan.sentences(config, numbers, data.counts):
+        journal.say(line)
+    journal.say(augment.sentence if augment else "augmentation: none")
+    trainer = build_trainer(config, strategy, numbers, data, journal)
+    if not train(config, folder, journal, stop, trainer, data, augment):
+        return False
+    predict(config, folder, journal, trainer, data)
+    return True
+
+
+def load_data(dataset: Dataset, journal: Journal) -> Data:
+    """Finds and reads the labelled splits, decoded where the config's memory allows it."""
+    source = datasets.find(dataset)
+    journal.say(source.reason)
+    keep = dataset.cache != "none"
+    tables = {split: records.read(source.files[split], source.image_size, True,
+                                  source.num_classes, keep) for split in ("train", "val")}
+    classes = source.num_classes or 1 + max(
+        int(table.labels.max()) for table in tables.values())
+    names = source.class_names or tuple(str(label) for label in range(classes))
+    images = sum(len(table.labels) for table in tables.values())
+    decoded_bytes = images * source.image_size**2 * 3
+    cache = dataset.cache
+    if cache == "auto":
+        cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
+    train, valid = (as_images(table, source, dataset, cache, True) for table in tables.values())
+    kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
+            "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
+    journal.say(f"data: {train.count} training and {valid.count} validation images of "
+                f"{source.image_size}x{source.image_size} pixels, {classes} classes, in "
+                f"{source.folder}; {kept}")
+    journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
+                         "classes": classes, "train": train.count, "val": valid.count})
+    return Data(source, names, cache, train, valid)
+
+
+def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str,
+              labelled: bool) -> Images:
+    """A split as the pipeline feeds it, decoded if the cache says so."""
+    images = Images(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
+    if cache != "decoded":
+        return images
+    try:
+        return pipeline.keep_decoded(images)
+    except tf.errors.OpError as error:
+        raise_fault(images, labelled, error)
+        raise
+
+
+def raise_fault(images: Images, labelled: bool, error: Exception) -> None:
+    """Raises UserError if the error comes of a record of this split."""
+    fault = records.first_fault(images.table.files, images.image_size, labelled, None)
+    if fault:
+        raise UserError(fault) from error
+
+
+def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
+                  journal: Journal) -> Trainer:
+    """Model, optimizer and loss under the strategy."""
+    with strategy.scope():
+        model = models.build(config.model, data.source.image_size, len(data.names),
+                             config.hardware.precision, config.seed)
+        rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
+        optimizer = optimizers.build(config.optimizer, rates, config.hardware.precision)
+    everything, trained = models.parameter_counts(model)
+    journal.say(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
+                f"trainable; weights {config.model.weights}, input scaling "
+                f"{config.model.input_scaling}")
+    if config.model.summary:
+        model.summary(expand_nested=True, print_fn=lambda text, **_: journal.say(text))
+    return Trainer(strategy, model, optimizer, losses.build(config.loss, data.counts), numbers,
+                   sampling.class_weights(data.counts, config.sampling), config.seed,
+                   config.optimizer.clip_norm, config.hardware.jit_compile)
+
+
+def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool],
+          trainer: Trainer, data: Data, augment: augmentation.Augment | None) -> bool:
+    """The epochs that are left; False where `stop` ended them."""
+    numbers = trainer.plan
+    history, predictions = go_on(folder, journal, trainer)
+    if journal.writes:
+        results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
+        events = Events(folder, history)
+    batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
+                                        config.seed, augment)
+    for epoch in range(len(history), numbers.epochs):
+        if not train_epoch(config, folder, journal, stop, trainer, data, batches, epoch):
+            best = results.best_epoch(history)
+            save(folder, journal, trainer, None if best is None else best + 1)
+            return False
+        progress = trainer.progress()
+        row = results.epoch_scores("train", progress.loss, progress.confusion)
+        logits = predict_logits(trainer, data.valid, True)
+        row |= valid_scores(trainer, data, logits)
+        row["train timing"] = progress.seconds
+        history.append(row)
+        predictions.append(logits.argmax(-1).tolist())
+        best = results.best_epoch(history)
+        assert best is not None
+        if journal.writes:
+            # Before the checkpoint: a run that is killed between them does the epoch once more.
+            results.write_history(folder, history)
+            results.write_predictions(folder, predictions)
+            events.write(epoch, row)
+        save(folder, journal, trainer, best + 1)
+        journal.record(epochs_done=epoch + 1, epochs=numbers.epochs)
+        sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
+        shown = (epoch + 1) % config.loop.log_interval == 0 or epoch in (0, numbers.epochs - 1)
+        (journal.say if shown else journal.log)(sentence)
+    return True
+
+
+def go_on(folder: Path, journal: Journal, trainer: Trainer
+          ) -> tuple[list[Scores], list[list[int]]]:
+    """Restores the last checkpoint, if any; returns the history and predictions up to it."""
+    saved = checkpoints.saved_updates(folder)
+    if not saved:
+        return [], []
+    checkpoints.restore(trainer.checkpoint, folder, saved[-1])
+    epochs, inside = divmod(saved[-1], trainer.plan.updates_per_epoch)
+    history, predictions = results.read_history(folder), results.read_predictions(folder)
+    if min(len(history), len(predictions)) < epochs:
+        raise UserError(f"{folder / results.HISTORY} ends before the last checkpoint, which has "
+                        f"done {epochs} epochs: start anew with fresh=true")
+    where = f" and {inside} of {trainer.plan.updates_per_epoch} updates" if inside else ""
+    journal.say(f"going on from {checkpoints.folder_of(folder, saved[-1])}: {epochs} of "
+                f"{trainer.plan.epochs} epochs{where} are done")
+    return history[:epochs], predictions[:epochs]
+
+
+def train_epoch(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool],
+                trainer: Trainer, data: Data, batches: Callable[[int, int], Any],
+                epoch: int) -> bool:
+    """The updates of an epoch that are left; False where `stop` ended them."""
+    numbers = trainer.plan
+    start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
+    if start == 0:
+        trainer.start_epoch()
+    left = numbers.updates_per_epoch - start
+    title = f"epoch {epoch + 1}/{numbers.epochs}"
+    try:
+        with journal.progress(title, numbers.updates_per_epoch * numbers.update_size,
+                              start * numbers.update_size) as advance:
+            for done in trainer.train(batches(epoch, start), left,
+                                      config.loop.steps_per_execution):
+                advance(done * numbers.update_size)
+                left -= done
+                raise_bad_loss(trainer, folder)
+                if left and stop():
+                    return False
+    except tf.errors.InvalidArgumentError as error:
+        raise_fault(data.train, True, error)
+        raise
+    return not stop() or epoch + 1 == numbers.epochs
+
+
+def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
+    update = trainer.first_bad_update()
+    if update is not None:
+        epoch, inside = divmod(update, trainer.plan.updates_per_epoch)
+        raise UserError(
+            f"the loss is NaN or infinite from update {update} on (epoch {epoch + 1}, update "
+            f"{inside} of {trainer.plan.updates_per_epoch}, counted from 0): lower schedule.max_lr "
+            f"or set optimizer.clip_norm; what was saved before stays in {folder}")
+
+
+def predict_logits(trainer: Trainer, images: Images, labelled: bool) -> npt.NDArray[np.float32]:
+    """float32 [images, classes] of a split."""
+    batches, steps = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
+    try:
+        return trainer.logits(batches, steps, images.count)
+    except tf.errors.InvalidArgumentError as error:
+        raise_fault(images, labelled, error)
+        raise
+
+
+def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) -> Scores:
+    """Loss and scores of the validation set."""
+    labels = data.valid.table.labels
+    loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
+                         dtype=np.float64))
+    matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))
+    return results.epoch_scores("valid", loss, matrix)
+
+
+def save(folder: Path, journal: Journal, trainer: Trainer, best_epochs: int | None) -> None:
+    """A checkpoint of now; that of the end of the best epoch stays."""
+    best = None if best_epochs is None else best_epochs * trainer.plan.updates_per_epoch
+    checkpoints.save(trainer.checkpoint, folder, int(trainer.update.numpy()), best, journal.writes)
+
+
+def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,
+            data: Data) -> None:
+    """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
+    """
+    history = results.read_history(folder)
+    best = results.best_epoch(history)
+    assert best is not None
+    used = best if config.results.use == "best" else len(history) - 1
+    if used != len(history) - 1:
+        weights = tf.train.Checkpoint(model=trainer.model)
+        checkpoints.restore(weights, folder, (used + 1) * trainer.plan.updates_per_epoch)
+    logits = predict_logits(trainer, data.valid, True)
+    test = load_test(config.dataset, data)
+    test_logits = predict_logits(trainer, test, False) if test else None
+    if not journal.writes:
+        return
+    results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
+    if test is not None and test_logits is not None:
+        predicted = test_logits.argmax(-1).tolist()
+        results.write_array(folder / results.TEST_PROBABILITIES, results.softmax(test_logits))
+        results.write_json(folder / results.TEST_PREDICTIONS, predicted)
+        results.write_submission(folder, test.table.ids, predicted)
+        journal.say(f"predictions: {len(predicted)} test images in {results.SUBMISSION}, by the "
+                    f"weights of epoch {used + 1} ({config.results.use})")
+    else:
+        journal.say("predictions: none, for the data set has no test folder")
+    with results.replacing(folder / results.MODEL) as partial:
+        trainer.model.save(partial)
+    plots.history(history, folder / "history.png")
+    matrix = metrics.confusion_matrix(data.valid.table.labels, logits.argmax(-1), len(data.names))
+    plots.confusion(matrix, data.names, folder / "confusion.png")
+
+
+def load_test(dataset: Dataset, data: Data) -> Images | None:
+    """The test split, or None where the data set has none."""
+    if "test" not in data.source.files:
+        return None
+    table = records.read(data.source.files["test"], data.source.image_size, False, None,
+                         data.cache != "none")
+    return as_images(table, data.source, replace(dataset), data.cache, False)
+
+
+def describe(row: Scores) -> str:
+    """An epoch's metrics in a line."""
+    def of(prefix: str) -> str:
+        return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
+                         for name in ("loss", *metrics.NAMES)
+                         for value in [row[f"{prefix} {name}"]])
+
+    return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"

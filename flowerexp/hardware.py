@@ -1,0 +1,167 @@
+"""Strategy factory: from `hardware=...` to a tf.distribute.Strategy, and a sentence that says why.
+
+`prepare` runs before TensorFlow is imported, because the choice of Keras cannot be changed after.
+"""
+
+import glob
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+from flowerexp.config import Hardware
+from flowerexp.errors import UserError
+
+TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
+"""Device files of a TPU VM. A GPU passed through by VFIO looks alike, hence LIBTPU below."""
+
+
+def tpu_in_sight(hardware: Hardware) -> str | None:
+    """Where a TPU shows itself on this machine, or None; imports nothing."""
+    if hardware.tpu_name:
+        return f"hardware.tpu_name={hardware.tpu_name}"
+    if os.environ.get("TPU_NAME"):
+        return f"TPU_NAME={os.environ['TPU_NAME']}"
+    devices = [path for pattern in TPU_DEVICES for path in glob.glob(pattern)]
+    if devices and importlib.util.find_spec("libtpu"):
+        return f"{devices[0]} and the package libtpu"
+    return None
+
+
+def prepare(hardware: Hardware) -> None:
+    """Chooses legacy Keras for a TPU, as Keras 3 fails under TPUStrategy (keras issue 19448).
+
+    Also lowers TensorFlow's native log to warnings, unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+
+    Raises:
+        UserError: without tf_keras, which a TPU needs.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if hardware.kind == "tpu" or (hardware.kind == "auto" and tpu_in_sight(hardware)):
+        assert "tensorflow" not in sys.modules, "prepare comes before TensorFlow's import"
+        if importlib.util.find_spec("tf_keras") is None:
+            raise UserError("a TPU needs the package tf_keras: pip install -r requirements-tpu.txt")
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+
+def build_strategy(hardware: Hardware) -> tuple[Any, str]:
+    """The strategy that `hardware` asks for.
+
+    Returns:
+        A tf.distribute.Strategy, and a sentence: the hardware and why it was taken.
+
+    Raises:
+        UserError: for a kind that is not there.
+    """
+    import tensorflow as tf
+
+    if hardware.kind != "auto":
+        build = {"cpu": build_cpu, "gpu": build_gpu, "tpu": build_tpu, "workers": build_workers}
+        strategy, sentence = build[hardware.kind](hardware)
+        return strategy, f"{sentence}, as hardware={hardware.kind} asks"
+    sight = tpu_in_sight(hardware)
+    if sight:
+        if hardware.replicas is not None:
+            raise UserError("hardware.replicas has no meaning on a TPU, which was found by "
+                            f"{sight}: leave it out, or choose hardware=cpu or hardware=gpu")
+        strategy, sentence = build_tpu(hardware)
+        return strategy, f"{sentence}, for there is {sight}"
+    if tf.config.list_physical_devices("GPU"):
+        strategy, sentence = build_gpu(hardware)
+        return strategy, f"{sentence}, for there is no TPU"
+    strategy, sentence = build_cpu(hardware)
+    return strategy, f"{sentence}, for there is neither a TPU nor a GPU"
+
+
+def build_cpu(hardware: Hardware) -> tuple[Any, str]:
+    """One replica, or the processor split into `replicas` logical devices."""
+    import tensorflow as tf
+
+    replicas = hardware.replicas or 1
+    cores = os.cpu_count() or 1
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy("/cpu:0"), f"CPU ({cores} cores), 1 replica"
+    processor = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            processor, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    except RuntimeError as error:
+        if len(tf.config.list_logical_devices("CPU")) < replicas:
+            raise UserError(f"hardware.replicas={replicas}: this process has already set up fewer "
+                            "logical devices; start a new one") from error
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{index}" for index in range(replicas)])
+    return strategy, f"CPU ({cores} cores) as {replicas} logical devices, {replicas} replicas"
+
+
+def build_gpu(hardware: Hardware) -> tuple[Any, str]:
+    """One GPU, or several mirrored; memory grows as it is needed."""
+    import tensorflow as tf
+
+    physical = tf.config.list_physical_devices("GPU")
+    if not physical:
+        raise UserError("hardware=gpu: TensorFlow sees no GPU (is the extra `gpu` installed and "
+                        "the driver running?); hardware=auto takes what is there")
+    replicas = hardware.replicas or len(physical)
+    if replicas > len(physical):
+        raise UserError(f"hardware.replicas={replicas}: there are {len(physical)} GPUs")
+    for device in physical:
+        tf.config.experimental.set_memory_growth(device, True)
+    names = [f"/gpu:{index}" for index in range(replicas)]
+    kind = tf.config.experimental.get_device_details(physical[0]).get("device_name", "GPU")
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy(names[0]), f"one GPU ({kind}), 1 replica"
+    strategy = tf.distribute.MirroredStrategy(names)
+    return strategy, f"{replicas} GPUs ({kind}) mirrored, {replicas} replicas"
+
+
+def build_tpu(hardware: Hardware) -> tuple[Any, str]:
+    """A TPU by name, zone and project, or the one of this machine (`local`)."""
+    import tensorflow as tf
+
+    name = hardware.tpu_name or os.environ.get("TPU_NAME") or "local"
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu=name, zone=hardware.tpu_zone, project=hardware.tpu_project)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"hardware=tpu: no TPU answers as '{name}' ({first}): check "
+                        "hardware.tpu_name, tpu_zone and tpu_project") from error
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f"TPU '{name}', {replicas} replicas"
+
+
+def worker_of_config() -> tuple[int, int]:
+    """This worker's index and the number of workers, of TF_CONFIG."""
+    if not os.environ.get("TF_CONFIG"):
+        raise UserError("hardware=workers needs TF_CONFIG: every worker's address and this one's "
+                        'index, {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
+                        '"worker", "index": 0}}')
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        workers, index = len(cluster["cluster"]["worker"]), int(cluster["task"]["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("TF_CONFIG cannot be read: it must be JSON with cluster.worker, a list of "
+                        "host:port, and task.index, this worker's place in it") from error
+    if not 0 <= index < workers:
+        raise UserError(f"TF_CONFIG names worker {index} of {workers}: task.index counts from 0")
+    return index, workers
+
+
+def build_workers(_: Hardware) -> tuple[Any, str]:
+    """This process as one of the workers that TF_CONFIG lists."""
+    import tensorflow as tf
+
+    index, workers = worker_of_config()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f"worker {index} of {workers} from TF_CONFIG, {replicas} replicas"
+
+
+def is_chief(hardware: Hardware) -> bool:
+    """Whether this process writes the run folder: worker 0, or the only one."""
+    return hardware.kind != "workers" or worker_of_config()[0] == 0

@@ -1,0 +1,108 @@
+"""What a run says: sentences on the terminal and in run.log, progress, and status.json."""
+
+import contextlib
+import datetime
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from flowerexp import results
+
+
+def now() -> str:
+    """Local time in ISO 8601, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+class SpeedColumn(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "- images/s")
+
+
+class Journal:
+    """The voice of one process about one run folder.
+
+    Args:
+        folder: of the run.
+        writes: False for a worker that is not the chief, which says nothing and writes nothing.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        self.console = Console(quiet=not writes, highlight=False)
+
+    def say(self, sentence: str) -> None:
+        """One line on the terminal and, with its time, in run.log."""
+        self.console.print(sentence, markup=False, soft_wrap=True)
+        self.log(sentence)
+
+    def log(self, text: str) -> None:
+        """Lines in run.log only."""
+        if self.writes:
+            with (self.folder / results.LOG).open("a", encoding="utf-8") as file:
+                file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
+
+    @contextlib.contextmanager
+    def native_log(self) -> Iterator[None]:
+        """Sends what native libraries write to the standard error stream to run.log instead.
+
+        TensorFlow greets with lines that no setting silences. If the block raises, they are shown.
+        """
+        sys.stderr.flush()
+        with tempfile.TemporaryFile() as kept:
+            terminal = os.dup(2)
+            os.dup2(kept.fileno(), 2)
+            try:
+                yield
+            except BaseException:
+                kept.seek(0)
+                os.write(terminal, kept.read())
+                raise
+            finally:
+                sys.stderr.flush()
+                os.dup2(terminal, 2)
+                os.close(terminal)
+            kept.seek(0)
+            if text := kept.read().decode(errors="replace").strip():
+                self.log(text)
+
+    def log_traceback(self) -> None:
+        self.log(traceback.format_exc())
+
+    def record(self, **fields: Any) -> None:
+        """Puts fields into status.json; None takes one out."""
+        if self.writes:
+            status = {**results.read_status(self.folder), **fields, "updated": now()}
+            results.write_json(self.folder / results.STATUS,
+                               {key: value for key, value in status.items() if value is not None},
+                               indent=1)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, images: int, done: int = 0
+                 ) -> Iterator[Callable[[int], None]]:
+        """A bar with images per second and time left where there is a terminal, else nothing.
+
+        Gives a function that takes the number of images done since its last call.
+        """
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), SpeedColumn(),
+                   TimeRemainingColumn(compact=True), TextColumn("left"))
+        with Progress(*columns, console=self.console, transient=True,
+                      disable=not self.console.is_terminal or not self.writes) as bar:
+            task = bar.add_task(title, total=images, completed=done)
+            yield lambda count: bar.advance(task, count)
+
+
+def process() -> dict[str, Any]:
+    """Where this process runs, for a second one that finds the folder taken."""
+    return {"host": platform.node(), "pid": os.getpid()}

@@ -1,0 +1,223 @@
+"""Records in the order of an epoch -> tf.data batches, the same on one replica or many workers.
+
+Images stay uint8 until the device. An element is one replica's share of one update (training) or
+of one step (evaluation); a strategy deals consecutive elements to consecutive replicas.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from flowerexp import records, sampling
+from flowerexp.config import Sampling
+from flowerexp.errors import UserError
+from flowerexp.plan import Plan
+from flowerexp.records import Table
+
+Batch = dict[str, tf.Tensor]
+Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
+"""(batch, epoch int64, positions int64 [n]) -> batch; see flowerexp/augmentation.py."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split as the pipeline feeds it.
+
+    table: labels and ids, and the encoded images unless they are streamed.
+    image_size: height and width in pixels.
+    decoded: uint8 [n, height, width, 3], or None where images are decoded when they are used.
+    shuffle_bytes: memory of the shuffle buffer where images are streamed.
+    """
+
+    table: Table
+    image_size: int
+    decoded: tf.Tensor | None = None
+    shuffle_bytes: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.table.labels)
+
+    @property
+    def streamed(self) -> bool:
+        return self.decoded is None and self.table.images is None
+
+
+def decode(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+    """uint8 [height, width, 3] of JPEG bytes; the accurate transform gives PIL's pixels."""
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+    """uint8 [n, height, width, 3] of JPEG bytes [n]."""
+    return tf.map_fn(lambda one: decode(one, image_size), encoded,
+                     fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
+
+
+def keep_decoded(images: Images) -> Images:
+    """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
+    size = images.image_size
+    decoded = np.empty((images.count, size, size, 3), np.uint8)
+    batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(64).map(
+        lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
+    start = 0
+    for batch in batches.prefetch(2).as_numpy_iterator():
+        decoded[start:start + len(batch)] = batch
+        start += len(batch)
+    with tf.device("CPU:0"):
+        return Images(replace(images.table, images=None), size, tf.convert_to_tensor(decoded))
+
+
+def load(images: Images, indices: tf.Tensor) -> tf.Tensor:
+    """uint8 [n, height, width, 3] at int64 [n] indices of a table."""
+    if images.decoded is not None:
+        return tf.gather(images.decoded, indices)
+    return decode_all(tf.gather(images.table.images, indices), images.image_size)
+
+
+def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan, seed: int,
+                     augment: Augment | None) -> Callable[[int, int], Any]:
+    """A function (epoch, first update) -> the distributed data set of the epoch's other updates.
+
+    An element holds `image` uint8 [share, height, width, 3] and `label` int32 [share], and what
+    the augmentation adds. Which images stand where depends on (labels, policy, seed, epoch) alone
+    for tables, and on files and workers too where images are streamed.
+    """
+    labels = tf.constant(images.table.labels)
+
+    def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        shape = [plan.share, images.image_size, images.image_size, 3]
+        batch = {"image": tf.ensure_shape(image, shape), "label": tf.ensure_shape(label, shape[:1])}
+        return augment(batch, epoch, positions) if augment else batch
+
+    @tf.function
+    def from_table(indices: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        return finish(load(images, indices), tf.gather(labels, indices), positions, epoch)
+
+    @tf.function
+    def from_stream(encoded: tf.Tensor, label: tf.Tensor, positions: tf.Tensor,
+                    epoch: tf.Tensor) -> Batch:
+        return finish(decode_all(encoded, images.image_size), label, positions, epoch)
+
+    def elements(epoch: int, start: int, worker: int) -> tf.data.Dataset:
+        examples = plan.updates_per_epoch * plan.update_size
+        positions = worker_rows(np.arange(examples), plan, start, worker)
+        if images.streamed:
+            pairs = stream_epoch(images, policy, plan, seed, epoch, worker)
+            pairs = pairs.batch(plan.share).skip(start * plan.replicas_per_worker)
+            data = tf.data.Dataset.zip((pairs, tf.data.Dataset.from_tensor_slices(positions)))
+            prepare = lambda pair, place: from_stream(*pair, place, epoch_tensor)  # noqa: E731
+        else:
+            order = sampling.epoch_indices(images.table.labels, policy, seed, epoch, examples)
+            data = tf.data.Dataset.from_tensor_slices(
+                (worker_rows(order, plan, start, worker), positions))
+            prepare = lambda rows, place: from_table(rows, place, epoch_tensor)  # noqa: E731
+        epoch_tensor = tf.constant(epoch, tf.int64)
+        return data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return lambda epoch, start: strategy.distribute_datasets_from_function(
+        lambda context: elements(epoch, start, context.input_pipeline_id))
+
+
+def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
+                worker: int) -> npt.NDArray[np.int64]:
+    """One worker's elements of an epoch from update `start` on, int64 [elements, share]."""
+    layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker, plan.share)
+    return order.reshape(layout)[start:, worker].reshape(-1, plan.share)
+
+
+def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch: int,
+                 worker: int) -> tf.data.Dataset:
+    """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
+
+    The files are shuffled and read four at a time, a record is repeated by the policy, and encoded
+    images are shuffled in a buffer of bounded memory: a function of (files, seed, epoch, worker).
+    """
+    mine, offsets = worker_files(images.table, plan.workers, worker)
+    wanted = plan.updates_per_epoch * plan.replicas_per_worker * plan.share
+    bytes_each = max(1, mean_record_bytes(images.table))
+    buffer = int(max(plan.share, min(images.shuffle_bytes / bytes_each, wanted)))
+
+    def draw_of(draw: int) -> tf.data.Dataset:
+        repeats = sampling.example_repeats(images.table.labels, policy, seed, epoch, draw)
+        random = np.random.default_rng((seed, epoch, draw, 2 + worker))
+        shuffled = random.permutation(len(mine))
+        chosen = tf.data.Dataset.from_tensor_slices(
+            (np.array(mine)[shuffled], np.array(offsets)[shuffled]))
+        repeats_tensor = tf.constant(repeats)
+
+        def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+            numbered = tf.data.TFRecordDataset(path).enumerate(offset)
+            return numbered.flat_map(lambda number, serialized: tf.data.Dataset.from_tensors(
+                (serialized, number)).repeat(repeats_tensor[number]))
+
+        records_read = chosen.interleave(read, cycle_length=4, block_length=16)
+        return records_read.shuffle(buffer, seed=int(random.integers(2**31)),
+                                    reshuffle_each_iteration=False)
+
+    mine_in_one = sum(count for file, count in zip(images.table.files, images.table.counts,
+                                                   strict=True) if file.path in set(mine))
+    stream = draw_of(0)
+    for draw in range(1, -(-wanted // max(mine_in_one, 1)) + 1):
+        stream = stream.concatenate(draw_of(draw))
+    labels = tf.constant(images.table.labels)
+    return stream.take(wanted).map(lambda serialized, number: (
+        records.parse(serialized[None], True)["image"][0], labels[number]))
+
+
+def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], list[int]]:
+    """The files that one worker reads, and the index of each one's first record."""
+    offsets = np.cumsum((0, *table.counts))[:-1].tolist()
+    paths = [file.path for file in table.files]
+    if len(paths) < workers:
+        raise UserError(f"dataset.cache=none: {workers} workers cannot share {len(paths)} "
+                                "training files: write more files or choose dataset.cache=encoded")
+    return paths[worker::workers], offsets[worker::workers]
+
+
+def mean_record_bytes(table: Table) -> float:
+    """Bytes of a record on the average."""
+    return sum(tf.io.gfile.stat(file.path).length for file in table.files) / max(
+        1, sum(table.counts))
+
+
+def evaluation_batches(strategy: Any, images: Images, plan: Plan) -> tuple[Any, int]:
+    """The distributed data set of a split in its own order, and its number of steps.
+
+    Elements are uint8 [eval batch, height, width, 3]; the last step is padded with images that the
+    caller cuts off, so that every replica always has a whole batch.
+    """
+    step = plan.eval_batch_size * plan.replicas
+    steps = -(-images.count // step)
+    padded = np.minimum(np.arange(steps * step), images.count - 1)
+    layout = (steps, plan.workers, plan.replicas_per_worker, plan.eval_batch_size)
+
+    def elements(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        worker = context.input_pipeline_id
+        if not images.streamed:
+            rows = padded.reshape(layout)[:, worker].reshape(-1, plan.eval_batch_size)
+            data = tf.data.Dataset.from_tensor_slices(rows).map(
+                lambda indices: load(images, indices), num_parallel_calls=tf.data.AUTOTUNE)
+        else:
+            data = stream_in_order(images, steps * step).batch(plan.eval_batch_size).enumerate()
+            data = data.filter(lambda number, _: number // plan.replicas_per_worker
+                               % plan.workers == worker)
+            data = data.map(lambda _, encoded: decode_all(encoded, images.image_size),
+                            num_parallel_calls=tf.data.AUTOTUNE)
+        shape = [plan.eval_batch_size, images.image_size, images.image_size, 3]
+        return data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(elements), steps
+
+
+def stream_in_order(images: Images, wanted: int) -> tf.data.Dataset:
+    """JPEG bytes of a streamed split in file order, from the start again until `wanted`."""
+    paths = [file.path for file in images.table.files]
+    labelled = bool((images.table.labels >= 0).all())
+    return tf.data.TFRecordDataset(paths).repeat().take(wanted).map(
+        lambda serialized: records.parse(serialized[None], labelled)["image"][0])

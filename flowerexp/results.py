@@ -1,0 +1,167 @@
+"""The files of a run folder, written whole or not at all, and read back. No TensorFlow here."""
+
+import contextlib
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowerexp import composition, metrics
+from flowerexp.config import Config
+from flowerexp.errors import UserError
+
+CONFIG = Path(".hydra/config.yaml")
+OVERRIDES = Path(".hydra/overrides.yaml")
+STATUS = "status.json"
+HISTORY = "history.json"
+VALID_LABELS = "valid_labels.json"
+VALID_PREDICTIONS = "valid_preds.json"
+TEST_PREDICTIONS = "test_preds.json"
+SUBMISSION = "submission.csv"
+VALID_PROBABILITIES = "valid_probs.npy"
+TEST_PROBABILITIES = "test_probs.npy"
+MODEL = "model.keras"
+LOG = "run.log"
+
+Scores = dict[str, float | None]
+"""One epoch of the history: `train loss`, `train acc`, ... `valid f1`, `train timing`."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path of the same suffix, which becomes `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    """Strict JSON: NaN and infinity are our own mistake, undefined is None."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError for a file that is not there or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: is {path.parent} a run folder?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): run the folder's command again with "
+                        "fresh=true") from error
+
+
+def write_config(folder: Path, composed: Any, overrides: Sequence[str]) -> None:
+    """The composed config and the overrides, as Hydra writes them."""
+    write_text(folder / CONFIG, OmegaConf.to_yaml(composed))
+    write_text(folder / OVERRIDES, OmegaConf.to_yaml(list(overrides)))
+
+
+def read_config(folder: Path) -> Config:
+    """The checked config of a run folder."""
+    path = folder / CONFIG
+    try:
+        composed = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {folder} is no run folder") from None
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+    if not OmegaConf.is_dict(composed):
+        raise UserError(f"{path} holds no config")
+    return composition.check(composed)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status of a run, empty where there is none yet."""
+    path = folder / STATUS
+    if not path.exists():
+        return {}
+    status = read_json(path)
+    if not isinstance(status, dict):
+        raise UserError(f"{path} holds no status: remove it, the checkpoints tell how far it is")
+    return status
+
+
+def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]) -> Scores:
+    """`train loss`, `train acc` and so on; a loss that is not finite is None."""
+    values = {"loss": loss if math.isfinite(loss) else None, **metrics.scores(confusion)}
+    return {f"{prefix} {name}": value for name, value in values.items()}
+
+
+def best_epoch(history: Sequence[Scores]) -> int | None:
+    """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
+    if not history:
+        return None
+    return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
+
+
+def write_history(folder: Path, history: Sequence[Scores]) -> None:
+    write_json(folder / HISTORY, {str(epoch): row for epoch, row in enumerate(history)}, indent=1)
+
+
+def read_history(folder: Path) -> list[Scores]:
+    """The epochs of a run in order, none where it has ended none yet."""
+    if not (folder / HISTORY).exists():
+        return []
+    return by_epoch(read_json(folder / HISTORY), folder / HISTORY)
+
+
+def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:
+    """Class ids of the validation set by epoch, in data set order."""
+    write_json(folder / VALID_PREDICTIONS,
+               {str(epoch): list(ids) for epoch, ids in enumerate(predictions)})
+
+
+def read_predictions(folder: Path) -> list[list[int]]:
+    if not (folder / VALID_PREDICTIONS).exists():
+        return []
+    return by_epoch(read_json(folder / VALID_PREDICTIONS), folder / VALID_PREDICTIONS)
+
+
+def by_epoch(value: Any, path: Path) -> list[Any]:
+    """The values of {"0": ..., "1": ...} in order."""
+    if not isinstance(value, Mapping) or sorted(value, key=str) != sorted(
+            str(epoch) for epoch in range(len(value))):
+        raise UserError(f"{path} does not hold the epochs 0, 1, 2 and so on")
+    return [value[str(epoch)] for epoch in range(len(value))]
+
+
+def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int]) -> None:
+    """`id,label` for every test image, in data set order."""
+    with replacing(folder / SUBMISSION) as partial, \
+            partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "label"])
+        writer.writerows(zip(ids, predictions, strict=True))
+
+
+def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Probabilities, float16 [images, classes]."""
+    from scipy.special import softmax as of_rows
+
+    probabilities: npt.NDArray[np.float16] = of_rows(logits, axis=-1).astype(np.float16)
+    return probabilities

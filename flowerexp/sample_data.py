@@ -1,0 +1,313 @@
+"""The data set that a fresh checkout trains on: flowers drawn by arithmetic, no photos, no files.
+
+Every image is a pure function of its split, label and index. Only raw random bits and operations
+that IEEE 754 rounds exactly (+ - * / sqrt floor) are used, so all machines draw the same pixels.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Plane = npt.NDArray[np.float64]
+"""One value for every sample of the canvas (or three, with the colours in front)."""
+Colour = tuple[float, float, float]
+"""Red, green and blue, from 0 to 255."""
+
+IMAGE_SIZE = 64
+"""Height and width in pixels."""
+OVERSAMPLING = 2
+"""Samples drawn for a pixel along each axis; their mean is the pixel."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the flowers of one class have in common; lengths are in units of the flower's radius."""
+
+    name: str
+    petals: tuple[int, int]
+    """Fewest and most petals."""
+    tip: tuple[Colour, Colour]
+    """The petals' colour lies between these two."""
+    base: tuple[Colour, Colour]
+    """So does their colour near the centre."""
+    disk: float
+    """Radius of the centre."""
+    disk_colour: Colour
+    waist: float
+    """How far out the petals are joined."""
+    point: float = 0.0
+    """From round petals (0) to pointed ones (1)."""
+    notch: float = 0.0
+    """Depth of the notch in the middle of a petal's end."""
+    stripe: float = 0.0
+    """How strongly the base colour runs along the middle of a petal."""
+    eye: float = 0.35
+    """How far out the base colour reaches."""
+    layers: int = 1
+    """Rings of petals."""
+
+
+WHITE: Colour = (248.0, 246.0, 240.0)
+YELLOW: Colour = (250.0, 206.0, 48.0)
+BROWN: Colour = (92.0, 54.0, 26.0)
+
+KINDS = (
+    Kind("golden daisy", (10, 15), ((250, 196, 24), (255, 226, 110)),
+         ((226, 140, 16), (236, 170, 50)), 0.29, (110, 66, 28), 0.40),
+    Kind("white daisy", (11, 16), (WHITE, (232, 226, 236)), (WHITE, (214, 212, 190)), 0.27, YELLOW,
+         0.38),
+    Kind("pink cosmos", (6, 8), ((234, 112, 166), (250, 176, 206)),
+         ((186, 48, 112), (224, 96, 156)), 0.16, YELLOW, 0.44, notch=0.13),
+    Kind("blue star", (5, 7), ((70, 96, 214), (124, 150, 240)),
+         ((200, 196, 246), (226, 232, 250)), 0.14, YELLOW, 0.30, point=0.68),
+    Kind("red poppy", (4, 6), ((206, 28, 28), (240, 70, 50)), ((56, 10, 20), (150, 40, 40)), 0.18,
+         (44, 46, 36), 0.66, eye=0.43),
+    Kind("violet periwinkle", (5, 6), ((112, 84, 204), (166, 126, 228)),
+         ((216, 206, 250), (244, 240, 252)), 0.10, YELLOW, 0.42, point=0.15, eye=0.40),
+    Kind("yellow trumpet", (6, 7), ((252, 222, 80), (255, 244, 170)),
+         ((240, 180, 40), (244, 200, 70)), 0.35, (240, 130, 24), 0.34, point=0.50),
+    Kind("striped lily", (6, 6), ((250, 226, 232), (246, 176, 206)),
+         ((214, 60, 110), (226, 110, 150)), 0.11, (150, 170, 60), 0.28, point=0.72, stripe=0.8),
+    Kind("cream marigold", (10, 14), ((252, 206, 60), (252, 240, 180)),
+         ((232, 160, 36), (240, 186, 80)), 0.26, (150, 94, 32), 0.43, notch=0.06, layers=2),
+    Kind("rose mallow", (5, 7), ((234, 110, 160), (250, 172, 200)),
+         ((174, 36, 92), (216, 84, 140)), 0.15, (246, 220, 120), 0.49, notch=0.07, eye=0.39),
+    Kind("indigo clematis", (6, 8), ((74, 80, 196), (132, 126, 232)),
+         ((196, 180, 240), (216, 216, 248)), 0.15, (244, 222, 120), 0.30, point=0.65, stripe=0.25),
+    Kind("scarlet anemone", (5, 7), ((204, 30, 34), (240, 74, 64)),
+         ((150, 50, 50), (252, 222, 210)), 0.19, (40, 34, 50), 0.60, eye=0.42),
+)
+CLASS_NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
+"""The classes in label order, the commonest first."""
+TRAIN_COUNTS = (160, 130, 105, 85, 69, 56, 46, 37, 30, 24, 20, 16)
+"""Training images of each class: each class has about 0.81 of the one before."""
+COUNTS = {"train": TRAIN_COUNTS, "val": (24,) * len(KINDS), "test": (24,) * len(KINDS)}
+"""Images of each class in each split."""
+PIXELS_SHA256 = {
+    "train": "",
+    "val": "",
+    "test": "",
+}
+"""Hash of each split's pixels and labels, as `pixels_sha256` computes it."""
+
+
+class Dice:
+    """Random numbers from the raw Philox stream, which NumPy keeps the same in all versions."""
+
+    def __init__(self, key: int) -> None:
+        self._stream = np.random.Philox(key=key)
+
+    def raw(self, count: int) -> npt.NDArray[np.uint64]:
+        """[count] integers of 64 random bits."""
+        return np.asarray(self._stream.random_raw(count), np.uint64)
+
+    def between(self, low: float, high: float) -> float:
+        """One number in [low, high)."""
+        return low + (high - low) * ((int(self.raw(1)[0]) >> 11) / 9007199254740992)
+
+    def integer(self, low: int, high: int) -> int:
+        """One integer from low to high, both included."""
+        return low + int(self.raw(1)[0]) % (high - low + 1)
+
+    def chance(self, probability: float) -> bool:
+        return self.between(0.0, 1.0) < probability
+
+    def direction(self) -> tuple[float, float]:
+        """One unit vector, by the rational points of the circle: no sine and cosine needed."""
+        slope = self.between(-1.0, 1.0)
+        side = 1.0 if self.chance(0.5) else -1.0
+        length = 1.0 + slope * slope
+        return side * (1.0 - slope * slope) / length, side * 2.0 * slope / length
+
+    def colour(self, first: Colour, second: Colour, jitter: float) -> Colour:
+        """A colour between two, each channel up to jitter off."""
+        share = self.between(0.0, 1.0)
+        red, green, blue = (one + (two - one) * share + self.between(-jitter, jitter)
+                            for one, two in zip(first, second, strict=True))
+        return red, green, blue
+
+
+def column(colour: Colour) -> Plane:
+    """A colour as [3, 1, 1], to spread over the canvas."""
+    return np.array(colour, np.float64).reshape(3, 1, 1)
+
+
+def inside(distance: Plane, softness: float) -> Plane:
+    """How far each sample is covered, 0 to 1; distance is positive inside the shape."""
+    return np.clip(distance / softness + 0.5, 0.0, 1.0)
+
+
+def paint(canvas: Plane, coverage: Plane, colour: Plane) -> None:
+    """Lays a colour over canvas [3, rows, columns] where coverage [rows, columns] is over 0."""
+    canvas += coverage * (colour - canvas)
+
+
+def multiple_angle(x: Plane, y: Plane, times: int) -> tuple[Plane, Plane]:
+    """Cosine and sine of a multiple of the angle whose cosine is x and sine y: (x + iy)^times."""
+    if times == 1:
+        return x, y
+    cosine, sine = multiple_angle(x, y, times // 2)
+    cosine, sine = cosine * cosine - sine * sine, 2.0 * (cosine * sine)
+    if times % 2:
+        cosine, sine = cosine * x - sine * y, cosine * y + sine * x
+    return cosine, sine
+
+
+def grid() -> tuple[Plane, Plane]:
+    """The samples' coordinates x [1, columns] and y [rows, 1]: from -1 to 1, y pointing down."""
+    samples = IMAGE_SIZE * OVERSAMPLING
+    axis = (2.0 * np.arange(samples, dtype=np.float64) + 1.0 - samples) / samples
+    return axis[None, :], axis[:, None]
+
+
+def draw_background(dice: Dice, canvas: Plane, x: Plane, y: Plane) -> None:
+    """Fills the canvas: two greens (or earth, or sky) run into each other, with blurred spots."""
+    dark: Colour = (28.0, 62.0, 30.0)
+    light = ((120.0, 160.0, 80.0), (150.0, 130.0, 96.0), (140.0, 176.0, 200.0))[
+        dice.integer(0, 5) // 2 % 3]
+    near, far = dice.colour(dark, light, 18.0), dice.colour(dark, light, 18.0)
+    across, down = dice.direction()
+    canvas[:] = column(near)
+    paint(canvas, np.clip(0.5 + 0.4 * (across * x + down * y), 0.0, 1.0), column(far))
+    for _ in range(dice.integer(2, 4)):
+        left, top = dice.between(-1.0, 1.0), dice.between(-1.0, 1.0)
+        size = dice.between(0.15, 0.5)
+        square = (x - left) * (x - left) + (y - top) * (y - top)
+        spot = dice.colour(dark, (196.0, 206.0, 150.0), 20.0)
+        paint(canvas, 0.5 * np.clip(1.4 - 1.4 * square / (size * size), 0.0, 1.0), column(spot))
+
+
+def draw_leaf(dice: Dice, canvas: Plane, x: Plane, y: Plane, width: float) -> None:
+    """One pointed leaf with a light rib, anywhere, in any direction; width in half image sides."""
+    across, down = dice.direction()
+    left, top = dice.between(-0.8, 0.8), dice.between(-0.8, 0.8)
+    length = dice.between(0.45, 0.8)
+    along = (across * (x - left) + down * (y - top)) / length
+    aside = across * (y - top) - down * (x - left)
+    green = dice.colour((40.0, 92.0, 36.0), (112.0, 164.0, 70.0), 14.0)
+    coverage = inside(width * (1.0 - along * along) - np.abs(aside), 0.03)
+    light = 0.85 + 0.3 * inside(aside, 0.5 * width) + 0.25 * inside(0.012 - np.abs(aside), 0.02)
+    paint(canvas, coverage, light * column(green))
+
+
+def draw_stem(dice: Dice, canvas: Plane, x: Plane, y: Plane, left: float, top: float) -> None:
+    """A bent stem from a flower at (left, top) down to the lower edge."""
+    below = y - top
+    bend = dice.between(-0.35, 0.35)
+    middle = left + bend * below * below
+    green = dice.colour((52.0, 104.0, 40.0), (104.0, 150.0, 66.0), 12.0)
+    coverage = inside(0.04 - np.abs(x - middle), 0.03) * inside(below, 0.05)
+    paint(canvas, coverage, (0.9 + 4.0 * (x - middle)) * column(green))
+
+
+def draw_flower(dice: Dice, kind: Kind, canvas: Plane, x: Plane, y: Plane,
+                left: float, top: float, radius: float) -> None:
+    """One flower at (left, top), turned and tilted by chance; lengths in half image sides."""
+    across, down = dice.direction()
+    tilt = dice.between(1.0, 1.65)
+    u = (across * (x - left) + down * (y - top)) / radius
+    v = (across * (y - top) - down * (x - left)) * tilt / radius
+    distance = np.sqrt(u * u + v * v) + 1e-9
+    # Turning after tilting, or the tilt would always go along a petal.
+    turn, other = dice.direction()
+    u, v = (u * turn - v * other) / distance, (u * other + v * turn) / distance
+    petals = dice.integer(*kind.petals)
+    cosine, sine = multiple_angle(u, v, petals)
+    waist = kind.waist + dice.between(-0.08, 0.08)
+    point = kind.point + dice.between(-0.15, 0.15)
+    notch = kind.notch * dice.between(0.5, 1.4)
+    tip, base = dice.colour(*kind.tip, 16.0), dice.colour(*kind.base, 16.0)
+    whirl = dice.between(-0.12, 0.12)
+    for layer in range(kind.layers):
+        # The next ring is smaller and turned by half a petal, which only flips the sign.
+        sign = 1.0 if layer % 2 == 0 else -1.0
+        size = 1.0 - 0.28 * layer
+        middle = np.sqrt(np.clip(0.5 + 0.5 * sign * cosine, 0.0, 1.0))
+        edge = np.sqrt(np.clip(0.5 - 0.5 * sign * cosine, 0.0, 1.0))
+        rounded = np.sqrt(middle)
+        fourth = middle * middle * middle * middle
+        outline = rounded + point * ((1.0 - edge) - rounded) - notch * fourth * fourth
+        outline = size * (waist + (1.0 - waist) * outline)
+        reach = distance / outline
+        paint(canvas, 0.45 * inside(outline - distance + 0.04, 0.30), column((12.0, 22.0, 14.0)))
+        near = np.clip((kind.eye - reach) / 0.25 + 0.5, 0.0, 1.0)
+        stripe = kind.stripe * np.clip(1.0 - 5.0 * edge, 0.0, 1.0) * np.clip(
+            1.3 - reach, 0.0, 1.0)
+        colour = column(tip) + np.maximum(near, stripe) * (column(base) - column(tip))
+        light = 0.66 + 0.26 * rounded + 0.12 * reach + whirl * sign * sine
+        paint(canvas, inside(outline - distance, 0.03 / radius), light * colour)
+    draw_disk(dice, kind, canvas, distance, sine)
+
+
+def draw_disk(dice: Dice, kind: Kind, canvas: Plane, distance: Plane, sine: Plane) -> None:
+    """The centre of a flower: a dome with a frayed edge, darker in the middle."""
+    disk = kind.disk * dice.between(0.85, 1.15) * (1.0 + 0.06 * sine)
+    colour = dice.colour(kind.disk_colour, kind.disk_colour, 20.0)
+    height = distance / disk
+    light = 0.72 + 0.75 * height * height - 0.55 * height * height * height
+    paint(canvas, inside(disk - distance, 0.06), light * column(colour))
+
+
+def draw_image(split: str, label: int, index: int) -> npt.NDArray[np.uint8]:
+    """The uint8 [64, 64, 3] image with this index (from 0) among those of its class in a split."""
+    dice = Dice(1 + index + 1000 * (label + 100 * list(COUNTS).index(split)))
+    kind = KINDS[label]
+    x, y = grid()
+    canvas = np.empty((3, y.size, x.size))
+    draw_background(dice, canvas, x, y)
+    for _ in range(dice.integer(1, 4)):
+        draw_leaf(dice, canvas, x, y, dice.between(0.08, 0.22))
+    left, top = dice.between(-0.28, 0.28), dice.between(-0.28, 0.28)
+    if dice.chance(0.25):
+        away, up = dice.direction()
+        draw_flower(dice, kind, canvas, x, y, left + 0.75 * away, top + 0.75 * up,
+                    dice.between(0.28, 0.45))
+    draw_stem(dice, canvas, x, y, left, top)
+    draw_flower(dice, kind, canvas, x, y, left, top, dice.between(0.40, 0.78))
+    if dice.chance(0.3):
+        draw_leaf(dice, canvas, x, y, dice.between(0.06, 0.16))
+    across, down = dice.direction()
+    light = dice.between(0.66, 1.12) + dice.between(0.0, 0.22) * (across * x + down * y)
+    cast = dice.colour((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 0.10)
+    samples = np.clip(canvas * light * column(cast), 0.0, 255.0)
+    return photograph(dice, np.floor(samples + 0.5).astype(np.int64))
+
+
+def photograph(dice: Dice, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """The pixels [64, 64, 3] of samples [3, rows, columns] 0..255: their means, with noise."""
+    sums = sum(samples[:, row::OVERSAMPLING, first::OVERSAMPLING]
+               for row in range(OVERSAMPLING) for first in range(OVERSAMPLING))
+    pixels = np.moveaxis(sums // (OVERSAMPLING * OVERSAMPLING), 0, -1)
+    strength = dice.integer(4, 15)
+    raw = dice.raw(IMAGE_SIZE * IMAGE_SIZE).reshape(IMAGE_SIZE, IMAGE_SIZE)
+    octets = [(raw >> np.uint64(8 * place) & np.uint64(255)).astype(np.int64) for place in range(7)]
+    # Four of the bytes make the noise that all colours share: their sum is nearly normal.
+    shared = octets[0] + octets[1] + octets[2] + octets[3] - 510
+    noise = np.stack([shared + octet - 128 for octet in octets[4:]], -1)
+    return np.clip(pixels + noise * strength // 256, 0, 255).astype(np.uint8)
+
+
+def pixels_sha256(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> str:
+    """Hash of the pixels and, after them, the labels as little-endian 32-bit integers."""
+    return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
+
+
+def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]:
+    """The images uint8 [n, 64, 64, 3], labels int32 [n] and ids of train, val or test, shuffled.
+
+    Takes about 3 ms an image. Raises AssertionError if the pixels are not the published ones.
+    """
+    members = [(label, index) for label, count in enumerate(COUNTS[split])
+               for index in range(count)]
+    # Keys over those of the images; sorting raw numbers shuffles alike in every NumPy.
+    order = np.argsort(Dice(10**9 + list(COUNTS).index(split)).raw(len(members)), kind="stable")
+    members = [members[place] for place in order]
+    images = np.stack([draw_image(split, label, index) for label, index in members])
+    labels = np.array([label for label, _ in members], np.int32)
+    found = pixels_sha256(images, labels)
+    assert found == PIXELS_SHA256[split], (
+        f"the {split} split of the drawn data set came out with other pixels on this machine "
+        f"(NumPy {np.__version__}): SHA-256 {found}, not {PIXELS_SHA256[split]}")
+    return images, labels, [f"{split}-{label:02d}-{index:03d}" for label, index in members]
