@@ -4,6 +4,8 @@ SplitMix64 (Steele, Lea and Flood 2014) with the finaliser Mix13 of Stafford (20
 """
 
 import math
+import zlib
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,18 +21,23 @@ def mix(values: tf.Tensor) -> tf.Tensor:
     return values
 
 
-def fold(key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+def fold(key: tf.Tensor, value: Any) -> tf.Tensor:
     """A new key, uint64 [...], of a key and an integer that broadcasts with it."""
     step = tf.cast(value, tf.uint64) + tf.constant(1, tf.uint64)
     return mix(key + step * tf.constant(GOLDEN, tf.uint64))
 
 
-def keys(seed: int, stream: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+def stream(name: str) -> int:
+    """The number that keeps the draws of one use apart from those of all others."""
+    return zlib.crc32(name.encode())
+
+
+def keys(seed: int, stream: int, epoch: Any, positions: Any) -> tf.Tensor:
     """One key for every position of an epoch.
 
     Args:
         seed: of the run.
-        stream: a number of its own for every use of random numbers.
+        stream: see `stream`.
         epoch: int64 scalar, or int.
         positions: int64 [n], positions in the epoch.
 

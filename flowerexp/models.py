@@ -135,6 +135,10 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
 
 def build_backbone(model: Model, image_size: int) -> Any:
     """The convolutional part, images as the backbone expects them -> a feature map."""
+    named = model.weights in (None, "imagenet", "noisy-student")
+    if not named and not tf.io.gfile.exists(model.weights):
+        raise UserError(f"model.weights={model.weights} does not exist: give imagenet, null or the "
+                        "path of a weight file")
     if model.source == "flowerexp":
         backbone = small_cnn(image_size)
         if model.weights:
@@ -147,10 +151,6 @@ def build_backbone(model: Model, image_size: int) -> Any:
         arguments["alpha"] = model.alpha
     if "classifier_activation" in inspect.signature(factory).parameters:
         arguments["classifier_activation"] = None
-    named = model.weights in (None, "imagenet", "noisy-student")
-    if not named and not tf.io.gfile.exists(model.weights):
-        raise UserError(f"model.weights={model.weights} does not exist: give imagenet, null or the "
-                        "path of a weight file")
     try:
         return factory(**arguments)
     except Exception as error:  # every backbone has its own kinds

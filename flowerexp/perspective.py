@@ -3,7 +3,6 @@
 Points are (y, x) in pixels without a half-pixel shift; every pixel is reproducible bit for bit.
 """
 
-import zlib
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +10,6 @@ import tensorflow as tf
 from flowerexp import draws
 from flowerexp.errors import UserError
 
-STREAM = zlib.crc32(b"perspective")
 LEAST_SIZE = 4
 """Pixels of the shorter edge: corners move by quarters of it."""
 REFLECTIONS = ((0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2))
@@ -48,19 +46,26 @@ def random_corners(height: Any, width: Any, seed: int, epoch: Any, positions: An
         UserError: for an edge of less than 4 pixels.
     """
     with tf.device("CPU:0"):
-        check_size(height, width)
-        uniform = draws.uniform(draws.keys(seed, STREAM, epoch, tf.convert_to_tensor(positions)), 11)
-        corners = source_corners(height, width)
-        quarter = tf.stack([height // 4, width // 4])
-        low = tf.where(corners > 0, 3 * quarter, -quarter)
-        high = tf.where(corners > 0, 5 * quarter, quarter)
-        moved = draws.integers(tf.reshape(uniform[:, :8], [-1, 4, 2]), low, high)
-        points = tf.where(uniform[:, 8, None, None] < probability, moved, corners)
+        key = draws.keys(seed, draws.stream("perspective"), epoch, positions)
+        return corners_of(key, height, width, probability, rotate, reflect)
 
-        places = tf.cast(uniform[:, 9] * (4 if rotate else 1), tf.int32)
-        reflection = tf.cast(uniform[:, 10] * (3 if reflect else 1), tf.int32)
-        order = (tf.gather(tf.constant(REFLECTIONS), reflection) + places[:, None]) % 4
-        return tf.gather(points, order, batch_dims=1)
+
+def corners_of(key: tf.Tensor, height: Any, width: Any, probability: float, rotate: bool,
+               reflect: bool) -> tf.Tensor:
+    """`random_corners` of a key for every image, uint64 [n]."""
+    check_size(height, width)
+    uniform = draws.uniform(key, 11)
+    corners = source_corners(height, width)
+    quarter = tf.stack([height // 4, width // 4])
+    low = tf.where(corners > 0, 3 * quarter, -quarter)
+    high = tf.where(corners > 0, 5 * quarter, quarter)
+    moved = draws.integers(tf.reshape(uniform[:, :8], [-1, 4, 2]), low, high)
+    points = tf.where(uniform[:, 8, None, None] < probability, moved, corners)
+
+    places = tf.cast(uniform[:, 9] * (4 if rotate else 1), tf.int32)
+    reflection = tf.cast(uniform[:, 10] * (3 if reflect else 1), tf.int32)
+    order = (tf.gather(tf.constant(REFLECTIONS), reflection) + places[:, None]) % 4
+    return tf.gather(points, order, batch_dims=1)
 
 
 def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
@@ -78,8 +83,9 @@ def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
         line, for then the map has no inverse.
     """
     with tf.device("CPU:0"):
-        columns = [tf.linalg.matrix_transpose(tf.concat([points, tf.ones_like(points[..., :1])], -1))
-                   for points in (tf.cast(source, tf.float64), tf.cast(target, tf.float64))]
+        sides = (tf.cast(source, tf.float64), tf.cast(target, tf.float64))
+        columns = [tf.linalg.matrix_transpose(tf.concat([side, tf.ones_like(side[..., :1])], -1))
+                   for side in sides]
         regular = [tf.reduce_all(has_inverse(tf.stack(
             [tf.gather(side, triple, axis=-1) for triple in TRIPLES], 1)), -1) for side in columns]
         basis = [scaled_columns(side) for side in columns]
