@@ -51,6 +51,7 @@ def check(composed: DictConfig) -> Config:
         assert isinstance(config, Config)
         config.augmentation = {name: transform(name, parameters)
                                for name, parameters in config.augmentation.items()}
+        augmentation_options.check_together(config.augmentation)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     return config

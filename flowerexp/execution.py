@@ -96,10 +96,7 @@ def start(config: Config, folder: Path, journal: Journal) -> int:
             with journal.native_log():
                 from flowerexp import experiment
 
-                strategy, sentence = hardware.build_strategy(config.hardware)
-            journal.say(f"hardware: {sentence}")
-            journal.record(hardware=sentence)
-            finished = experiment.run(config, strategy, folder, journal, stopped)
+                finished = experiment.run(config, folder, journal, stopped)
         except UserError as error:
             fail(journal, str(error))
             raise

@@ -13,6 +13,7 @@ from flowerexp import (
     augmentation,
     checkpoints,
     datasets,
+    hardware,
     losses,
     metrics,
     models,
@@ -56,13 +57,11 @@ class Data:
         return np.bincount(self.train.table.labels, minlength=len(self.names))
 
 
-def run(config: Config, strategy: Any, folder: Path, journal: Journal,
-        stop: Callable[[], bool]) -> bool:
+def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]) -> bool:
     """Trains, validates and predicts, going on from the folder's last checkpoint.
 
     Args:
         config: of the run.
-        strategy: of tf.distribute.
         folder: of the run; only the chief writes it.
         journal: the run's voice.
         stop: asked between calls of the compiled loop; True saves and ends.
@@ -73,6 +72,9 @@ def run(config: Config, strategy: Any, folder: Path, journal: Journal,
     Raises:
         UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
     """
+    strategy, sentence = hardware.build_strategy(config.hardware)
+    journal.say(f"hardware: {sentence}")
+    journal.record(hardware=sentence)
     data = load_data(config.dataset, journal)
     workers = strategy.extended._input_workers_with_options().num_workers
     numbers = plan.derive(config, data.counts, workers, strategy.num_replicas_in_sync)
@@ -295,7 +297,7 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,
     else:
         journal.say("predictions: none, for the data set has no test folder")
     with results.replacing(folder / results.MODEL) as partial:
-        trainer.model.save(partial)
+        models.portable(trainer.model).save(partial)
     plots.history(history, folder / "history.png")
     matrix = metrics.confusion_matrix(data.valid.table.labels, logits.argmax(-1), len(data.names))
     plots.confusion(matrix, data.names, folder / "confusion.png")

@@ -5,7 +5,6 @@ import datetime
 import os
 import platform
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,27 +54,23 @@ class Journal:
 
     @contextlib.contextmanager
     def native_log(self) -> Iterator[None]:
-        """Sends what native libraries write to the standard error stream to run.log instead.
+        """Sends the standard error stream to run.log, where native libraries write as they like.
 
-        TensorFlow greets with lines that no setting silences. If the block raises, they are shown.
+        TensorFlow greets with lines that no setting silences, libjpeg comments on what it reads.
+        A traceback of ours is printed after the block, so it stays on the terminal.
         """
         sys.stderr.flush()
-        with tempfile.TemporaryFile() as kept:
-            terminal = os.dup(2)
-            os.dup2(kept.fileno(), 2)
-            try:
-                yield
-            except BaseException:
-                kept.seek(0)
-                os.write(terminal, kept.read())
-                raise
-            finally:
-                sys.stderr.flush()
-                os.dup2(terminal, 2)
-                os.close(terminal)
-            kept.seek(0)
-            if text := kept.read().decode(errors="replace").strip():
-                self.log(text)
+        terminal = os.dup(2)
+        target = os.open(self.folder / results.LOG if self.writes else os.devnull,
+                         os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(target, 2)
+        os.close(target)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
     def log_traceback(self) -> None:
         self.log(traceback.format_exc())

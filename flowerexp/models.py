@@ -220,28 +220,51 @@ def with_keyed_dropout(backbone: Any) -> Any:
     """The same backbone with every Dropout as a KeyedDropout, and the same weights."""
     numbers = iter(range(1, 65_536))
 
-    def clone(layer: Any) -> Any:
+    def keyed(layer: Any) -> Any:
+        assert not hasattr(layer, "drop_path_rate"), f"{layer.name} draws without a key"
         if not isinstance(layer, tf.keras.layers.Dropout):
-            assert not hasattr(layer, "drop_path_rate"), f"{layer.name} draws without a key"
-            return layer.__class__.from_config(layer.get_config())
+            return None
         return KeyedDropout(layer.rate, next(numbers), layer.noise_shape, name=layer.name,
                             dtype=layer.dtype_policy)
 
-    if not any(isinstance(layer, tf.keras.layers.Dropout) for layer in backbone.layers):
-        return backbone
-    keyed = tf.keras.models.clone_model(backbone, clone_function=clone)
-    keyed.set_weights(backbone.get_weights())
-    return keyed
+    return with_layers_replaced(backbone, keyed)
+
+
+def portable(model: Any) -> Any:
+    """The same model with Keras' own Dropout, to be loaded where there is no flowerexp."""
+    def plain(layer: Any) -> Any:
+        if not isinstance(layer, KeyedDropout):
+            return None
+        return tf.keras.layers.Dropout(layer.rate, layer.noise_shape, name=layer.name,
+                                       dtype=layer.dtype_policy)
+
+    return with_layers_replaced(model, plain)
+
+
+def with_layers_replaced(model: Any, replacement: Callable[[Any], Any]) -> Any:
+    """A copy of a functional model in which `replacement(layer)` stands where it is not None."""
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, tf.keras.Model):
+            return with_layers_replaced(layer, replacement)
+        replaced = replacement(layer)
+        return layer.__class__.from_config(layer.get_config()) if replaced is None else replaced
+
+    copy = tf.keras.models.clone_model(model, clone_function=clone)
+    copy.trainable = model.trainable
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def small_cnn(image_size: int) -> Any:
-    """Four blocks of convolution, BatchNorm, ReLU and pooling: 32, 64, 128 and 128 channels."""
+    """Four blocks of convolution, BatchNorm, ReLU and pooling: 16, 32, 64 and 128 channels."""
     inputs = tf.keras.Input((image_size, image_size, 3))
     features = inputs
-    for block, channels in enumerate((32, 64, 128, 128), start=1):
+    for block, channels in enumerate((16, 32, 64, 128), start=1):
         features = tf.keras.layers.Conv2D(channels, 3, padding="same", use_bias=False,
                                           name=f"block{block}_conv")(features)
-        features = tf.keras.layers.BatchNormalization(name=f"block{block}_norm")(features)
+        # Epochs here are short: statistics of 0.99 would lag five of them behind.
+        features = tf.keras.layers.BatchNormalization(momentum=0.9,
+                                                      name=f"block{block}_norm")(features)
         features = tf.keras.layers.ReLU(name=f"block{block}_relu")(features)
         features = tf.keras.layers.MaxPooling2D(padding="same", name=f"block{block}_pool")(features)
     return tf.keras.Model(inputs, features, name="small_cnn")

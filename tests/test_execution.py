@@ -1,0 +1,277 @@
+"""Whole runs as real processes: what they leave, how they end, and how they go on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+
+from flowerexp import records
+
+RUN = Path(__file__).parents[1] / "run.py"
+TIMES = ("train timing",)
+
+
+def command(root, *overrides):
+    """A run of 4 epochs of 10 updates on the tiny data set; later overrides win."""
+    chosen = {"dataset": "tfrecords", "dataset.root": str(root), "loop.epochs": "4",
+              "loop.batch_size_per_replica": "4", "loop.eval_batch_size_per_replica": "8",
+              "loop.log_interval": "2"}
+    chosen |= dict(override.split("=", 1) for override in overrides)
+    return [sys.executable, str(RUN), *(f"{key}={value}" for key, value in chosen.items())]
+
+
+def execute(folder, root, *overrides, **options):
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
+                          timeout=240, **options)
+
+
+def read(run, name):
+    return json.loads((run / name).read_text())
+
+
+def history_of(run):
+    return {epoch: {key: value for key, value in row.items() if key not in TIMES}
+            for epoch, row in read(run, "history.json").items()}
+
+
+def weights_of(run):
+    model = tf.keras.models.load_model(run / "model.keras", compile=False)
+    return [variable.numpy() for variable in model.weights]
+
+
+def same_results(one, other):
+    assert history_of(one) == history_of(other)
+    for name in ("valid_preds.json", "test_preds.json", "submission.csv", "valid_probs.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for left, right in zip(weights_of(one), weights_of(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("work place")
+
+
+@pytest.fixture(scope="module")
+def whole(place, tiny):
+    """An uninterrupted run: (its folder, what it printed)."""
+    done = execute(place, tiny, "name=whole")
+    assert done.returncode == 0, done.stderr
+    return place / "outputs/whole", done.stdout
+
+
+def test_a_run_leaves_every_file_with_its_keys(whole):
+    run, _ = whole
+    history = read(run, "history.json")
+    assert list(history) == ["0", "1", "2", "3"]
+    names = ("loss", "acc", "recall", "precision", "f1")
+    keys = {f"{split} {name}" for split in ("train", "valid") for name in names}
+    assert all(set(row) == keys | {"train timing"} for row in history.values())
+    assert [len(ids) for ids in read(run, "valid_preds.json").values()] == [13] * 4
+    assert (run / ".hydra/config.yaml").read_text().startswith("seed: 0")
+    assert "- name=whole" in (run / ".hydra/overrides.yaml").read_text()
+    status = read(run, "status.json")
+    assert (status["state"], status["epochs_done"]) == ("done", 4)
+    assert "CPU" in status["hardware"]
+    for picture in ("history.png", "confusion.png"):
+        assert tf.io.decode_png((run / picture).read_bytes()).shape[0] > 300
+    events = [str(path) for path in run.glob("events.out.tfevents.*")]
+    values = [value.tag for event in tf.compat.v1.train.summary_iterator(events[0])
+              for value in event.summary.value]
+    assert values.count("valid/f1") == 4
+
+
+def test_its_numbers_are_those_of_scikit_learn(whole):
+    run, _ = whole
+    labels = read(run, "valid_labels.json")
+    assert labels == [index % 3 for index in range(13)]
+    for epoch, predictions in read(run, "valid_preds.json").items():
+        row = read(run, "history.json")[epoch]
+        macro = precision_recall_fscore_support(labels, predictions, average="macro",
+                                                zero_division=0)
+        assert row["valid acc"] == pytest.approx(accuracy_score(labels, predictions), abs=1e-12)
+        for name, value in zip(("precision", "recall", "f1"), macro, strict=False):
+            assert row[f"valid {name}"] == pytest.approx(value, abs=1e-12)
+    probabilities = np.load(run / "valid_probs.npy")
+    assert (probabilities.dtype, probabilities.shape) == (np.float16, (13, 3))
+    last = read(run, "history.json")["3"]
+    assert log_loss(labels, probabilities.astype(float)) == pytest.approx(last["valid loss"],
+                                                                          rel=0.01)
+    np.testing.assert_array_equal(probabilities.argmax(1), read(run, "valid_preds.json")["3"])
+
+
+def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
+    run, _ = whole
+    files = records.list_files(str(tiny / "test"))
+    table = records.read(files, 16, False, None)
+    pixels = np.stack([tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy()
+                       for image in table.images])
+    model = tf.keras.models.load_model(run / "model.keras", compile=False)
+    expected = model(pixels).numpy().argmax(1).tolist()
+    assert read(run, "test_preds.json") == expected
+    with (run / "submission.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["id", "label"], *([f"test{index}", str(label)]
+                                       for index, label in enumerate(expected))]
+
+
+def test_it_opens_with_what_it_derived_and_ends_with_its_best(whole):
+    run, printed = whole
+    for sentence in ("CPU", "1 replica", "40 training and 13 validation images",
+                     "every image once", "update: 4 images = 4 per replica x 1 replica x 1",
+                     "10 updates per epoch, 4 epochs", "8 images a step",
+                     "learning rate: 1e-05 in the first update, 0.001 at its greatest, 0.001 in",
+                     "augmentation: none", "parameters", f"folder: {run}"):
+        assert sentence in printed
+    epochs = [line for line in printed.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1", "2", "4"]
+    scores = [row["valid f1"] for row in read(run, "history.json").values()]
+    best = scores.index(max(scores))
+    assert f"best: epoch {best + 1}," in printed
+    assert "epoch 3 of 4" in (run / "run.log").read_text()
+
+
+def test_again_it_says_that_it_is_finished_and_changes_nothing(whole, place, tiny):
+    run, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
+    again = execute(place, tiny, "name=whole")
+    assert again.returncode == 0
+    assert "finished" in again.stdout
+    assert "best: epoch" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_another_config_is_refused_and_fresh_starts_beside(whole, place, tiny):
+    refused = execute(place, tiny, "name=whole", "loop.epochs=5", "seed=1")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "loop.epochs: 4 there, 5 here" in refused.stderr
+    assert "seed: 0 there, 1 here" in refused.stderr
+    fresh = execute(place, tiny, "name=whole", "fresh=true")
+    assert fresh.returncode == 0, fresh.stderr
+    same_results(whole[0], place / "outputs/whole.2")
+
+
+@pytest.mark.parametrize("override", ["loop.steps_per_execution=3", "dataset.cache=encoded"])
+def test_slices_and_caches_give_the_same_bits(whole, place, tiny, override):
+    name = override.partition("=")[2]
+    done = execute(place, tiny, override, f"name={name}")
+    assert done.returncode == 0, done.stderr
+    same_results(whole[0], place / "outputs" / name)
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def begin(place, tiny, *overrides):
+    return subprocess.Popen(command(tiny, *overrides), cwd=place, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_end_and_keeps_others_out(place, tiny):
+    long = ("name=killed", "loop.epochs=12", "loop.steps_per_execution=1")
+    run = place / "outputs/killed"
+    first = begin(place, tiny, *long)
+    wait_for(lambda: (run / "checkpoints").is_dir())
+    second = execute(place, tiny, *long)
+    assert second.returncode == 1
+    assert f"in use by process {first.pid}" in second.stderr
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert read(run, "status.json")["state"] == "running"
+    going_on = begin(place, tiny, *long)
+    epochs = len(read(run, "history.json"))
+    wait_for(lambda: len(read(run, "history.json")) > epochs or going_on.poll() is not None)
+    going_on.send_signal(signal.SIGTERM)
+    output, errors = going_on.communicate(timeout=60)
+    assert going_on.returncode == 128 + signal.SIGTERM, errors
+    assert "going on from" in output
+    assert "interrupted by SIGTERM" in output
+    assert read(run, "status.json")["state"] == "interrupted"
+    last = execute(place, tiny, *long)
+    assert last.returncode == 0, last.stderr
+    straight = execute(place, tiny, *long, "name=straight")
+    assert straight.returncode == 0, straight.stderr
+    same_results(place / "outputs/straight", run)
+
+
+def test_four_replicas_and_the_best_epoch_predict_every_image_in_order(place, tiny):
+    done = execute(place, tiny, "name=four", "hardware=cpu", "hardware.replicas=4",
+                   "loop.batch_size_per_replica=1", "results.use=best")
+    assert done.returncode == 0, done.stderr
+    assert "4 replicas" in done.stdout
+    run = place / "outputs/four"
+    scores = [row["valid f1"] for row in read(run, "history.json").values()]
+    best = str(scores.index(max(scores)))
+    predictions = np.load(run / "valid_probs.npy").argmax(1).tolist()
+    assert predictions == read(run, "valid_preds.json")[best]
+    assert len(read(run, "test_preds.json")) == 7
+
+
+def corrupt(tiny, tmp_path, split, change):
+    """The data set with one image of a split changed by a function of its bytes."""
+    root = tmp_path / "data"
+    for name in ("train", "val", "test"):
+        (root / name).mkdir(parents=True)
+        for file in (tiny / name).iterdir():
+            (root / name / file.name).write_bytes(file.read_bytes())
+    path = sorted((root / split).iterdir())[1]
+    kept = [tf.train.Example.FromString(record.numpy())
+            for record in tf.data.TFRecordDataset(str(path))]
+    feature = kept[3].features.feature["image"].bytes_list
+    feature.value[0] = change(feature.value[0])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in kept:
+            writer.write(example.SerializeToString())
+    return root, path
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
+    root, path = corrupt(tiny, tmp_path, "train", lambda image: image[:len(image) // 2])
+    done = execute(tmp_path, root, f"dataset.cache={cache}", "name=broken")
+    assert done.returncode == 1
+    assert done.stderr == (f"flowerexp: {path}, record 3: its image is a broken JPEG or none at "
+                           "all\n")
+    status = read(tmp_path / "outputs/broken", "status.json")
+    assert status["state"] == "failed"
+    assert "record 3" in status["error"]
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["dataset.root=/nowhere"], "the data set's root /nowhere does not exist"),
+    (["loop.batch_size_per_replica=64"], "an epoch of 40 examples makes no update of 64"),
+    (["schedule.max_lr=1e30", "schedule.warmup=0"], "the loss is NaN or infinite from update"),
+    (["hardware=gpu"], "TensorFlow sees no GPU"),
+    (["hardware=workers"], "hardware=workers needs TF_CONFIG"),
+    (["model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
+def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
+    if "hardware=gpu" in overrides and tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+    done = execute(tmp_path, tiny, *overrides, env=environment)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
+    done = execute(tmp_path, tiny, "dataset.root=/nowhere",
+                   env={**os.environ, "HYDRA_FULL_ERROR": "1"})
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

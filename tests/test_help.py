@@ -1,0 +1,169 @@
+"""The help page against conf/ and the schema, and what --help, --cfg and refusals import."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from flowerexp import composition
+from flowerexp.config import Config
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+PROGRAM = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as `python run.py` does
+code = 0
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    code = ended.code
+print("tensorflow" in sys.modules, "keras" in sys.modules, code, file=sys.stderr)
+"""
+
+
+def run_main(folder, *arguments):
+    """stdout of run.py, and whether TensorFlow and Keras were imported and how it ended."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, ROOT / "run.py", *arguments],
+                           cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    return ended.stdout, ended.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    return run_main(tmp_path_factory.mktemp("help"), "--help")
+
+
+@pytest.fixture(scope="module")
+def page(shown):
+    return shown[0]
+
+
+@pytest.fixture(scope="module")
+def sections(page):
+    """The indented lines below each heading of the page."""
+    found, heading = {}, None
+    for line in page.splitlines():
+        if re.match(r"\S", line):
+            heading = line.strip()
+            found[heading] = []
+        elif heading:
+            found[heading].append(line)
+    return found
+
+
+def section(sections, start):
+    (name,) = [name for name in sections if name.startswith(start)]
+    return sections[name]
+
+
+@pytest.fixture(scope="module")
+def groups(sections):
+    """The options of every group as the page lists them."""
+    found, group = {}, None
+    for line in section(sections, "Groups and their options"):
+        start = re.match(r"  ([a-z]+)\s+", line)
+        if start:
+            group = start.group(1)
+            found[group] = []
+            line = line[start.end():]
+        if line.strip():
+            found[group] += re.findall(r"[a-z]\w*", line.partition("or a list")[0])
+    return found
+
+
+def test_help_imports_no_tensorflow(shown):
+    assert shown[1] == "False False 0"
+
+
+def test_cfg_job_prints_the_config_and_imports_no_tensorflow(tmp_path):
+    printed, ended = run_main(tmp_path, "model=densenet121", "--cfg", "job")
+    assert ended == "False False 0"
+    composed = yaml.safe_load(printed)
+    assert composed["model"]["name"] == "DenseNet121"
+    assert set(composed) >= {"seed", "hardware", "dataset", "loop", "schedule", "results"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mistake", ["loop.epochs=0", "loop.epochs=x", "model=resnet"])
+def test_refused_command_imports_no_tensorflow(tmp_path, mistake):
+    ended = run_main(tmp_path, mistake)[1]
+    assert ended.startswith("False False flowerexp: ")
+
+
+def test_page_fits_a_terminal(page):
+    assert [line for line in page.splitlines() if len(line) > 80] == []
+    assert page.isascii()
+
+
+def test_page_lists_every_option_and_no_other(groups):
+    folders = {folder.name: {file.stem for file in folder.glob("*.yaml")}
+               for folder in CONF.iterdir() if folder.name != "hydra"}
+    assert {group: set(options) for group, options in groups.items()} == {
+        group: options for group, options in folders.items() if options}
+
+
+def test_no_option_stands_twice(groups):
+    assert [(group, option) for group, options in groups.items() for option in options
+            if options.count(option) > 1] == []
+
+
+def test_first_option_is_the_default(groups):
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    by_group = {}
+    for entry in defaults:
+        by_group |= entry if isinstance(entry, dict) else {}
+    assert {group: options[0] for group, options in groups.items() if by_group.get(group)} == {
+        group: by_group[group] for group in groups if by_group.get(group)}
+
+
+@pytest.fixture(scope="module")
+def valid_keys():
+    composition.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        transforms = composition.check(compose("config", overrides=[
+            "augmentation=[flip,perspective,rotation,colour,cutmix,gridmask]"]))
+    return {*composition.flatten(Config()), *composition.flatten(transforms),
+            *composition.PLACE_KEYS}
+
+
+def test_every_key_of_the_page_is_in_the_schema(page, sections, valid_keys):
+    listed = [line.strip().partition("=")[0] for line in section(sections, "Keys")
+              if re.match(r"  \S", line)]
+    assert len(listed) >= 10
+    assert set(listed) - valid_keys == set()
+    dotted = re.findall(r"\b([a-z_]+(?:\.[a-z_]+)+)=", page)
+    assert set(dotted) - valid_keys == set()
+
+
+def examples(sections):
+    text = re.sub(r"\\\n\s*", "", "\n".join(section(sections, "Examples")))
+    return [shlex.split(line)[2:] for line in text.splitlines()
+            if line.strip().startswith("python run.py")]
+
+
+def test_five_example_commands_or_more(sections):
+    commands = examples(sections)
+    assert len({tuple(each) for each in commands}) >= 5
+    assert [] in commands
+
+
+def test_every_example_composes_and_checks(sections, tmp_path):
+    composition.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for overrides in examples(sections):
+            given = [re.sub(r"\b(FOLDER|FILE|NAME)\b", str(tmp_path), each)
+                     for each in overrides if not each.startswith("-")]
+            assert composition.check(compose("config", overrides=given)) is not None
+
+
+def test_page_names_its_own_next_steps(page):
+    for words in ("--cfg job", "--hydra-help", "outputs/"):
+        assert words in page

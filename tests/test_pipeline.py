@@ -1,0 +1,162 @@
+"""What stands in a batch: the same images from every cache, worker and starting point."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowerexp import pipeline, records, sampling
+from flowerexp.config import Sampling
+from flowerexp.plan import Plan
+
+ORIGINAL = Sampling()
+OVERSAMPLE = Sampling("oversample", 12)
+
+
+class Workers:
+    """Stands for a strategy of several workers: deals one worker's data set to the test."""
+
+    def __init__(self, worker=0):
+        self.worker = worker
+
+    def distribute_datasets_from_function(self, make):
+        return make(tf.distribute.InputContext(input_pipeline_id=self.worker))
+
+
+def plan_of(workers=1, replicas=1, accumulation=1, batch=4, updates=9):
+    size = replicas * accumulation * batch
+    return Plan(workers, replicas, batch, accumulation, 4, updates * size, updates, 2)
+
+
+def images_of(root, split, cache, shuffle_bytes=1e6):
+    files = records.list_files(str(root / split))
+    table = records.read(files, 16, split != "test", None, cache != "none")
+    images = pipeline.Images(table, 16, shuffle_bytes=shuffle_bytes)
+    return pipeline.keep_decoded(images) if cache == "decoded" else images
+
+
+def elements(images, policy, plan, epoch=0, start=0, worker=0, seed=0, augment=None):
+    batches = pipeline.training_batches(Workers(worker), images, policy, plan, seed, augment)
+    return list(batches(epoch, start).as_numpy_iterator())
+
+
+def joined(parts, key="image"):
+    return np.concatenate([part[key] for part in parts])
+
+
+def test_pixels_are_those_of_pil(tiny):
+    import io
+
+    from PIL import Image
+
+    encoded = images_of(tiny, "train", "encoded")
+    for index in (0, 17, 39):
+        picture = Image.open(io.BytesIO(encoded.table.images[index].numpy()))
+        np.testing.assert_array_equal(pipeline.load(encoded, tf.constant([index]))[0],
+                                      np.asarray(picture))
+
+
+@pytest.mark.parametrize("policy", [ORIGINAL, OVERSAMPLE], ids=lambda policy: policy.kind)
+def test_tables_follow_the_order_of_the_epoch(tiny, policy):
+    decoded, encoded = (images_of(tiny, "train", cache) for cache in ("decoded", "encoded"))
+    plan = plan_of()
+    for epoch in (0, 1):
+        order = sampling.epoch_indices(decoded.table.labels, policy, 5, epoch, 36)
+        for images in (decoded, encoded):
+            parts = elements(images, policy, plan, epoch, seed=5)
+            assert joined(parts).dtype == np.uint8
+            np.testing.assert_array_equal(joined(parts), decoded.decoded.numpy()[order])
+            np.testing.assert_array_equal(joined(parts, "label"), decoded.table.labels[order])
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+def test_an_epoch_goes_on_where_it_stopped(tiny, cache):
+    images, plan = images_of(tiny, "train", cache), plan_of(replicas=2, accumulation=2, updates=2)
+    whole = elements(images, OVERSAMPLE, plan, 3)
+    assert len(whole) == 4
+    rest = elements(images, OVERSAMPLE, plan, 3, start=1)
+    np.testing.assert_array_equal(joined(whole[2:]), joined(rest))
+
+
+def test_workers_and_replicas_share_the_same_global_updates(tiny):
+    """Update u of 2 workers x 2 replicas holds the images of update u of one replica."""
+    images = images_of(tiny, "train", "decoded")
+    one = elements(images, OVERSAMPLE, plan_of(batch=16, updates=2))
+    layout = plan_of(workers=2, replicas=4, batch=4, updates=2)
+    shares = [elements(images, OVERSAMPLE, layout, worker=worker) for worker in (0, 1)]
+    for update in (0, 1):
+        dealt = joined([part for share in shares for part in share[2 * update:2 * update + 2]])
+        np.testing.assert_array_equal(dealt, one[update]["image"])
+
+
+def test_positions_are_places_in_the_epoch_on_every_worker_and_in_every_cache(tiny):
+    def keep_positions(batch, epoch, positions):
+        return {**batch, "positions": positions, "epoch": epoch}
+
+    for cache in ("decoded", "none"):
+        images = images_of(tiny, "train", cache)
+        layout = plan_of(workers=2, replicas=4, batch=2, updates=3)
+        seen = [joined(elements(images, ORIGINAL, layout, 7, worker=worker,
+                                augment=keep_positions), "positions") for worker in (0, 1)]
+        np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(24))
+        np.testing.assert_array_equal(seen[1][:4], [4, 5, 6, 7])
+        assert elements(images, ORIGINAL, layout, 7, augment=keep_positions)[0]["epoch"] == 7
+
+
+def test_a_stream_shows_every_image_once_and_oversamples_by_its_draw(tiny):
+    images, table = images_of(tiny, "train", "none"), images_of(tiny, "train", "decoded")
+    pixels = table.decoded.numpy()
+
+    def indices(parts):
+        return [int(np.flatnonzero((pixels == image).all((1, 2, 3)))[0]) for image in joined(parts)]
+
+    once = indices(elements(images, ORIGINAL, plan_of(batch=4, updates=10)))
+    assert sorted(once) == list(range(40))
+    assert once != sorted(once)
+    repeats = sampling.example_repeats(images.table.labels, OVERSAMPLE, 0, 0)
+    assert repeats.sum() > 44
+    drawn = indices(elements(images, OVERSAMPLE, plan_of(updates=int(repeats.sum()) // 4)))
+    counts = np.bincount(drawn, minlength=40)
+    assert (counts <= repeats).all()
+    assert (repeats - counts).sum() == repeats.sum() % 4
+
+
+def test_a_stream_repeats_itself_and_changes_with_seed_and_epoch(tiny):
+    images, plan = images_of(tiny, "train", "none"), plan_of()
+    first = joined(elements(images, OVERSAMPLE, plan))
+    np.testing.assert_array_equal(first, joined(elements(images, OVERSAMPLE, plan)))
+    for other in (elements(images, OVERSAMPLE, plan, epoch=1),
+                  elements(images, OVERSAMPLE, plan, seed=1)):
+        assert (first != joined(other)).any()
+
+
+def test_workers_stream_their_own_files_and_fill_their_share(tiny):
+    images = images_of(tiny, "train", "none")
+    layout = plan_of(workers=2, replicas=2, batch=4, updates=8)  # 32 of a file of 20
+    halves = [joined(elements(images, ORIGINAL, layout, worker=worker)) for worker in (0, 1)]
+    assert [len(half) for half in halves] == [32, 32]
+    pixels = images_of(tiny, "train", "decoded").decoded.numpy()
+    for half, mine in zip(halves, (pixels[:20], pixels[20:]), strict=True):
+        for image in half:
+            assert (mine == image).all((1, 2, 3)).any()
+
+
+def test_too_few_files_for_the_workers_is_a_mistake(tiny):
+    images = images_of(tiny, "train", "none")
+    with pytest.raises(pipeline.UserError, match="3 workers cannot share 2 training files"):
+        elements(images, ORIGINAL, plan_of(workers=3, replicas=3, updates=1))
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluation_is_in_order_and_padded_to_whole_steps(tiny, cache, workers):
+    images, pixels = images_of(tiny, "val", cache), images_of(tiny, "val", "decoded").decoded
+    plan = plan_of(workers=workers, replicas=2)
+    parts = []
+    for worker in range(workers):
+        batches, steps = pipeline.evaluation_batches(Workers(worker), images, plan)
+        parts.append(list(batches.as_numpy_iterator()))
+    assert steps == 2  # 13 images in steps of 8
+    dealt = [parts[worker][step * (2 // workers) + replica] for step in range(2)
+             for worker in range(workers) for replica in range(2 // workers)]
+    assert all(part.shape == (4, 16, 16, 3) for part in dealt)
+    np.testing.assert_array_equal(np.concatenate(dealt)[:13], pixels)

@@ -1,0 +1,254 @@
+"""A run's files: whole or not at all, strict JSON, and what is read back."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowerexp import composition, metrics, results
+from flowerexp.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def row(f1, loss=1.0):
+    scores = {f"{split} {name}": 0.5 for split in ("train", "valid")
+              for name in ("loss", "acc", "recall", "precision", "f1")}
+    return scores | {"valid f1": f1, "train loss": loss, "train timing": 12.5}
+
+
+# Whole or not at all
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("value", [{"a": object()}, [1, {2}], {"loss": float("nan")},
+                                   [float("inf")]], ids=repr)
+def test_value_that_is_no_json_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "history.json"
+    results.write_json(path, {"old": 1})
+    with pytest.raises((TypeError, ValueError)):
+        results.write_json(path, value)
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert names(tmp_path) == ["history.json"]
+
+
+def test_failure_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    def predictions():
+        yield from [1, 2]
+        raise RuntimeError("interrupted")
+
+    results.write_submission(tmp_path, ["a"], [7])
+    before = (tmp_path / "submission.csv").read_bytes()
+    with pytest.raises(RuntimeError, match="interrupted"):
+        results.write_submission(tmp_path, ["a", "b", "c"], predictions())
+    assert (tmp_path / "submission.csv").read_bytes() == before
+    assert names(tmp_path) == ["submission.csv"]
+
+
+def test_more_ids_than_predictions_write_nothing(tmp_path):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        results.write_submission(tmp_path, ["a", "b"], [1])
+    assert names(tmp_path) == []
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from flowerexp import results
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (lambda: results.write_json(folder / "a.json", list(range(5000))),
+              lambda: results.write_array(folder / "b.npy", np.zeros(5000)),
+              lambda: results.write_submission(folder, ["x" * 50] * 5000, range(5000))):
+    try:
+        write()
+    except OSError:
+        print("refused")
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_disk_that_takes_no_more_leaves_the_old_files(tmp_path):
+    folder = tmp_path / "run"
+    results.write_json(folder / "a.json", [1])
+    results.write_array(folder / "b.npy", np.arange(3))
+    results.write_submission(folder, ["a"], [7])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ended = subprocess.run([sys.executable, "-c", FULL_DISK, folder], cwd=ROOT, check=True,
+                           capture_output=True, text=True, timeout=120)
+    assert ended.stdout.split() == ["refused"] * 3 + ["False"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_temporary_path_has_the_suffix_of_its_file(tmp_path):
+    # Keras chooses the format of a model by it.
+    with results.replacing(tmp_path / "new" / "model.keras") as partial:
+        assert partial.suffix == ".keras"
+        assert partial.parent == tmp_path / "new"
+        partial.write_text("weights")
+        assert not (tmp_path / "new/model.keras").exists()
+    assert names(tmp_path / "new") == ["model.keras"]
+
+
+# Histories and predictions
+
+def test_history_is_read_back(tmp_path):
+    history = [row(0.25, 2.0), row(0.5, None), *[row(0.4) for _ in range(10)]]
+    results.write_history(tmp_path, history)
+    assert results.read_history(tmp_path) == history
+    written = json.loads((tmp_path / "history.json").read_text())
+    assert list(written) == [str(epoch) for epoch in range(12)]
+    assert set(written["0"]) == set(row(0))
+    assert written["1"]["train loss"] is None
+
+
+def test_predictions_are_read_back(tmp_path):
+    predictions = [[0, 1, 2], [2, 1, 0]]
+    results.write_predictions(tmp_path, predictions)
+    assert results.read_predictions(tmp_path) == predictions
+    assert json.loads((tmp_path / "valid_preds.json").read_text()) == {
+        "0": [0, 1, 2], "1": [2, 1, 0]}
+
+
+def test_folder_of_no_epoch_has_no_history(tmp_path):
+    assert results.read_history(tmp_path) == []
+    assert results.read_predictions(tmp_path) == []
+    assert results.read_status(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ['{"0": {}, "2": {}}', "[]", '{"a": {}}', '{"0": {', ""])
+def test_history_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "history.json").write_text(text)
+    with pytest.raises(UserError) as mistake:
+        results.read_history(tmp_path)
+    assert str(tmp_path / "history.json") in str(mistake.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{"])
+def test_status_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "status.json").write_text(text)
+    with pytest.raises(UserError) as mistake:
+        results.read_status(tmp_path)
+    assert str(tmp_path / "status.json") in str(mistake.value)
+
+
+@pytest.mark.parametrize(("f1", "best"), [
+    ([], None), ([0.0], 0), ([0.1, 0.3, 0.2], 1), ([0.2, 0.5, 0.5, 0.5], 1), ([0.0, 0.0], 0),
+    ([0.5, 0.4, 0.5], 0)])
+def test_best_epoch_is_the_earliest_of_the_highest_f1(f1, best):
+    assert results.best_epoch([row(value) for value in f1]) == best
+
+
+def test_epoch_scores():
+    confusion = metrics.confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    found = results.epoch_scores("valid", 0.75, confusion)
+    assert list(found) == ["valid loss", "valid acc", "valid recall", "valid precision", "valid f1"]
+    assert found == pytest.approx({"valid loss": 0.75, "valid acc": 2 / 3, "valid recall": 0.75,
+                                   "valid precision": 0.75, "valid f1": 2 / 3})
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_is_undefined(tmp_path, loss):
+    found = results.epoch_scores("train", loss, np.eye(2, dtype=int))
+    assert found["train loss"] is None
+    results.write_history(tmp_path, [found])
+    assert results.read_history(tmp_path) == [found]
+
+
+def test_files_agree_with_sklearn(tmp_path):
+    random = np.random.default_rng(0)
+    labels, predictions = random.integers(0, 9, 200), random.integers(0, 11, 200)
+    history = [results.epoch_scores("valid", 1.0, metrics.confusion_matrix(labels, predictions,
+                                                                           14))]
+    results.write_json(tmp_path / results.VALID_LABELS, labels.tolist())
+    results.write_predictions(tmp_path, [predictions.tolist()])
+    results.write_history(tmp_path, history)
+    truth = json.loads((tmp_path / "valid_labels.json").read_text())
+    predicted = json.loads((tmp_path / "valid_preds.json").read_text())["0"]
+    written = json.loads((tmp_path / "history.json").read_text())["0"]
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        truth, predicted, average="macro", zero_division=0)
+    assert written["valid acc"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
+    assert (written["valid precision"], written["valid recall"], written["valid f1"]) == (
+        pytest.approx((precision, recall, f1), abs=1e-12))
+
+
+# Submission and arrays
+
+def test_submission(tmp_path):
+    results.write_submission(tmp_path, ["252d840db", "000017", 'a,"b"'], [67, 0, 103])
+    text = (tmp_path / "submission.csv").read_bytes().decode()
+    assert text == 'id,label\n252d840db,67\n000017,0\n"a,""b""",103\n'
+    assert list(csv.reader(text.splitlines())) == [
+        ["id", "label"], ["252d840db", "67"], ["000017", "0"], ['a,"b"', "103"]]
+
+
+def test_array_is_read_back(tmp_path):
+    array = np.random.default_rng(0).random((5, 3)).astype(np.float16)
+    results.write_array(tmp_path / results.VALID_PROBABILITIES, array)
+    found = np.load(tmp_path / "valid_probs.npy")
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, array)
+
+
+def test_softmax_by_hand():
+    found = results.softmax(np.log(np.array([[1, 1, 2], [8, 1, 1]], np.float32)))
+    np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0.8, 0.1, 0.1]], atol=5e-4)
+    assert found.dtype == np.float16
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(-200, 200, width=32), min_size=4, max_size=4), min_size=1,
+                max_size=6))
+def test_softmax_is_that_of_scipy(logits):
+    logits = np.array(logits, np.float32)
+    found = results.softmax(logits)
+    assert found.shape == logits.shape
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, scipy.special.softmax(logits.astype(np.float64), axis=1),
+                               rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.sum(-1, dtype=np.float64), 1, atol=2e-3)
+
+
+def test_softmax_of_great_logits():
+    found = results.softmax(np.array([[1e5, 0, -1e5]], np.float32))
+    assert found.tolist() == [[1, 0, 0]]
+
+
+# The config of a run folder
+
+def test_config_is_read_back(tmp_path):
+    composition.register()
+    overrides = ["model=mobilenet", "seed=3", "augmentation=[flip,perspective]", "loop=usual",
+                 "dataset.class_names=[a,b]", "schedule=cosine"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides=overrides)
+    results.write_config(tmp_path, composed, overrides)
+    found = results.read_config(tmp_path)
+    assert composition.differences(found, composition.check(composed)) == []
+    assert found.seed == 3
+    assert list(found.augmentation) == ["flip", "perspective"]
+    text = (tmp_path / ".hydra/overrides.yaml").read_text()
+    assert text.splitlines() == [f"- {override}" for override in overrides]
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- 1\n", "loop:\n  epochs: 0\n", "foo: 1\n", ""])
+def test_config_that_is_none_is_named(tmp_path, text):
+    (tmp_path / ".hydra").mkdir()
+    if text is not None:
+        (tmp_path / ".hydra/config.yaml").write_text(text)
+    with pytest.raises(UserError) as mistake:
+        results.read_config(tmp_path)
+    assert "\n" not in str(mistake.value)
