@@ -167,7 +167,7 @@ def unknown_key(key: str) -> str:
     parts = key.split(".")
     if parts[0] == "augmentation" and len(parts) > 1 and parts[1] in names:
         valid = [f"augmentation.{parts[1]}.{field}"
-                 for field in names[parts[1]].__dataclass_fields__]
+                 for field in vars(names[parts[1]]())]
         if key in valid or len(parts) == 2:
             return f"{key} needs augmentation={parts[1]}, which this command does not choose"
     else:

@@ -40,8 +40,8 @@ class Hardware:
         if self.replicas is not None:
             at_least("hardware.replicas", self.replicas, 1)
             if self.kind in ("tpu", "workers"):
-                raise UserError(f"hardware.replicas has no meaning with hardware={self.kind}, which "
-                                "takes every core it is given: leave it out")
+                raise UserError(f"hardware.replicas has no meaning with hardware={self.kind}, "
+                                "which takes every core it is given: leave it out")
         for key in ("tpu_name", "tpu_zone", "tpu_project"):
             if getattr(self, key) is not None and self.kind not in ("auto", "tpu"):
                 raise UserError(f"hardware.{key} has no meaning with hardware={self.kind}: "
@@ -83,7 +83,8 @@ class Dataset:
                 raise UserError(f"dataset.class_names holds {len(names)} names where "
                                 f"dataset.num_classes says {self.num_classes}")
         elif not isinstance(names, str | None):
-            raise UserError("dataset.class_names must be a list of texts or the path of a text file")
+            raise UserError("dataset.class_names must be a list of texts or the path of a text "
+                            "file")
         if self.kind == "tfrecords" and self.root is None:
             raise UserError("dataset.root must say where the TFRecords are: dataset=tfrecords "
                             "dataset.root=FOLDER")

@@ -69,8 +69,9 @@ def find_auto(dataset: Dataset) -> Source:
         split_folder(root, wanted)
     except UserError as error:
         if dataset.root is not None or os.environ.get("FLOWERS_ROOT"):
-            raise UserError(f"{error} (dataset=auto looks for the competition's files there: choose "
-                            "dataset=tfrecords for others, or leave the root out)") from error
+            raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
+                            "choose dataset=tfrecords for others, or leave the root out)"
+                            ) from error
         return find_sample(dataset, "dataset: the drawn sample, for the competition's files are "
                            f"neither at $FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
     return find_flowers(replace(dataset, image_size=wanted), root,

@@ -170,7 +170,7 @@ def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], boo
             save(folder, journal, trainer, None if best is None else best + 1)
             return False
         progress = trainer.progress()
-        row = results.epoch_scores("train", progress.loss, progress.confusion)
+        row = metrics.epoch_scores("train", progress.loss, progress.confusion)
         logits = predict_logits(trainer, data.valid, True)
         row |= valid_scores(trainer, data, logits)
         row["train timing"] = progress.seconds
@@ -261,7 +261,7 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) 
     loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
                          dtype=np.float64))
     matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))
-    return results.epoch_scores("valid", loss, matrix)
+    return metrics.epoch_scores("valid", loss, matrix)
 
 
 def save(folder: Path, journal: Journal, trainer: Trainer, best_epochs: int | None) -> None:

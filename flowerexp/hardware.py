@@ -3,18 +3,18 @@
 `prepare` runs before TensorFlow is imported, because the choice of Keras cannot be changed after.
 """
 
-import glob
 import importlib.util
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
 
-TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
-"""Device files of a TPU VM. A GPU passed through by VFIO looks alike, hence LIBTPU below."""
+TPU_DEVICES = ("accel*", "vfio/[0-9]*")
+"""Device files of a TPU VM, below /dev; other devices passed through by VFIO look alike."""
 
 
 def tpu_in_sight(hardware: Hardware) -> str | None:
@@ -23,7 +23,7 @@ def tpu_in_sight(hardware: Hardware) -> str | None:
         return f"hardware.tpu_name={hardware.tpu_name}"
     if os.environ.get("TPU_NAME"):
         return f"TPU_NAME={os.environ['TPU_NAME']}"
-    devices = [path for pattern in TPU_DEVICES for path in glob.glob(pattern)]
+    devices = [path for pattern in TPU_DEVICES for path in Path("/dev").glob(pattern)]
     if devices and importlib.util.find_spec("libtpu"):
         return f"{devices[0]} and the package libtpu"
     return None

@@ -1,7 +1,11 @@
-"""Accuracy and macro recall, precision and F1 from one confusion matrix. NumPy only."""
+"""Accuracy and macro recall, precision and F1 from one confusion matrix. No TensorFlow here."""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import confusion_matrix as of_examples
+from sklearn.metrics import precision_recall_fscore_support
 
 NAMES = ("acc", "recall", "precision", "f1")
 
@@ -16,31 +20,28 @@ def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[n
     Returns:
         int64 [classes, classes], rows are labels.
     """
-    pairs = labels.astype(np.int64) * num_classes + predictions
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    counts: npt.NDArray[np.int64] = of_examples(labels, predictions, labels=range(num_classes))
+    return counts
 
 
 def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float64]]:
     """Recall, precision and F1 of every class, 0 where undefined.
 
+    Args:
+        confusion: int [classes, classes], rows are labels.
+
     Returns:
         float64 [classes] by name.
     """
-    hits = np.diag(confusion).astype(np.float64)
-    of_label, of_prediction = confusion.sum(1), confusion.sum(0)
-
-    def share(part: npt.NDArray[np.float64], whole: npt.NDArray[np.integer]
-              ) -> npt.NDArray[np.float64]:
-        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-    return {"recall": share(hits, of_label), "precision": share(hits, of_prediction),
-            "f1": share(2 * hits, of_label + of_prediction)}
+    labels, predictions = np.nonzero(confusion)  # a cell is as many examples as it counts
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predictions, labels=range(len(confusion)), zero_division=0,
+        sample_weight=confusion[labels, predictions])
+    return {"recall": recall, "precision": precision, "f1": f1}
 
 
 def scores(confusion: npt.NDArray[np.integer]) -> dict[str, float]:
     """Accuracy and the macro averages over the classes present in labels or predictions.
-
-    The same numbers as `sklearn.metrics` with `average="macro", zero_division=0`.
 
     Args:
         confusion: int [classes, classes], rows are labels; at least one example.
@@ -51,3 +52,13 @@ def scores(confusion: npt.NDArray[np.integer]) -> dict[str, float]:
     by_class = class_scores(confusion)
     return {"acc": float(np.trace(confusion) / examples),
             **{name: float(by_class[name][present].mean()) for name in NAMES[1:]}}
+
+
+def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]
+                 ) -> dict[str, float | None]:
+    """A split's part of the history: `train loss`, `train acc` and so on for the prefix `train`.
+
+    A loss that is not finite is None, for JSON has no number for it.
+    """
+    values = {"loss": loss if math.isfinite(loss) else None, **scores(confusion)}
+    return {f"{prefix} {name}": value for name, value in values.items()}

@@ -160,7 +160,7 @@ def build_backbone(model: Model, image_size: int) -> Any:
 def backbone_error(model: Model, image_size: int, named: bool, error: Exception) -> UserError:
     """The sentence for what a backbone's factory raised."""
     first = str(error).strip().split("\n")[0]
-    if "URL fetch failure" in str(error) or isinstance(error, OSError) and named:
+    if "URL fetch failure" in str(error) or (named and isinstance(error, OSError)):
         return UserError(
             f"the {model.weights} weights of {model.name} cannot be downloaded ({first}): copy the "
             "file without its top (`no_top`, `notop`) to this machine and give "

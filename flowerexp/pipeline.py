@@ -95,14 +95,14 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         batch = {"image": tf.ensure_shape(image, shape), "label": tf.ensure_shape(label, shape[:1])}
         return augment(batch, epoch, positions) if augment else batch
 
-    @tf.function
     def from_table(indices: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
         return finish(load(images, indices), tf.gather(labels, indices), positions, epoch)
 
-    @tf.function
-    def from_stream(encoded: tf.Tensor, label: tf.Tensor, positions: tf.Tensor,
+    def from_stream(pair: tuple[tf.Tensor, tf.Tensor], positions: tf.Tensor,
                     epoch: tf.Tensor) -> Batch:
-        return finish(decode_all(encoded, images.image_size), label, positions, epoch)
+        return finish(decode_all(pair[0], images.image_size), pair[1], positions, epoch)
+
+    prepare = tf.function(from_stream if images.streamed else from_table)  # traced once
 
     def elements(epoch: int, start: int, worker: int) -> tf.data.Dataset:
         examples = plan.updates_per_epoch * plan.update_size
@@ -110,15 +110,15 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         if images.streamed:
             pairs = stream_epoch(images, policy, plan, seed, epoch, worker)
             pairs = pairs.batch(plan.share).skip(start * plan.replicas_per_worker)
-            data = tf.data.Dataset.zip((pairs, tf.data.Dataset.from_tensor_slices(positions)))
-            prepare = lambda pair, place: from_stream(*pair, place, epoch_tensor)  # noqa: E731
+            chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
         else:
             order = sampling.epoch_indices(images.table.labels, policy, seed, epoch, examples)
-            data = tf.data.Dataset.from_tensor_slices(
-                (worker_rows(order, plan, start, worker), positions))
-            prepare = lambda rows, place: from_table(rows, place, epoch_tensor)  # noqa: E731
-        epoch_tensor = tf.constant(epoch, tf.int64)
-        return data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            rows = worker_rows(order, plan, start, worker)
+            chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
+        number = tf.constant(epoch, tf.int64)
+        return tf.data.Dataset.zip(chosen).map(
+            lambda what, where: prepare(what, where, number),
+            num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     return lambda epoch, start: strategy.distribute_datasets_from_function(
         lambda context: elements(epoch, start, context.input_pipeline_id))
@@ -182,8 +182,8 @@ def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], li
 
 def mean_record_bytes(table: Table) -> float:
     """Bytes of a record on the average."""
-    return sum(tf.io.gfile.stat(file.path).length for file in table.files) / max(
-        1, sum(table.counts))
+    length = sum(int(tf.io.gfile.stat(file.path).length) for file in table.files)
+    return length / max(1, sum(table.counts))
 
 
 def evaluation_batches(strategy: Any, images: Images, plan: Plan) -> tuple[Any, int]:

@@ -1,4 +1,4 @@
-"""The numbers that follow from a config, a data set and the replicas; checked once, then printed."""
+"""The numbers that follow from config, data set and replicas; checked once, then printed."""
 
 from dataclasses import dataclass
 

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowerexp import composition, metrics
+from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 
@@ -85,7 +84,7 @@ def read_config(folder: Path) -> Config:
         raise UserError(f"{path} does not exist: {folder} is no run folder") from None
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
-    if not OmegaConf.is_dict(composed):
+    if not isinstance(composed, DictConfig):
         raise UserError(f"{path} holds no config")
     return composition.check(composed)
 
@@ -99,12 +98,6 @@ def read_status(folder: Path) -> dict[str, Any]:
     if not isinstance(status, dict):
         raise UserError(f"{path} holds no status: remove it, the checkpoints tell how far it is")
     return status
-
-
-def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]) -> Scores:
-    """`train loss`, `train acc` and so on; a loss that is not finite is None."""
-    values = {"loss": loss if math.isfinite(loss) else None, **metrics.scores(confusion)}
-    return {f"{prefix} {name}": value for name, value in values.items()}
 
 
 def best_epoch(history: Sequence[Scores]) -> int | None:

@@ -283,6 +283,7 @@ def pixels_sha256(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) 
 def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]:
     """The images uint8 [n, 64, 64, 3], labels int32 [n] and ids of train, val or test, shuffled.
 
+    An id tells split, label and index, so that the predictions of test can be scored as well.
     Takes about 5 ms an image. Raises AssertionError if the pixels are not the published ones.
     """
     members = [(label, index) for label, count in enumerate(COUNTS[split])

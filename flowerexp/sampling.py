@@ -34,6 +34,7 @@ def examples_per_epoch(counts: Labels, policy: Sampling) -> int:
     """
     if policy.kind != "oversample":
         return int(counts.sum())
+    assert policy.target_count is not None
     return int(np.maximum(counts, policy.target_count)[counts > 0].sum())
 
 

@@ -34,9 +34,9 @@ def learning_rates(schedule: Schedule, updates: int, lr_scaling: float = 1.0
     rising = start + (greatest - start) * update / max(warmup, 1)
     x = np.clip((update - warmup) / max(updates - warmup, 1), 0, 1)
     falling = {
-        "constant": lambda: np.full(updates, greatest),
-        "exponential": lambda: greatest * (end / greatest) ** x,
-        "linear": lambda: greatest + (end - greatest) * x,
-        "cosine": lambda: end + (greatest - end) * (1 + np.cos(np.pi * x)) / 2,
-    }[schedule.kind]()
+        "constant": np.full(updates, greatest),
+        "exponential": greatest * (end / greatest) ** x,
+        "linear": greatest + (end - greatest) * x,
+        "cosine": end + (greatest - end) * (1 + np.cos(np.pi * x)) / 2,
+    }[schedule.kind]
     return np.where(update < warmup, rising, falling) * lr_scaling

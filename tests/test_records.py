@@ -156,6 +156,12 @@ def fault_of_size(folder):
     return fault_of(folder, keep_images=False)
 
 
+def test_files_are_read_in_the_order_of_their_names(tmp_path):
+    for number in np.random.default_rng(0).permutation(16).tolist():
+        write_serialized(tmp_path / f"{number:02}-1.tfrec", [good(number)])
+    assert read(tmp_path).ids == [f"id{number}" for number in range(16)]
+
+
 def test_only_tfrec_files_are_read(tmp_path):
     write_serialized(tmp_path / "a-1.tfrec", [good(0)])
     (tmp_path / "README.txt").write_text("no records")

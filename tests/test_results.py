@@ -62,6 +62,15 @@ def test_more_ids_than_predictions_write_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_reader_of_the_old_file_sees_no_half_of_the_new_one(tmp_path):
+    path = tmp_path / "status.json"
+    results.write_json(path, {"epochs_done": 1})
+    with path.open() as old:
+        results.write_json(path, {"epochs_done": 2, "host": "a"})
+        assert json.loads(old.read()) == {"epochs_done": 1}
+    assert results.read_json(path) == {"epochs_done": 2, "host": "a"}
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

@@ -1,0 +1,73 @@
+"""Proof: every backbone of conf/model is built, has the published size, and takes a training step.
+
+Run it from the checkout: python tests/proofs/backbones.py [OPTION ...]. Each in a process of its
+own, for memory; about four minutes on two cores. No weights are downloaded.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SIZE, CLASSES = 96, 5
+# Parameters without the top, of keras.io/api/applications and of the package efficientnet.
+PUBLISHED = {
+    "xception": 20_861_480, "densenet121": 7_037_504, "densenet169": 12_642_880,
+    "densenet201": 18_321_984, "resnet50v2": 23_564_800, "resnet101v2": 42_626_560,
+    "resnet152v2": 58_331_648, "inceptionv3": 21_802_784, "inceptionresnetv2": 54_336_736,
+    "efficientnet_b0": 4_049_564, "efficientnet_b1": 6_575_232, "efficientnet_b2": 7_768_562,
+    "efficientnet_b3": 10_783_528, "efficientnet_b4": 17_673_816, "efficientnet_b5": 28_513_520,
+    "efficientnet_b6": 40_960_136, "efficientnet_b7": 64_097_680, "mobilenet": 3_228_864,
+    "keras_application": 23_587_712,  # with model.name=ResNet50
+}
+
+
+def prove(option: str) -> None:
+    """Builds one backbone and holds its size, its logits and its gradient."""
+    import numpy as np
+    import tensorflow as tf
+    from hydra import compose, initialize_config_dir
+
+    from flowerexp import composition, models
+
+    composition.register()
+    overrides = [f"model={option}", "model.weights=null"]
+    overrides += ["model.name=ResNet50"] * (option == "keras_application")
+    with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
+        config = composition.check(compose("config", overrides))
+    model = models.build(config.model, SIZE, CLASSES)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    with models.dropout_key(0, tf.constant(0, tf.int64)), tf.GradientTape() as tape:
+        logits = model(images, training=True)
+        loss = tf.reduce_sum(logits**2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    features = model.get_layer("pool").output.shape[-1]
+    everything, _ = models.parameter_counts(model)
+    head = features * CLASSES + CLASSES
+    assert everything - head == PUBLISHED[option], (option, everything - head)
+    assert logits.shape == (2, CLASSES)
+    assert logits.dtype == tf.float32
+    assert all(gradient is not None and np.isfinite(gradient.numpy()).all()
+               for gradient in gradients)
+    assert any(abs(gradient.numpy()).max() > 0 for gradient in gradients[:2])
+
+
+def main(options: list[str]) -> None:
+    there = {path.stem for path in (ROOT / "conf/model").glob("*.yaml")} - {"small_cnn"}
+    assert there == set(PUBLISHED), there ^ set(PUBLISHED)
+    for option in options or sorted(PUBLISHED):
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, __file__, "--one", option], cwd=ROOT, text=True,
+                              stderr=subprocess.PIPE)
+        if done.returncode:
+            sys.exit(f"{option}: {done.stderr}")
+        print(f"{option}: {PUBLISHED[option]:,} parameters, one step, "
+              f"{time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        prove(sys.argv[2])
+    else:
+        main(sys.argv[1:])
