@@ -76,3 +76,11 @@ def test_narrow_integers_do_not_overflow():
     assert matrix[103, 103] == 2
     assert matrix[103, 5] == 1
     assert matrix.sum() == 3
+
+
+def test_epoch_scores():
+    confusion = metrics.confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    found = metrics.epoch_scores("valid", 0.75, confusion)
+    assert list(found) == ["valid loss", "valid acc", "valid recall", "valid precision", "valid f1"]
+    assert found == pytest.approx({"valid loss": 0.75, "valid acc": 2 / 3, "valid recall": 0.75,
+                                   "valid precision": 0.75, "valid f1": 2 / 3})

@@ -160,17 +160,9 @@ def test_best_epoch_is_the_earliest_of_the_highest_f1(f1, best):
     assert results.best_epoch([row(value) for value in f1]) == best
 
 
-def test_epoch_scores():
-    confusion = metrics.confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
-    found = results.epoch_scores("valid", 0.75, confusion)
-    assert list(found) == ["valid loss", "valid acc", "valid recall", "valid precision", "valid f1"]
-    assert found == pytest.approx({"valid loss": 0.75, "valid acc": 2 / 3, "valid recall": 0.75,
-                                   "valid precision": 0.75, "valid f1": 2 / 3})
-
-
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_loss_that_is_not_finite_is_undefined(tmp_path, loss):
-    found = results.epoch_scores("train", loss, np.eye(2, dtype=int))
+    found = metrics.epoch_scores("train", loss, np.eye(2, dtype=int))
     assert found["train loss"] is None
     results.write_history(tmp_path, [found])
     assert results.read_history(tmp_path) == [found]
@@ -179,8 +171,8 @@ def test_loss_that_is_not_finite_is_undefined(tmp_path, loss):
 def test_files_agree_with_sklearn(tmp_path):
     random = np.random.default_rng(0)
     labels, predictions = random.integers(0, 9, 200), random.integers(0, 11, 200)
-    history = [results.epoch_scores("valid", 1.0, metrics.confusion_matrix(labels, predictions,
-                                                                           14))]
+    confusion = metrics.confusion_matrix(labels, predictions, 14)
+    history = [metrics.epoch_scores("valid", 1.0, confusion)]
     results.write_json(tmp_path / results.VALID_LABELS, labels.tolist())
     results.write_predictions(tmp_path, [predictions.tolist()])
     results.write_history(tmp_path, history)

@@ -1,0 +1,152 @@
+"""The strategy factory: real processors, and fakes where there is no TPU or GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from flowerexp import hardware
+from flowerexp.config import Hardware
+from flowerexp.errors import UserError
+
+PLAIN = {key: value for key, value in os.environ.items()
+         if key not in ("TF_CONFIG", "TPU_NAME", "TF_USE_LEGACY_KERAS")}
+
+
+def in_process(program, **environment):
+    """What a fresh interpreter prints, for what must happen before TensorFlow's import."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=120, env=PLAIN | environment, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def no_tpu_in_sight(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.setattr(hardware, "TPU_DEVICES", ())
+
+
+def test_auto_takes_the_processor_and_says_why():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    strategy, sentence = hardware.build_strategy(Hardware("auto"))
+    assert strategy.num_replicas_in_sync == 1
+    assert "for there is neither a TPU nor a GPU" in sentence
+
+
+def test_a_processor_is_split_into_replicas():
+    strategy, sentence = hardware.build_strategy(Hardware("cpu", 2))
+    assert strategy.num_replicas_in_sync == 2
+    assert "2 logical devices" in sentence
+    with pytest.raises(UserError, match="already set up fewer"):
+        hardware.build_strategy(Hardware("cpu", 99))
+
+
+def test_a_kind_that_is_not_there_is_an_error():
+    if not tf.config.list_physical_devices("GPU"):
+        with pytest.raises(UserError, match="TensorFlow sees no GPU"):
+            hardware.build_strategy(Hardware("gpu"))
+    with pytest.raises(UserError, match="no TPU answers as 'local'"):
+        hardware.build_strategy(Hardware("tpu"))
+
+
+@pytest.mark.parametrize(("replicas", "taken"), [(None, 3), (2, 2)])
+def test_several_gpus_are_mirrored_with_memory_growth(monkeypatch, replicas, taken):
+    """Processors stand for GPUs; what is faked is the list of devices."""
+    grown, mirrored = [], []
+    devices = [f"gpu {index}" for index in range(3)]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
+                        lambda device, on: grown.append((device, on)))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details",
+                        lambda device: {"device_name": "Test 9000"})
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", mirrored.append)
+    _, sentence = hardware.build_strategy(Hardware("gpu", replicas))
+    assert grown == [(device, True) for device in devices]
+    assert mirrored == [[f"/gpu:{index}" for index in range(taken)]]
+    assert f"{taken} GPUs (Test 9000)" in sentence
+    with pytest.raises(UserError, match="there are 3 GPUs"):
+        hardware.build_strategy(Hardware("gpu", 4))
+
+
+class FakeTpu:
+    """Records the calls that build a TPU strategy, in their order."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        experimental = tf.tpu.experimental
+        monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", self.resolver)
+        monkeypatch.setattr(tf.config, "experimental_connect_to_cluster",
+                            lambda resolver: self.calls.append("connect"))
+        monkeypatch.setattr(experimental, "initialize_tpu_system",
+                            lambda resolver: self.calls.append("initialize"))
+        monkeypatch.setattr(tf.distribute, "TPUStrategy", self.strategy)
+
+    def resolver(self, **arguments):
+        self.calls.append(arguments)
+
+    def strategy(self, resolver):
+        self.calls.append("strategy")
+        return type("Strategy", (), {"num_replicas_in_sync": 8})()
+
+
+def test_a_tpu_by_name_is_connected_then_initialised(monkeypatch):
+    fake = FakeTpu(monkeypatch)
+    strategy, sentence = hardware.build_strategy(
+        Hardware("tpu", tpu_name="node-1", tpu_zone="z", tpu_project="p"))
+    assert fake.calls == [{"tpu": "node-1", "zone": "z", "project": "p"}, "connect", "initialize",
+                          "strategy"]
+    assert strategy.num_replicas_in_sync == 8
+    assert "TPU 'node-1', 8 replicas" in sentence
+
+
+def test_a_local_tpu_is_not_connected_to(monkeypatch):
+    fake = FakeTpu(monkeypatch)
+    hardware.build_strategy(Hardware("tpu", tpu_name="local"))
+    assert fake.calls[1:] == ["initialize", "strategy"]
+
+
+def test_auto_takes_a_tpu_first_and_says_where_it_saw_it(monkeypatch):
+    FakeTpu(monkeypatch)
+    monkeypatch.setenv("TPU_NAME", "node-7")
+    _, sentence = hardware.build_strategy(Hardware("auto"))
+    assert "TPU 'node-7', 8 replicas, for there is TPU_NAME=node-7" in sentence
+    with pytest.raises(UserError, match=r"hardware\.replicas has no meaning on a TPU"):
+        hardware.build_strategy(Hardware("auto", replicas=2))
+
+
+@pytest.mark.parametrize(("kind", "tpu_name", "expected"), [
+    ("tpu", None, "tf_keras"), ("auto", "node", "tf_keras"), ("auto", None, "keras"),
+    ("cpu", None, "keras")])
+def test_legacy_keras_is_chosen_for_a_tpu_before_tensorflow(kind, tpu_name, expected):
+    program = ("import sys; from flowerexp import hardware; from flowerexp.config import Hardware;"
+               f"hardware.TPU_DEVICES = (); hardware.prepare(Hardware({kind!r}, "
+               f"tpu_name={tpu_name!r})); assert 'tensorflow' not in sys.modules;"
+               "import tensorflow as tf; print(tf.keras.Model.__module__.split('.')[0])")
+    assert in_process(program) == expected
+
+
+def test_workers_come_from_tf_config(monkeypatch):
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    assert hardware.worker_of_config() == (1, 2)
+    assert not hardware.is_chief(Hardware("workers"))
+    monkeypatch.setenv("TF_CONFIG", cluster.replace('"index": 1', '"index": 0'))
+    assert hardware.is_chief(Hardware("workers"))
+    assert hardware.is_chief(Hardware("cpu"))
+
+
+@pytest.mark.parametrize(("value", "message"), [
+    (None, "needs TF_CONFIG"), ("{", "cannot be read"), ("{}", "cannot be read"),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"index": 3}}', "names worker 3 of 1")])
+def test_a_wrong_tf_config_is_named(monkeypatch, value, message):
+    if value is None:
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(UserError, match=message):
+        hardware.build_strategy(Hardware("workers"))
