@@ -25,7 +25,7 @@ def one_sentence() -> Iterator[None]:
     """Ends the process with a sentence for the user's mistakes; our own stay loud."""
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if TRACEBACKS:
             raise
         sys.exit(f"flowerexp: {composition.explain(error)}")
@@ -37,7 +37,8 @@ def compose_and_execute(composed: DictConfig) -> None:
     folder = Path(job.runtime.output_dir)
     with one_sentence():  # here too, as Hydra adds lines of its own to what a job raises
         try:
-            sys.exit(execution.execute(folder, composed, list(job.overrides.task)))
+            if code := execution.execute(folder, composed, list(job.overrides.task)):
+                sys.exit(code)
         finally:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Hydra made it; where nothing was run, nothing is left
@@ -46,6 +47,7 @@ def compose_and_execute(composed: DictConfig) -> None:
 def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise here, not print and exit
     with one_sentence():
+        composition.refuse_no_option(sys.argv[1:])
         compose_and_execute()
 
 

@@ -6,12 +6,14 @@ what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -22,14 +24,11 @@ from omegaconf.errors import (
 )
 
 from flowerexp import augmentation_options
-from flowerexp.config import Config, nearest
+from flowerexp.config import Config, check_name, nearest
 from flowerexp.errors import UserError
 
 PLACE_KEYS = ("name", "fresh")
 """Keys that say where a run is kept, not what it is."""
-
-Explainable = HydraException | OmegaConfBaseException
-"""What Hydra and OmegaConf raise for a mistake in a config or on the command line."""
 
 
 def register() -> None:
@@ -99,9 +98,11 @@ def run_name(name: str | None, seed: int, overrides: list[str]) -> str:
     """The folder of a command below outputs/: what it changes, and the seed.
 
     An experiment stands first, under its bare name; then every changed key, in alphabetical order,
-    so that the order on the command line does not matter.
+    so that the order on the command line does not matter. Raises UserError for a name that is no
+    folder name, before Hydra makes a folder of it.
     """
     if name is not None:
+        check_name(name)
         return name
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
@@ -122,6 +123,22 @@ def path_safe(text: str, longest: int = 80) -> str:
     return f"{safe[:longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def refuse_no_option(words: Sequence[str]) -> None:
+    """Raises UserError for GROUP=VALUE where the value is neither text nor a list.
+
+    Hydra raises a bare ValueError for it, which could be anyone's.
+    """
+    options = [word for word in words if not word.startswith("-") and "=" in word]
+    for override in OverridesParser.create().parse_overrides(options):
+        group = override.key_or_group
+        if (override.is_sweep_override() or override.is_delete()
+                or not (group == "" or (conf_folder() / group).is_dir())):
+            continue
+        if not isinstance(override.value(), str | list | dict):
+            raise UserError(f"{override.input_line} chooses no option: write {group or 'GROUP'}="
+                            "OPTION (all of them: python run.py --help)")
+
+
 def explain(error: BaseException, prefix: str = "") -> str:
     """One sentence for an error of Hydra or OmegaConf, with the nearest valid name.
 
@@ -139,6 +156,10 @@ def explain(error: BaseException, prefix: str = "") -> str:
         if isinstance(link, OverrideParseException):
             return (f"the override {link.override} cannot be read: write key=value, and quote a "
                     "value with spaces, commas or brackets: \"key='a, b'\"")
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if "Ambiguous value" in str(error):
+        return f"{first_line(error)}: several values are a sweep, add -m"
     for link in chain:
         key = prefix + str(getattr(link, "full_key", None) or "")
         if isinstance(link, ConfigAttributeError | ConfigKeyError):

@@ -17,6 +17,11 @@ from flowerexp.errors import UserError
 # OmegaConf reads these annotations at run time and knows typing.Union, not X | Y, of primitives.
 IntegerOrText = Union[int, str]  # noqa: UP007
 
+MOST_EPOCHS = 100_000
+"""So that the table of learning rates fits in memory."""
+LONGEST_NAME = 200
+"""Bytes of a run's name; file systems take 255, and `fresh` adds a number."""
+
 
 @dataclass
 class Hardware:
@@ -175,6 +180,8 @@ class Loop:
         for key in ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
                     "gradient_accumulation_steps", "log_interval"):
             at_least(f"loop.{key}", getattr(self, key), 1)
+        if self.epochs > MOST_EPOCHS:
+            raise UserError(f"loop.epochs must be at most {MOST_EPOCHS}, not {self.epochs}")
         positive("loop.lr_scaling", self.lr_scaling)
         if self.steps_per_execution != "epoch":
             if isinstance(self.steps_per_execution, str):
@@ -302,10 +309,18 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
-        if self.name is not None and (not self.name.strip() or self.name in (".", "..")
-                                      or re.search(r"[\\/\x00-\x1f]", self.name)):
-            raise UserError(f"name must be a folder name without slashes, not '{self.name}': use "
-                            "hydra.run.dir=PATH for another place")
+        if self.name is not None:
+            check_name(self.name)
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a name that cannot be a folder below outputs/."""
+    if not name.strip() or name in (".", "..") or re.search(r"[\\/\x00-\x1f]", name):
+        raise UserError(f"name must be a folder name without slashes, not '{name}': use "
+                        "hydra.run.dir=PATH for another place")
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"name must be of {LONGEST_NAME} bytes or fewer, as file systems allow, "
+                        f"not {len(name.encode())}")
 
 
 def one_of(key: str, value: str, options: tuple[str, ...]) -> None:

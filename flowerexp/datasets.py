@@ -19,6 +19,7 @@ from flowerexp.records import RecordFile
 
 COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
+COMPETITION_CLASSES = 104
 KAGGLE_FOLDER = f"/kaggle/input/{COMPETITION}"
 CLASSES_FILE = Path(__file__).with_name("flower_classes.json")
 
@@ -72,8 +73,7 @@ def find_auto(dataset: Dataset) -> Source:
             raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
                             "choose dataset=tfrecords for others, or leave the root out)"
                             ) from error
-        return find_sample(dataset, "dataset: the drawn sample, for the competition's files are "
-                           f"neither at $FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
+        return find_sample(dataset, f"dataset: the drawn sample, for {error}")
     return find_flowers(replace(dataset, image_size=wanted), root,
                         f"dataset: flowers_{wanted}, for the competition's files are at {where}")
 
@@ -87,12 +87,15 @@ def competition_root(dataset: Dataset) -> tuple[str, str]:
         return from_environment, f"$FLOWERS_ROOT={from_environment}"
     if tf.io.gfile.isdir(KAGGLE_FOLDER):
         return KAGGLE_FOLDER, KAGGLE_FOLDER
-    raise UserError(f"the competition's files ({COMPETITION}) were not found: give dataset.root="
-                    f"FOLDER or set FLOWERS_ROOT ({KAGGLE_FOLDER} does not exist)")
+    raise UserError(f"the competition's files ({COMPETITION}) are neither at dataset.root nor at "
+                    f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
 
 
 def find_flowers(dataset: Dataset, root: str, reason: str) -> Source:
     """The Kaggle competition's 104 classes; other counts than its own are said."""
+    if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
+        raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
+                        f"files, not {dataset.num_classes}: leave it out")
     names = dataset.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
     source = found(replace(dataset, class_names=names), root, reason)
     for split, files in source.files.items():
@@ -154,10 +157,10 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
     try:
         with tf.io.gfile.GFile(names) as file:
             text = file.read()
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
-        raise UserError(f"dataset.class_names={names} cannot be read: give a list, or a text file "
-                        "with a name a line") from error
-    read = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+        read = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"dataset.class_names={names} cannot be read: give a list, or a file with "
+                        "a name a line or a JSON list") from error
     read = [str(name).strip() for name in read if str(name).strip()]
     if not read:
         raise UserError(f"dataset.class_names={names} holds no name")

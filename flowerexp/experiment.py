@@ -1,7 +1,7 @@
 """One run from top to bottom: data, plan, model, epochs, predictions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
     classes = source.num_classes or 1 + max(
         int(table.labels.max()) for table in tables.values())
     names = source.class_names or tuple(str(label) for label in range(classes))
+    if "test" in source.files:  # a fault in it shall not wait until the end of the training
+        records.read(source.files["test"], source.image_size, False, None, keep_images=False)
     images = sum(len(table.labels) for table in tables.values())
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
@@ -309,7 +311,7 @@ def load_test(dataset: Dataset, data: Data) -> Images | None:
         return None
     table = records.read(data.source.files["test"], data.source.image_size, False, None,
                          data.cache != "none")
-    return as_images(table, data.source, replace(dataset), data.cache, False)
+    return as_images(table, data.source, dataset, data.cache, False)
 
 
 def describe(row: Scores) -> str:

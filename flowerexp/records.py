@@ -17,6 +17,10 @@ from flowerexp.errors import UserError
 
 BATCH = 256
 """Records parsed together."""
+LABELS = 2**31
+"""Labels are under it, whatever the data set."""
+FRAME = 16
+"""Bytes of a record besides its data: length, its CRC, the data's CRC."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,18 @@ class Table:
 
 def list_files(folder: str) -> tuple[RecordFile, ...]:
     """The *.tfrec files of a split, sorted by name; raises UserError where there are none."""
-    paths = sorted(tf.io.gfile.glob(folder.rstrip("/") + "/*.tfrec"))
+    folder = folder.rstrip("/")
+    # Not glob, to which brackets in the folder's own name would be a pattern.
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    paths = sorted(f"{folder}/{name}" for name in names if name.endswith(".tfrec"))
     if not paths:
         raise UserError(f"{folder} holds no *.tfrec file: is it the right folder?")
     return tuple(RecordFile(path, promised_count(path)) for path in paths)
 
 
 def promised_count(path: str) -> int | None:
-    """The number in `...-COUNT.tfrec`, or None."""
-    match = re.search(r"-(\d+)\.tfrec$", path)
+    """The number in `...-COUNT.tfrec`, or None; `...-of-N.tfrec` counts files, not records."""
+    match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
     return int(match.group(1)) if match else None
 
 
@@ -104,12 +111,12 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
                            fn_output_signature=tf.TensorSpec([3], tf.int32))
         good = tf.reduce_all(shapes[:, :2] == image_size)
         if labelled:
-            good &= tf.reduce_all(parsed["class"] >= 0)
-            if num_classes is not None:
-                good &= tf.reduce_all(parsed["class"] < num_classes)
+            good &= tf.reduce_all((parsed["class"] >= 0)
+                                  & (parsed["class"] < (num_classes or LABELS)))
         if not keep_images:
             parsed["image"] = tf.zeros([0], tf.string)
-        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good}
+        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good,
+                "bytes": tf.cast(tf.strings.length(serialized), tf.int64) + FRAME}
 
     batches = tf.data.Dataset.range(len(files)).flat_map(
         lambda file: tf.data.TFRecordDataset(paths[file]).batch(BATCH).map(
@@ -120,10 +127,11 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
             if not batch["good"]:
                 raise UserError(first_fault(files, image_size, labelled, num_classes))
             parts.append(batch)
-    except tf.errors.OpError as error:
+    # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
         fault = first_fault(files, image_size, labelled, num_classes)
         raise UserError(fault or f"{files[0].path} and the files beside it cannot be read: "
-                        f"{error.message}") from error
+                        f"{str(error).splitlines()[0]}") from error
     return assemble(files, parts, keep_images)
 
 
@@ -134,10 +142,15 @@ def assemble(files: Sequence[RecordFile], parts: list[dict[str, tf.Tensor]],
         return np.concatenate([part[name].numpy() for part in parts] or [np.zeros(0, np.int64)])
 
     counts = np.bincount(joined("file").astype(np.int64), minlength=len(files))
-    for file, count in zip(files, counts.tolist(), strict=True):
+    lengths = np.bincount(joined("file").astype(np.int64), joined("bytes"), len(files))
+    for file, count, length in zip(files, counts.tolist(), lengths.tolist(), strict=True):
         if file.count not in (None, count):
             raise UserError(f"{file.path} holds {count} records where its name says {file.count}: "
                             "copy the file again, or rename it if it is whole")
+        # TensorFlow takes a record's length that is cut off for the end of the file.
+        if tf.io.gfile.stat(file.path).length != length:
+            raise UserError(f"{file.path}, record {count}: the file is truncated here: copy it "
+                            "again")
     if not counts.sum():
         raise UserError(f"{files[0].path} holds no record, nor does any file beside it: the split "
                         "is empty")
@@ -206,9 +219,9 @@ def record_fault(serialized: bytes, image_size: int, labelled: bool,
                 f"{image_size}x{image_size}")
     if labelled:
         label = example["class"].int64_list.value[0]
-        if label < 0 or (num_classes is not None and label >= num_classes):
-            return (f"its label {label} is out of range: the data set has "
-                    f"{num_classes if num_classes is not None else 'labels from 0'} classes")
+        if not 0 <= label < (num_classes or LABELS):
+            return (f"its label {label} is out of range: labels are from 0 to "
+                    f"{(num_classes or LABELS) - 1}")
     return None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from flowerexp import composition
 from flowerexp.config import Config
@@ -82,7 +83,7 @@ def read_config(folder: Path) -> Config:
         composed = OmegaConf.load(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {folder} is no run folder") from None
-    except (OSError, ValueError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
     if not isinstance(composed, DictConfig):
         raise UserError(f"{path} holds no config")
