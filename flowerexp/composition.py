@@ -4,16 +4,21 @@
 what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
 """
 
+import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -26,6 +31,9 @@ from omegaconf.errors import (
 from flowerexp import augmentation_options
 from flowerexp.config import Config, check_name, nearest
 from flowerexp.errors import UserError
+
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+"""Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
 
 PLACE_KEYS = ("name", "fresh")
 """Keys that say where a run is kept, not what it is."""
@@ -139,6 +147,27 @@ def refuse_no_option(words: Sequence[str]) -> None:
                             "OPTION (all of them: python run.py --help)")
 
 
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Ends the process with a sentence for the user's mistakes; our own stay loud.
+
+    With HYDRA_FULL_ERROR=1 in the environment a mistake of the user shows its traceback too.
+    """
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if TRACEBACKS:
+            raise
+        sys.exit(f"flowerexp: {explain(error)}")
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config of a command line's overrides, outside of run.py; `register` comes before it."""
+    refuse_no_option(overrides)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra_compose("config", list(overrides))
+
+
 def explain(error: BaseException, prefix: str = "") -> str:
     """One sentence for an error of Hydra or OmegaConf, with the nearest valid name.
 
@@ -151,7 +180,7 @@ def explain(error: BaseException, prefix: str = "") -> str:
         if isinstance(link, UserError):
             return str(link)
     for link in chain:
-        if isinstance(link, MissingConfigException) and link.options:
+        if isinstance(link, MissingConfigException) and "/" in str(link.missing_cfg_file):
             return unknown_option(link)
         if isinstance(link, OverrideParseException):
             return (f"the override {link.override} cannot be read: write key=value, and quote a "
@@ -177,7 +206,8 @@ def first_line(error: BaseException) -> str:
 
 def unknown_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = sorted(error.options or [])
+    files = (conf_folder() / group).glob("*.yaml")
+    options = sorted(error.options or (path.stem for path in files))
     return (f"{group}={option} does not exist: {group} is one of {', '.join(options)}"
             + nearest(option, options))
 

@@ -43,7 +43,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
     writes = hardware.is_chief(config.hardware)
     folder.mkdir(parents=True, exist_ok=True)
     if not writes:
-        return start(config, folder, Journal(folder, writes=False))
+        return start(config, folder, Journal(folder, chief=False))
     lock = filelock.FileLock(folder / ".lock")
     try:
         with lock.acquire(timeout=0):
@@ -130,7 +130,7 @@ def fail(journal: Journal, sentence: str) -> None:
         journal.log_traceback()
         journal.record(state="failed", error=sentence, ended=now())
     except OSError as error:
-        journal.console.print(f"{journal.folder}: the status cannot be written ({error.strerror})",
+        journal.console.print(f"the status cannot be written ({error.strerror})",
                               markup=False)
 
 

@@ -33,13 +33,18 @@ class Journal:
     """The voice of one process about one run folder.
 
     Args:
-        folder: of the run.
-        writes: False for a worker that is not the chief, which says nothing and writes nothing.
+        folder: of the run; None for a command that has none, which speaks on the terminal only.
+        chief: False for a worker that says nothing and writes nothing.
     """
 
-    def __init__(self, folder: Path, writes: bool = True) -> None:
-        self.folder, self.writes = folder, writes
-        self.console = Console(quiet=not writes, highlight=False)
+    def __init__(self, folder: Path | None = None, chief: bool = True) -> None:
+        self.folder = folder if chief else None
+        self.console = Console(quiet=not chief, highlight=False)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.folder is not None
 
     def say(self, sentence: str) -> None:
         """One line on the terminal and, with its time, in run.log."""
@@ -48,7 +53,7 @@ class Journal:
 
     def log(self, text: str) -> None:
         """Lines in run.log only."""
-        if self.writes:
+        if self.folder:
             with (self.folder / results.LOG).open("a", encoding="utf-8") as file:
                 file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
 
@@ -61,7 +66,7 @@ class Journal:
         """
         sys.stderr.flush()
         terminal = os.dup(2)
-        target = os.open(self.folder / results.LOG if self.writes else os.devnull,
+        target = os.open(self.folder / results.LOG if self.folder else os.devnull,
                          os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(target, 2)
         os.close(target)
@@ -77,7 +82,7 @@ class Journal:
 
     def record(self, **fields: Any) -> None:
         """Puts fields into status.json; None takes one out."""
-        if self.writes:
+        if self.folder:
             status = {**results.read_status(self.folder), **fields, "updated": now()}
             results.write_json(self.folder / results.STATUS,
                                {key: value for key, value in status.items() if value is not None},
@@ -93,7 +98,7 @@ class Journal:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), SpeedColumn(),
                    TimeRemainingColumn(compact=True), TextColumn("left"))
         with Progress(*columns, console=self.console, transient=True,
-                      disable=not self.console.is_terminal or not self.writes) as bar:
+                      disable=not self.console.is_terminal or self.console.quiet) as bar:
             task = bar.add_task(title, total=images, completed=done)
             yield lambda count: bar.advance(task, count)
 

@@ -1,5 +1,6 @@
 """Pictures of a run, drawn without a display."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,4 +77,28 @@ def confusion(matrix: npt.NDArray[np.integer], names: Sequence[str], path: Path)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(f"Validation: {np.trace(matrix)} of {matrix.sum()} images right", fontsize=10)
+    save(figure, path)
+
+
+def pairs(before: npt.NDArray[np.uint8], names_before: Sequence[str],
+          after: npt.NDArray[np.uint8], names_after: Sequence[str], title: str,
+          path: Path) -> None:
+    """Images beside what became of them, four pairs a row, each under its label.
+
+    Args:
+        before, after: uint8 [n, height, width, 3].
+        title: over the whole.
+    """
+    rows, columns = -(-len(before) // 4), min(4, len(before))
+    figure = Figure(figsize=(3.3 * columns, 2.1 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for number, (original, transformed) in enumerate(zip(before, after, strict=True)):
+        left, right = axes[number // 4, 2 * (number % 4):2 * (number % 4) + 2]
+        for axis, image, name in ((left, original, names_before[number]),
+                                  (right, transformed, names_after[number])):
+            axis.imshow(image)
+            axis.set_title(name, fontsize=8, loc="left")
+    figure.suptitle("\n".join(textwrap.wrap(title, 40 * columns)), fontsize=9)
     save(figure, path)

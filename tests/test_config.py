@@ -5,7 +5,6 @@ a few are real commands.
 """
 
 import dataclasses
-import importlib.util
 import os
 import re
 import subprocess
@@ -35,15 +34,6 @@ REQUIRED = {"model/keras_application": "model.name=ResNet50",
 """What an option needs besides its own name."""
 
 
-@pytest.fixture(scope="module")
-def run():
-    """The module run.py."""
-    spec = importlib.util.spec_from_file_location("flowerexp_run", RUN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module", autouse=True)
 def hydra_of_the_project():
     composition.register()
@@ -56,9 +46,9 @@ def checked(*overrides):
     return composition.check(compose("config", overrides=list(overrides)))
 
 
-def sentence(run, *overrides):
+def sentence(*overrides):
     """What run.py ends with for a command."""
-    with pytest.raises(SystemExit) as ended, run.one_sentence():
+    with pytest.raises(SystemExit) as ended, composition.one_sentence():
         checked(*overrides)
     return ended.value.code
 
@@ -187,9 +177,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "key", "hint"), MISTAKES, ids=[each[0] for each in MISTAKES])
-def test_mistake_is_one_sentence_that_names_its_key(run, command, key, hint):
+def test_mistake_is_one_sentence_that_names_its_key(command, key, hint):
     words = [command] if "' '" in command else command.split(" ")
-    text = sentence(run, *words)
+    text = sentence(*words)
     assert text.startswith("flowerexp: ")
     assert "\n" not in text
     assert re.search(rf"(?<![\w.]){re.escape(key)}(?![\w]|\.\w)", text), text
@@ -239,9 +229,9 @@ def test_option_composes_and_checks(option):
 
 
 @pytest.mark.parametrize("option", sorted(REQUIRED))
-def test_option_without_its_required_value_is_refused(run, option):
+def test_option_without_its_required_value_is_refused(option):
     group, _, name = option.partition("/")
-    assert REQUIRED[option].partition("=")[0] in sentence(run, f"{group}={name}")
+    assert REQUIRED[option].partition("=")[0] in sentence(f"{group}={name}")
 
 
 TYPES = {each.name: each.default_factory for each in dataclasses.fields(Config)

@@ -162,6 +162,18 @@ def test_another_config_is_refused_and_fresh_starts_beside(whole, place, tiny):
     same_results(whole[0], place / "outputs/whole.2")
 
 
+def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(place, tiny):
+    chosen = ("augmentation=[flip,perspective,cutmix]", "sampling=oversample",
+              "sampling.target_count=12", "loop.gradient_accumulation_steps=2")
+    for name, cache in (("one", "decoded"), ("two", "encoded")):
+        done = execute(place, tiny, f"name={name}", f"dataset.cache={cache}", *chosen)
+        assert done.returncode == 0, done.stderr
+        assert "flip" in done.stdout
+        assert "perspective with probability 0.35" in done.stdout
+        assert "make 48 examples" in done.stdout
+    same_results(place / "outputs/one", place / "outputs/two")
+
+
 @pytest.mark.parametrize("override", ["loop.steps_per_execution=3", "dataset.cache=encoded"])
 def test_slices_and_caches_give_the_same_bits(whole, place, tiny, override):
     name = override.partition("=")[2]

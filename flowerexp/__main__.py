@@ -1,0 +1,5 @@
+"""python -m flowerexp"""
+
+from flowerexp.cli import main
+
+main()

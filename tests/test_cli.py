@@ -1,0 +1,82 @@
+"""The commands of python -m flowerexp, as processes."""
+
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from flowerexp import augmentation, pipeline, records, sampling
+from flowerexp.augmentation_options import Flip
+
+
+def command(folder, *words):
+    return subprocess.run([sys.executable, "-m", "flowerexp", *words], cwd=folder, text=True,
+                          capture_output=True, timeout=120)
+
+
+def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_path):
+    done = command(tmp_path, "eda", "augmentation", "dataset=tfrecords", f"dataset.root={tiny}",
+                   "augmentation=flip", "augmentation.flip.horizontal=1", "--images", "6",
+                   "--output", "shown here.png")
+    assert done.returncode == 0, done.stderr
+    assert "flip" in done.stdout
+    picture = matplotlib.image.imread(tmp_path / "shown here.png")
+    shown = {tuple(pixel) for pixel in (picture[..., :3] * 255).round().astype(int)
+             .reshape(-1, 3).tolist()}
+    files = records.list_files(str(tiny / "train"))
+    images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))
+    order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 0, 0, 6)
+    for pixels in images.decoded.numpy()[order]:
+        # 16 pixels drawn over 200: the middles of most of them stand in the picture as they are.
+        found = [tuple(pixel) in shown for pixel in pixels.reshape(-1, 3).tolist()]
+        assert np.mean(found) > 0.9
+    unseen = np.setdiff1d(np.arange(40), order)[0]
+    found = [tuple(pixel) in shown for pixel in
+             images.decoded.numpy()[unseen].reshape(-1, 3).tolist()]
+    assert np.mean(found) < 0.5
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["augmentation=none"], "choose one, for example augmentation=perspective"),
+    (["augmentation=flop"], "augmentation=flop does not exist"),
+    (["augmentation=[flip,flop]"], "augmentation=flop does not exist"),
+    (["augmentation=[cutmix,mixup]"], "leave out one of the two"),
+    (["augmentation=flip", "--output", "picture.jpg"], "must end in .png"),
+    (["augmentation=flip", "dataset=tfrecords", "dataset.root=/nowhere"], "/nowhere")])
+def test_mistakes_end_in_one_sentence_and_no_picture(tmp_path, words, message):
+    done = command(tmp_path, "eda", "augmentation", *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_help_names_every_command():
+    for words, expected in (([], "eda"), (["eda"], "augmentation"),
+                            (["eda", "augmentation"], "--images")):
+        done = command(".", *words, "--help")
+        assert done.returncode == 0
+        assert expected in done.stdout
+
+
+def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
+    """A wrapped augmentation changes nothing: the same pixels as the pipeline of a run gives."""
+    from flowerexp.plan import Plan
+
+    files = records.list_files(str(tiny / "train"))
+    images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))
+    augment = augmentation.build({"flip": Flip()}, 3, 4)
+    plan = Plan(1, 1, 4, 2, 1, 8, 1, 1)
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    batch = next(iter(pipeline.training_batches(strategy, images, sampling.Sampling(), plan, 3,
+                                                augment)(0, 0)))
+    order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 3, 0, 8)
+    expected = augment({"image": tf.constant(images.decoded.numpy()[order]),
+                        "label": tf.constant(images.table.labels[order])}, 0, tf.range(
+                            8, dtype=tf.int64))
+    np.testing.assert_array_equal(batch["image"], expected["image"])
+    assert (expected["image"].numpy() != images.decoded.numpy()[order]).any()
