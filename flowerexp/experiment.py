@@ -1,6 +1,6 @@
 """One run from top to bottom: data, plan, model, epochs, predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ class Data:
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 [classes], training images of each class."""
         return np.bincount(self.train.table.labels, minlength=len(self.names))
+
+
+@dataclass(frozen=True)
+class Past:
+    """The epochs that have ended."""
+
+    history: list[Scores]
+    predictions: list[list[int]]
+    """Class ids of the validation set by epoch."""
 
 
 def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]) -> bool:
@@ -160,45 +169,75 @@ def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], boo
           trainer: Trainer, data: Data, augment: augmentation.Augment | None) -> bool:
     """The epochs that are left; False where `stop` ended them."""
     numbers = trainer.plan
-    history, predictions = go_on(folder, journal, trainer)
+    past = go_on(folder, journal, trainer)
     if journal.writes:
         results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
-        events = Events(folder, history)
+    events = Events(folder, past.history) if journal.writes else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
                                         config.seed, augment)
-    for epoch in range(len(history), numbers.epochs):
-        if not train_epoch(config, folder, journal, stop, trainer, data, batches, epoch):
-            best = results.best_epoch(history)
-            save(folder, journal, trainer, None if best is None else best + 1)
-            return False
-        progress = trainer.progress()
-        row = metrics.epoch_scores("train", progress.loss, progress.confusion)
-        logits = predict_logits(trainer, data.valid, True)
-        row |= valid_scores(trainer, data, logits)
-        row["train timing"] = progress.seconds
-        history.append(row)
-        predictions.append(logits.argmax(-1).tolist())
-        best = results.best_epoch(history)
-        assert best is not None
-        if journal.writes:
-            # Before the checkpoint: a run that is killed between them does the epoch once more.
-            results.write_history(folder, history)
-            results.write_predictions(folder, predictions)
-            events.write(epoch, row)
-        save(folder, journal, trainer, best + 1)
-        journal.record(epochs_done=epoch + 1, epochs=numbers.epochs)
-        sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
-        shown = (epoch + 1) % config.loop.log_interval == 0 or epoch in (0, numbers.epochs - 1)
-        (journal.say if shown else journal.log)(sentence)
+    with journal.progress(numbers.updates * numbers.update_size,
+                          int(trainer.update.numpy()) * numbers.update_size) as advance:
+        for epoch in range(len(past.history), numbers.epochs):
+            for done in train_epoch(config, folder, trainer, data, batches, epoch):
+                advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
+                if stop():
+                    break
+            if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
+                save(folder, journal, trainer, past)
+                return False
+            row = end_epoch(folder, journal, trainer, data, past)
+            if events:
+                events.write(epoch, row)
+            sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
+            shown = (epoch + 1) % config.loop.log_interval == 0 or epoch in (0, numbers.epochs - 1)
+            (journal.say if shown else journal.log)(sentence)
+            if stop() and epoch + 1 < numbers.epochs:
+                return False
     return True
 
 
-def go_on(folder: Path, journal: Journal, trainer: Trainer
-          ) -> tuple[list[Scores], list[list[int]]]:
-    """Restores the last checkpoint, if any; returns the history and predictions up to it."""
+def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
+                batches: Callable[[int, int], Any], epoch: int) -> Iterator[int]:
+    """The updates of an epoch that are left; yields their number after each call of the loop."""
+    numbers = trainer.plan
+    start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
+    if start == 0:
+        trainer.start_epoch()
+    try:
+        for done in trainer.train(batches(epoch, start), numbers.updates_per_epoch - start,
+                                  config.loop.steps_per_execution):
+            raise_bad_loss(trainer, folder)
+            yield done
+    except tf.errors.InvalidArgumentError as error:
+        raise_fault(data.train, True, error)
+        raise
+
+
+def end_epoch(folder: Path, journal: Journal, trainer: Trainer, data: Data, past: Past) -> Scores:
+    """Validates, and writes the epoch's results and then its checkpoint; returns its row.
+
+    In this order, a run that is killed between the two does the epoch once more.
+    """
+    progress = trainer.progress()
+    row = metrics.epoch_scores("train", progress.loss, progress.confusion)
+    logits = predict_logits(trainer, data.valid, True)
+    row |= valid_scores(trainer, data, logits)
+    row["train timing"] = progress.seconds
+    past.history.append(row)
+    past.predictions.append(logits.argmax(-1).tolist())
+    if journal.writes:
+        results.write_history(folder, past.history)
+        results.write_predictions(folder, past.predictions)
+    save(folder, journal, trainer, past)
+    journal.record(epochs_done=len(past.history), epochs=trainer.plan.epochs)
+    return row
+
+
+def go_on(folder: Path, journal: Journal, trainer: Trainer) -> Past:
+    """Restores the last checkpoint, if any; returns what the run had done up to it."""
     saved = checkpoints.saved_updates(folder)
     if not saved:
-        return [], []
+        return Past([], [])
     checkpoints.restore(trainer.checkpoint, folder, saved[-1])
     epochs, inside = divmod(saved[-1], trainer.plan.updates_per_epoch)
     history, predictions = results.read_history(folder), results.read_predictions(folder)
@@ -208,33 +247,7 @@ def go_on(folder: Path, journal: Journal, trainer: Trainer
     where = f" and {inside} of {trainer.plan.updates_per_epoch} updates" if inside else ""
     journal.say(f"going on from {checkpoints.folder_of(folder, saved[-1])}: {epochs} of "
                 f"{trainer.plan.epochs} epochs{where} are done")
-    return history[:epochs], predictions[:epochs]
-
-
-def train_epoch(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool],
-                trainer: Trainer, data: Data, batches: Callable[[int, int], Any],
-                epoch: int) -> bool:
-    """The updates of an epoch that are left; False where `stop` ended them."""
-    numbers = trainer.plan
-    start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
-    if start == 0:
-        trainer.start_epoch()
-    left = numbers.updates_per_epoch - start
-    title = f"epoch {epoch + 1}/{numbers.epochs}"
-    try:
-        with journal.progress(title, numbers.updates_per_epoch * numbers.update_size,
-                              start * numbers.update_size) as advance:
-            for done in trainer.train(batches(epoch, start), left,
-                                      config.loop.steps_per_execution):
-                advance(done * numbers.update_size)
-                left -= done
-                raise_bad_loss(trainer, folder)
-                if left and stop():
-                    return False
-    except tf.errors.InvalidArgumentError as error:
-        raise_fault(data.train, True, error)
-        raise
-    return not stop() or epoch + 1 == numbers.epochs
+    return Past(history[:epochs], predictions[:epochs])
 
 
 def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
@@ -266,10 +279,11 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) 
     return metrics.epoch_scores("valid", loss, matrix)
 
 
-def save(folder: Path, journal: Journal, trainer: Trainer, best_epochs: int | None) -> None:
+def save(folder: Path, journal: Journal, trainer: Trainer, past: Past) -> None:
     """A checkpoint of now; that of the end of the best epoch stays."""
-    best = None if best_epochs is None else best_epochs * trainer.plan.updates_per_epoch
-    checkpoints.save(trainer.checkpoint, folder, int(trainer.update.numpy()), best, journal.writes)
+    best = results.best_epoch(past.history)
+    kept = None if best is None else (best + 1) * trainer.plan.updates_per_epoch
+    checkpoints.save(trainer.checkpoint, folder, int(trainer.update.numpy()), kept, journal.writes)
 
 
 def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,

@@ -89,18 +89,21 @@ class Journal:
                                indent=1)
 
     @contextlib.contextmanager
-    def progress(self, title: str, images: int, done: int = 0
-                 ) -> Iterator[Callable[[int], None]]:
+    def progress(self, images: int, done: int) -> Iterator[Callable[[str, int], None]]:
         """A bar with images per second and time left where there is a terminal, else nothing.
 
-        Gives a function that takes the number of images done since its last call.
+        Args:
+            images: of the whole, of which `done` are done before.
+
+        Yields:
+            A function that takes the bar's title and the images done since its last call.
         """
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), SpeedColumn(),
                    TimeRemainingColumn(compact=True), TextColumn("left"))
         with Progress(*columns, console=self.console, transient=True,
                       disable=not self.console.is_terminal or self.console.quiet) as bar:
-            task = bar.add_task(title, total=images, completed=done)
-            yield lambda count: bar.advance(task, count)
+            task = bar.add_task("", total=images, completed=done)
+            yield lambda title, count: bar.update(task, description=title, advance=count)
 
 
 def process() -> dict[str, Any]:

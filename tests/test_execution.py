@@ -221,6 +221,25 @@ def test_a_killed_run_goes_on_to_the_same_end_and_keeps_others_out(place, tiny):
     same_results(place / "outputs/straight", run)
 
 
+def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny):
+    """With a call an epoch, a signal can only be seen there."""
+    long = ("name=stopped", "loop.epochs=5000", "loop.steps_per_execution=10")
+    run, ended = place / "outputs/stopped", 0
+    for _ in range(2):
+        process = begin(place, tiny, *long)
+        wait_for(lambda: process.poll() is not None or (
+            (run / "history.json").exists() and len(read(run, "history.json")) > ended + 1))
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT, errors
+        ended = len(read(run, "history.json"))
+        saved = sorted(path.name for path in (run / "checkpoints").iterdir())
+        assert saved[-1] == f"update-{10 * ended:08d}"
+        assert read(run, "status.json")["epochs_done"] == ended
+        assert len(read(run, "valid_preds.json")) == ended
+    assert "of 5000 epochs are done" in output
+
+
 def test_four_replicas_and_the_best_epoch_predict_every_image_in_order(place, tiny):
     done = execute(place, tiny, "name=four", "hardware=cpu", "hardware.replicas=4",
                    "loop.batch_size_per_replica=1", "results.use=best")
