@@ -294,6 +294,8 @@ class Config:
     """Folder below outputs/; null: made of the experiment or the changed keys, and the seed."""
     fresh: bool = False
     """Start anew beside an existing folder: name.2, name.3 and so on."""
+    compared_with: list[str] = field(default_factory=list)
+    """Experiments that this one is to be held against."""
     hardware: Hardware = field(default_factory=Hardware)
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)

@@ -459,3 +459,48 @@ def test_parameter_of_a_transform_is_a_difference():
 def test_learning_rate_that_follows_from_the_model_is_a_difference():
     found = composition.differences(checked(), checked("model=xception"))
     assert "schedule.max_lr" in [each.partition(":")[0] for each in found]
+
+
+EXPERIMENTS = {
+    # loop, accumulation, rate, sampling, N, augmentation, compared with
+    "original": (1, 1, 1, "original", None, [], []),
+    "optimized_loop": ("epoch", 1, 1, "original", None, [], ["original"]),
+    "accumulate_8": ("epoch", 8, 1, "original", None, [], ["optimized_loop"]),
+    "accumulate_8_lr_x8": ("epoch", 8, 8, "original", None, [],
+                           ["accumulate_8", "optimized_loop"]),
+    "oversample_100": ("epoch", 8, 8, "oversample", 100, [], ["accumulate_8_lr_x8"]),
+    "oversample_300": ("epoch", 8, 8, "oversample", 300, [],
+                       ["oversample_100", "accumulate_8_lr_x8"]),
+    "oversample_300_fewer_epochs": ("epoch", 8, 8, "oversample", 300, [], ["accumulate_8_lr_x8"]),
+    "perspective": ("epoch", 8, 8, "oversample", 300, ["perspective"], ["oversample_300"]),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_is_the_run_of_its_name(name):
+    each = checked(f"experiment={name}")
+    loop = each.loop
+    assert (loop.steps_per_execution, loop.gradient_accumulation_steps, loop.lr_scaling,
+            each.sampling.kind, each.sampling.target_count, list(each.augmentation),
+            each.compared_with) == EXPERIMENTS[name]
+    assert (each.model.name, each.model.weights, each.model.input_scaling,
+            each.model.dropout) == ("EfficientNetB7", "imagenet", "unit", 0.05)
+    assert (each.dataset.kind, each.dataset.image_size) == ("flowers", 192)
+    assert (loop.epochs, loop.batch_size_per_replica, loop.eval_batch_size_per_replica,
+            loop.log_interval) == (30, 16, 64, 10)
+    assert (each.schedule.kind, each.schedule.max_lr, each.schedule.warmup,
+            each.optimizer.kind) == ("constant", 1e-5, 0.2, "adam")
+    assert loop.keep_example_budget == (name == "oversample_300_fewer_epochs")
+
+
+def test_the_command_line_wins_over_an_experiment():
+    each = checked("experiment=perspective", "model=small_cnn", "dataset=sample", "loop=usual",
+                   "augmentation=none", "sampling.target_count=40")
+    assert (each.model.name, each.dataset.kind, each.loop.gradient_accumulation_steps,
+            each.augmentation, each.sampling.target_count) == ("small_cnn", "sample", 1, {}, 40)
+
+
+def test_every_experiment_and_what_it_is_compared_with_exists():
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
+    for name in EXPERIMENTS:
+        assert set(checked(f"experiment={name}").compared_with) <= set(EXPERIMENTS) - {name}

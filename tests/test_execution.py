@@ -189,6 +189,11 @@ def wait_for(condition, seconds=120):
         time.sleep(0.02)
 
 
+def wait_for_epochs(run, epochs, process):
+    wait_for(lambda: process.poll() is not None or (
+        (run / "history.json").exists() and len(read(run, "history.json")) >= epochs))
+
+
 def begin(place, tiny, *overrides):
     return subprocess.Popen(command(tiny, *overrides), cwd=place, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True)
@@ -207,7 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_end_and_keeps_others_out(place, tiny):
     assert read(run, "status.json")["state"] == "running"
     going_on = begin(place, tiny, *long)
     epochs = len(read(run, "history.json"))
-    wait_for(lambda: len(read(run, "history.json")) > epochs or going_on.poll() is not None)
+    wait_for_epochs(run, epochs + 1, going_on)
     going_on.send_signal(signal.SIGTERM)
     output, errors = going_on.communicate(timeout=60)
     assert going_on.returncode == 128 + signal.SIGTERM, errors
@@ -227,8 +232,7 @@ def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny
     run, ended = place / "outputs/stopped", 0
     for _ in range(2):
         process = begin(place, tiny, *long)
-        wait_for(lambda: process.poll() is not None or (
-            (run / "history.json").exists() and len(read(run, "history.json")) > ended + 1))
+        wait_for_epochs(run, ended + 2, process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT, errors
