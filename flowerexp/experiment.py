@@ -85,8 +85,8 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     journal.say(f"hardware: {sentence}")
     journal.record(hardware=sentence)
     data = load_data(config.dataset, journal)
-    workers = strategy.extended._input_workers_with_options().num_workers
-    numbers = plan.derive(config, data.counts, workers, strategy.num_replicas_in_sync)
+    numbers = plan.derive(config, data.counts, pipeline.count_workers(strategy),
+                          strategy.num_replicas_in_sync)
     augment = augmentation.build(config.augmentation, config.seed, numbers.batch_size)
     for line in plan.sentences(config, numbers, data.counts):
         journal.say(line)

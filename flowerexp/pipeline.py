@@ -124,6 +124,18 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         lambda context: elements(epoch, start, context.input_pipeline_id))
 
 
+def count_workers(strategy: Any) -> int:
+    """How many hosts feed the replicas, as the strategy itself tells a data set's maker."""
+    counts = []
+
+    def ask(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        counts.append(context.num_input_pipelines)
+        return tf.data.Dataset.range(0)
+
+    strategy.distribute_datasets_from_function(ask)
+    return int(counts[0])
+
+
 def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
                 worker: int) -> npt.NDArray[np.int64]:
     """One worker's elements of an epoch from update `start` on, int64 [elements, share]."""
