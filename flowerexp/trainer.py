@@ -142,7 +142,7 @@ class Trainer:
                                        [tf.identity(variable) for variable in self.averaged])
             for variable, mean in zip(self.averaged, means, strict=True):
                 variable.assign(mean)
-        return loss, tf.stack([batch["label"], predictions], -1)
+        return loss, context.all_gather(tf.stack([batch["label"], predictions], -1), axis=0)
 
     def run_updates(self, iterator: Any, count: tf.Tensor) -> None:
         """`count` updates, and what they count."""
@@ -150,7 +150,7 @@ class Trainer:
             losses, pairs = self.strategy.run(self.replica_update,
                                               args=(next(iterator), self.update.read_value()))
             loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-            pairs = self.strategy.gather(pairs, axis=0)
+            pairs = self.strategy.experimental_local_results(pairs)[0]
             self.confusion.scatter_nd_add(pairs, tf.ones(tf.shape(pairs)[:1], tf.int64))
             self.loss_sum.assign_add(tf.cast(loss, tf.float64))
             if self.first_bad < 0 and not tf.math.is_finite(loss):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -310,3 +311,40 @@ def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
                    env={**os.environ, "HYDRA_FULL_ERROR": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_workers_are_two_replicas(place, tiny):
+    """Real processes on the loopback; only the first writes."""
+    chosen = ("loop.batch_size_per_replica=4", "loop.epochs=2")
+    one = execute(place, tiny, "name=replicas", "hardware=cpu", "hardware.replicas=2", *chosen)
+    assert one.returncode == 0, one.stderr
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    workers = [subprocess.Popen(
+        command(tiny, "name=workers", "hardware=workers", *chosen), cwd=place, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "TF_CONFIG": json.dumps({
+            "cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})})
+        for index in range(2)]
+    try:
+        outputs = [worker.communicate(timeout=120) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "worker 0 of 2 from TF_CONFIG, 2 replicas" in outputs[0][0]
+    assert outputs[1][0] == ""
+    runs = place / "outputs/replicas", place / "outputs/workers"
+    assert {path.name for path in runs[1].iterdir() if "events" not in path.name} == {
+        path.name for path in runs[0].iterdir() if "events" not in path.name}
+    for row, other in zip(*(history_of(run).values() for run in runs), strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    for left, right in zip(*map(weights_of, runs), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-3)  # Adam magnifies rounding
+    for name in ("valid_preds.json", "test_preds.json", "submission.csv"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
