@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowerexp import results
 from flowerexp.errors import UserError
 
 KEPT = 2
@@ -41,6 +42,8 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, chief: bool)
     try:
         checkpoint.write(str(partial / "state"))
         if chief:
+            for file in partial.iterdir():
+                results.sync(file)
             if target.exists():  # the same state, from before an interruption
                 shutil.rmtree(target)
             partial.rename(target)

@@ -35,8 +35,8 @@ from flowerexp.errors import UserError
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
 
-PLACE_KEYS = ("name", "fresh")
-"""Keys that say where a run is kept, not what it is."""
+PLACE_KEYS = ("name", "fresh", "compared_with")
+"""Keys that say where a run is kept and beside which others, not what it is."""
 
 
 def register() -> None:

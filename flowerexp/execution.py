@@ -5,6 +5,7 @@ TensorFlow is imported when the config, the folder and its lock have been found 
 
 import errno
 import importlib.metadata
+import os
 import platform
 import signal
 import threading
@@ -39,10 +40,16 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
     """
     config = composition.check(composed)
     if config.fresh:
-        folder = free_folder(folder)
-    writes = hardware.is_chief(config.hardware)
+        if config.hardware.kind == "workers":
+            raise UserError("fresh=true could give every worker a folder of its own: choose "
+                            "another name= on all of them")
+        folder = fresh_folder(config, folder)
+    chief = hardware.is_chief(config.hardware)
     folder.mkdir(parents=True, exist_ok=True)
-    if not writes:
+    if not chief:
+        refuse_other_config(config, folder)
+        if results.read_status(folder).get("state") == "done":
+            return 0
         return start(config, folder, Journal(folder, chief=False))
     lock = filelock.FileLock(folder / ".lock")
     try:
@@ -64,12 +71,19 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
                         "with fresh=true") from None
 
 
-def free_folder(folder: Path) -> Path:
-    """The folder itself, or the first of folder.2, folder.3 and so on that holds no run."""
-    number, free = 1, folder
+def fresh_folder(config: Config, folder: Path) -> Path:
+    """The folder itself, or the first of folder.2, folder.3 and so on that holds no run.
+
+    If the last of these is a partial run of this config, it is that one: an interrupted fresh run
+    goes on by its own command.
+    """
+    number, last, free = 1, folder, folder
     while (free / results.CONFIG).exists():
-        number += 1
+        number, last = number + 1, free
         free = folder.with_name(f"{folder.name}.{number}")
+    if (last != folder and results.read_status(last).get("state") != "done"
+            and not composition.differences(results.read_config(last), config)):
+        return last
     return free
 
 
@@ -158,6 +172,8 @@ class Stopped:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
+        # Not through the console, whose lock the interrupted code may hold.
+        os.write(1, f"{signal.Signals(number).name}: stopping after this call\n".encode())
 
 
 def summary(folder: Path) -> str:

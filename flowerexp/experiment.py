@@ -1,7 +1,7 @@
 """One run from top to bottom: data, plan, model, epochs, predictions."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from flowerexp import (
     metrics,
     models,
     optimizers,
+    perspective,
     pipeline,
     plan,
     plots,
@@ -88,14 +89,35 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     numbers = plan.derive(config, data.counts, pipeline.count_workers(strategy),
                           strategy.num_replicas_in_sync)
     augment = augmentation.build(config.augmentation, config.seed, numbers.batch_size)
+    if "perspective" in config.augmentation:
+        perspective.check_size(data.source.image_size, data.source.image_size)
+    refuse_other_beginning(folder, journal, numbers, data)
     for line in plan.sentences(config, numbers, data.counts):
         journal.say(line)
     journal.say(augment.sentence if augment else "augmentation: none")
     trainer = build_trainer(config, strategy, numbers, data, journal)
-    if not train(config, folder, journal, stop, trainer, data, augment):
+    past = go_on(folder, journal, trainer)
+    if not train(config, folder, journal, stop, trainer, data, augment, past):
         return False
-    predict(config, folder, journal, trainer, data)
+    predict(config, folder, journal, trainer, data, past)
     return True
+
+
+def refuse_other_beginning(folder: Path, journal: Journal, numbers: Plan, data: Data) -> None:
+    """Raises UserError where the folder's checkpoints were made on other data or replicas.
+
+    The config alone does not tell: `auto` takes what is there, and files can be exchanged.
+    """
+    now = {**asdict(numbers), "data": datasets.fingerprint(data.source, data.counts.tolist())}
+    then = results.read_status(folder).get("beginning")
+    if then is not None and checkpoints.saved_updates(folder):
+        differing = [f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
+                     if then.get(key) != value]
+        if differing:
+            raise UserError(f"{folder} was begun on other hardware or data "
+                            f"({'; '.join(differing)}): bring them back, or start beside it with "
+                            "fresh=true")
+    journal.record(beginning=now)
 
 
 def load_data(dataset: Dataset, journal: Journal) -> Data:
@@ -108,14 +130,14 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
     classes = source.num_classes or 1 + max(
         int(table.labels.max()) for table in tables.values())
     names = source.class_names or tuple(str(label) for label in range(classes))
-    if "test" in source.files:  # a fault in it shall not wait until the end of the training
+    if "test" in source.files:  # features and sizes; bodies are decoded when they are predicted
         records.read(source.files["test"], source.image_size, False, None, keep_images=False)
     images = sum(len(table.labels) for table in tables.values())
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
     if cache == "auto":
         cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
-    train, valid = (as_images(table, source, dataset, cache, True) for table in tables.values())
+    train, valid = (as_images(table, source, dataset, cache) for table in tables.values())
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
     journal.say(f"data: {train.count} training and {valid.count} validation images of "
@@ -126,16 +148,15 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
     return Data(source, names, cache, train, valid)
 
 
-def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str,
-              labelled: bool) -> Images:
-    """A split as the pipeline feeds it, decoded if the cache says so."""
+def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Images:
+    """A labelled split as the pipeline feeds it, decoded if the cache says so."""
     images = Images(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
         return images
     try:
         return pipeline.keep_decoded(images)
     except tf.errors.OpError as error:
-        raise_fault(images, labelled, error)
+        raise_fault(images, True, error)
         raise
 
 
@@ -166,10 +187,10 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
 
 
 def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool],
-          trainer: Trainer, data: Data, augment: augmentation.Augment | None) -> bool:
-    """The epochs that are left; False where `stop` ended them."""
+          trainer: Trainer, data: Data, augment: augmentation.Augment | None,
+          past: Past) -> bool:
+    """The epochs that are left, added to the past; False where `stop` ended them."""
     numbers = trainer.plan
-    past = go_on(folder, journal, trainer)
     if journal.writes:
         results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
     events = Events(folder, past.history) if journal.writes else None
@@ -286,11 +307,11 @@ def save(folder: Path, journal: Journal, trainer: Trainer, past: Past) -> None:
     checkpoints.save(trainer.checkpoint, folder, int(trainer.update.numpy()), kept, journal.writes)
 
 
-def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,
-            data: Data) -> None:
+def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, data: Data,
+            past: Past) -> None:
     """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
     """
-    history = results.read_history(folder)
+    history = past.history
     best = results.best_epoch(history)
     assert best is not None
     used = best if config.results.use == "best" else len(history) - 1
@@ -298,7 +319,7 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,
         weights = tf.train.Checkpoint(model=trainer.model)
         checkpoints.restore(weights, folder, (used + 1) * trainer.plan.updates_per_epoch)
     logits = predict_logits(trainer, data.valid, True)
-    test = load_test(config.dataset, data)
+    test = load_test(data)
     test_logits = predict_logits(trainer, test, False) if test else None
     if not journal.writes:
         return
@@ -319,13 +340,13 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer,
     plots.confusion(matrix, data.names, folder / "confusion.png")
 
 
-def load_test(dataset: Dataset, data: Data) -> Images | None:
-    """The test split, or None where the data set has none."""
+def load_test(data: Data) -> Images | None:
+    """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
     table = records.read(data.source.files["test"], data.source.image_size, False, None,
                          data.cache != "none")
-    return as_images(table, data.source, dataset, data.cache, False)
+    return Images(table, data.source.image_size)
 
 
 def describe(row: Scores) -> str:

@@ -143,10 +143,14 @@ def worker_of_config() -> tuple[int, int]:
                         '"worker", "index": 0}}')
     try:
         cluster = json.loads(os.environ["TF_CONFIG"])
+        kinds = {*cluster["cluster"], cluster["task"].get("type", "worker")}
         workers, index = len(cluster["cluster"]["worker"]), int(cluster["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("TF_CONFIG cannot be read: it must be JSON with cluster.worker, a list of "
                         "host:port, and task.index, this worker's place in it") from error
+    if kinds != {"worker"}:
+        raise UserError(f"TF_CONFIG names {', '.join(sorted(kinds - {'worker'}))}: there are only "
+                        "tasks of the type worker, the first of which writes the run")
     if not 0 <= index < workers:
         raise UserError(f"TF_CONFIG names worker {index} of {workers}: task.index counts from 0")
     return index, workers
@@ -157,7 +161,12 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
     import tensorflow as tf
 
     index, workers = worker_of_config()
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, tf.errors.OpError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
+                        f"({first}): is its port free?") from error
     replicas = strategy.num_replicas_in_sync
     return strategy, f"worker {index} of {workers} from TF_CONFIG, {replicas} replicas"
 

@@ -42,16 +42,21 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".partial-{path.name}")
     try:
         yield partial
+        sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk, so that no rename outlives what it names."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

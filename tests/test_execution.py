@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from flowerexp import records
+from flowerexp import checkpoints, composition, experiment, records, results
+from flowerexp.journal import Journal
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -292,12 +294,19 @@ def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
     (["dataset.root=/nowhere"], "the data set's root /nowhere does not exist"),
     (["loop.batch_size_per_replica=64"], "an epoch of 40 examples makes no update of 64"),
     (["schedule.max_lr=1e30", "schedule.warmup=0"], "the loss is NaN or infinite from update"),
+    (["augmentation=perspective", "dataset.root=TINIEST"], "needs images of 4 x 4 pixels"),
     (["hardware=gpu"], "TensorFlow sees no GPU"),
     (["hardware=workers"], "hardware=workers needs TF_CONFIG"),
     (["model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
 def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
     if "hardware=gpu" in overrides and tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
+    if "dataset.root=TINIEST" in overrides:
+        for split in ("train", "val"):
+            (tmp_path / split).mkdir()
+            images = [tf.io.encode_jpeg(np.zeros((3, 3, 3), np.uint8)).numpy()] * 8
+            records.write(tmp_path / split / "00-3x3-8.tfrec", images, [0, 1] * 4, ["a"] * 8)
+        overrides = [overrides[0], f"dataset.root={tmp_path}"]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
     done = execute(tmp_path, tiny, *overrides, env=environment)
     assert done.returncode == 1
@@ -311,6 +320,75 @@ def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
                    env={**os.environ, "HYDRA_FULL_ERROR": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("cache", ["decoded", "none"])
+def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
+    """Stopped after update 7, with 6 an epoch and all that is random; in this process."""
+    composition.register()
+    config = composition.check(composition.compose([
+        "dataset=tfrecords", f"dataset.root='{tiny}'", f"dataset.cache={cache}", "loop.epochs=3",
+        "hardware=cpu", "model.dropout=0.5", "loop.batch_size_per_replica=4",
+        "loop.gradient_accumulation_steps=2",
+        "loop.steps_per_execution=1", "augmentation=[perspective,cutmix]",
+        "sampling=oversample", "sampling.target_count=12"]))
+    stops = iter([False] * 7 + [True])  # asked after each call, and once more after an epoch
+    for name, stop in (("straight", lambda: False), ("resumed", lambda: next(stops)),
+                       ("resumed", lambda: False)):
+        run = tmp_path / name
+        run.mkdir(exist_ok=True)
+        saved = checkpoints.saved_updates(run)
+        finished = experiment.run(config, run, Journal(run), stop)
+        assert finished == (saved != [] or name == "straight")
+    assert saved[-1] == 7
+    assert "1 of 3 epochs and 1 of 6 updates are done" in (run / results.LOG).read_text()
+    same_results(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_other_data_under_a_begun_run_is_refused(place, tiny, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(tiny, root)
+    process = begin(place, root, "name=exchanged", "loop.epochs=5000")
+    run = place / "outputs/exchanged"
+    wait_for_epochs(run, 1, process)
+    process.send_signal(signal.SIGTERM)
+    assert "stopping after this call" in process.communicate(timeout=60)[0]
+    extra = root / "train" / "02-16x16-20.tfrec"
+    extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
+    refused = execute(place, root, "name=exchanged", "loop.epochs=5000")
+    assert refused.returncode == 1
+    assert "was begun on other hardware or data" in refused.stderr
+    assert "updates_per_epoch: 10 there, 15 here" in refused.stderr
+    extra.unlink()
+    fresh = execute(place, root, "name=exchanged", "loop.epochs=1")
+    assert "loop.epochs: 5000 there, 1 here" in fresh.stderr
+
+
+def test_a_fresh_run_goes_on_by_its_own_command(whole, place, tiny):
+    again = ("name=again", "fresh=true", "loop.epochs=5000")
+    for number in range(2):
+        process = begin(place, tiny, *again)
+        run = place / ("outputs/again" if number == 0 else "outputs/again.2")
+        wait_for_epochs(run, 1, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    going_on = begin(place, tiny, *again)
+    wait_for_epochs(run, len(read(run, "history.json")) + 1, going_on)
+    going_on.send_signal(signal.SIGTERM)
+    assert f"going on from {run}" in going_on.communicate(timeout=60)[0]
+
+
+def test_a_folder_of_ones_own_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
+    done = execute(tmp_path, tiny, f"hydra.run.dir={tmp_path}/my run", "dataset.cache=none",
+                   "model.summary=true", "loop.epochs=2",
+                   env={**os.environ, "TF_USE_LEGACY_KERAS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "block1_conv" in done.stdout
+    run = tmp_path / "my run"
+    history = history_of(run)
+    assert len(history) == 2
+    assert np.load(run / "test_probs.npy").argmax(1).tolist() == read(run, "test_preds.json")
+    assert history["1"]["train loss"] < history["0"]["train loss"]
 
 
 def free_port():

@@ -186,6 +186,24 @@ def test_mixed_labels_weigh_both_losses():
     assert trainer.progress().loss == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_gradient_of_mixed_labels_is_that_of_both_weighted_losses():
+    images, labels = random_examples(8)
+    others, share = (labels + 2) % 5, np.linspace(0.5, 1, 8).astype(np.float32)
+    weights = np.array([0.5, 1, 2, 3, 0.25], np.float32)
+    trainer = trainer_of(strategy_of(1), plan_of(1, 4, 2, 1), optimizer=Optimizer("sgd"), rate=1.0,
+                         class_weights=weights)
+    before = trainer.model.get_weights()
+    with tf.GradientTape() as tape:
+        logs = tf.nn.log_softmax(trainer.model(images.astype(np.float32)))
+        target = (share * weights[labels])[:, None] * np.eye(5)[labels] + (
+            (1 - share) * weights[others])[:, None] * np.eye(5)[others]
+        loss = -tf.reduce_sum(tf.cast(target, tf.float32) * logs) / 8
+    expected = tape.gradient(loss, trainer.model.trainable_variables)
+    train(trainer, images, labels, other_label=others, share=share)
+    for start, gradient, end in zip(before, expected, trainer.model.get_weights(), strict=True):
+        np.testing.assert_allclose(start - gradient, end, atol=1e-6)
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_clipping_is_by_the_norm_of_the_whole_update(replicas):
     images, labels = random_examples(16)
