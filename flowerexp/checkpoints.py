@@ -47,6 +47,10 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, chief: bool)
             if target.exists():  # the same state, from before an interruption
                 shutil.rmtree(target)
             partial.rename(target)
+    except (OSError, tf.errors.OpError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"the checkpoint {target} cannot be written ({first}): make room and run "
+                        "the same command again; what was saved before is whole") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if chief:
@@ -60,7 +64,7 @@ def restore(checkpoint: Any, run: Path, update: int) -> None:
     folder = folder_of(run, update)
     try:
         checkpoint.read(str(folder / "state")).assert_existing_objects_matched()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except Exception as error:  # a damaged file raises what its bytes happen to mean
         first = str(error).strip().split("\n")[0]
         raise UserError(f"the checkpoint {folder} cannot be read or is of another model ({first}): "
                         "remove it to go on from the one before, or start anew with fresh=true") \

@@ -333,8 +333,12 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, da
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
         journal.say("predictions: none, for the data set has no test folder")
-    with results.replacing(folder / results.MODEL) as partial:
-        models.portable(trainer.model).save(partial)
+    try:
+        with results.replacing(folder / results.MODEL) as partial:
+            models.portable(trainer.model).save(partial)
+    except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
+        raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
+                        "the same command again") from error
     plots.history(history, folder / "history.png")
     matrix = metrics.confusion_matrix(data.valid.table.labels, logits.argmax(-1), len(data.names))
     plots.confusion(matrix, data.names, folder / "confusion.png")

@@ -9,6 +9,9 @@ from flowerexp import sampling, schedules
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 
+MOST_EXAMPLES = 100_000_000
+"""So that the order of an epoch, eight bytes an example, fits in memory."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,6 +68,9 @@ def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replic
     loop = config.loop
     images = int(counts.sum())
     examples = sampling.examples_per_epoch(counts, config.sampling)
+    if examples > MOST_EXAMPLES:
+        raise UserError(f"an epoch of {examples} examples is more than {MOST_EXAMPLES}: lower "
+                        "sampling.target_count")
     epochs = loop.epochs
     if loop.keep_example_budget:
         epochs = max(1, round(epochs * images / examples))

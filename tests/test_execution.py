@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -389,6 +390,43 @@ def test_a_folder_of_ones_own_a_stream_a_summary_and_legacy_keras(tiny, tmp_path
     assert len(history) == 2
     assert np.load(run / "test_probs.npy").argmax(1).tolist() == read(run, "test_preds.json")
     assert history["1"]["train loss"] < history["0"]["train loss"]
+
+
+def limit_files():
+    """Files end at 300 kB, less than a checkpoint: as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_later(whole, place, tiny):
+    full = execute(place, tiny, "name=full", preexec_fn=limit_files)
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1
+    assert "cannot be written" in full.stderr
+    assert read(place / "outputs/full", "status.json")["state"] == "failed"
+    later = execute(place, tiny, "name=full")
+    assert later.returncode == 0, later.stderr
+    same_results(whole[0], place / "outputs/full")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(whole, place, tiny):
+    run = place / "outputs/damaged"
+    process = begin(place, tiny, "name=damaged", "loop.epochs=5000")
+    wait_for_epochs(run, 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before, last = sorted(run.glob("checkpoints/update-*"))[-2:]
+    data = last / "state.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    refused = execute(place, tiny, "name=damaged", "loop.epochs=5000")
+    assert refused.returncode == 1
+    assert f"the checkpoint {last} cannot be read" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    shutil.rmtree(last)
+    process = begin(place, tiny, "name=damaged", "loop.epochs=5000")
+    wait_for(lambda: "going on from" in (run / "run.log").read_text() or process.poll())
+    process.kill()
+    process.communicate()
+    assert f"going on from {before}: " in (run / "run.log").read_text()
 
 
 def free_port():

@@ -127,3 +127,8 @@ def test_sentence_of_every_image_once():
     assert "uses 32" in sampled
     assert "1 replica x 1 accumulated" in update
     assert "30 epochs, 60 updates in all" in update
+
+
+def test_an_epoch_that_no_memory_holds_is_refused():
+    with pytest.raises(UserError, match=r"sampling\.target_count"):
+        plan.derive(Config(sampling=Sampling("oversample", 10**9)), np.array([3, 4]), 1, 1)
