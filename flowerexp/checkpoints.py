@@ -63,7 +63,11 @@ def restore(checkpoint: Any, run: Path, update: int) -> None:
     """Restores the state of an update; raises UserError where it cannot be read or does not fit."""
     folder = folder_of(run, update)
     try:
-        checkpoint.read(str(folder / "state")).assert_existing_objects_matched()
+        # Through a link, for TensorFlow takes brackets in a path for a pattern.
+        with tempfile.TemporaryDirectory() as place:
+            link = Path(place) / "checkpoint"
+            link.symlink_to(folder.resolve(), target_is_directory=True)
+            checkpoint.read(str(link / "state")).assert_existing_objects_matched()
     except Exception as error:  # a damaged file raises what its bytes happen to mean
         first = str(error).strip().split("\n")[0]
         raise UserError(f"the checkpoint {folder} cannot be read or is of another model ({first}): "

@@ -173,6 +173,8 @@ def explain(error: BaseException, prefix: str = "") -> str:
 
     `prefix` goes before the key that the error names.
     """
+    if isinstance(error, UserError):
+        return str(error)
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)

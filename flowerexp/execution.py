@@ -61,7 +61,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
                                       soft_wrap=True, markup=False)
                 journal.console.print(summary(folder), soft_wrap=True, markup=False)
                 return 0
-            if not (folder / results.CONFIG).exists():
+            if not (folder / results.CONFIG).exists() or failed_early(folder):
                 results.write_config(folder, composed, overrides)
             return start(config, folder, journal)
     except filelock.Timeout:
@@ -69,6 +69,13 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
         raise UserError(f"{folder} is in use by process {status.get('pid', 'unknown')} on "
                         f"{status.get('host', 'this machine')}: wait for it, or start beside it "
                         "with fresh=true") from None
+
+
+def failed_early(folder: Path) -> bool:
+    """Whether the folder's run failed before its first checkpoint and epoch."""
+    return (results.read_status(folder).get("state") == "failed"
+            and not (folder / results.HISTORY).exists()
+            and not list(folder.glob("checkpoints/update-*")))
 
 
 def fresh_folder(config: Config, folder: Path) -> Path:
@@ -88,8 +95,11 @@ def fresh_folder(config: Config, folder: Path) -> Path:
 
 
 def refuse_other_config(config: Config, folder: Path) -> None:
-    """Raises UserError where the folder holds a run of another config, naming what differs."""
-    if not (folder / results.CONFIG).exists():
+    """Raises UserError where the folder holds a run of another config, naming what differs.
+
+    A run that failed before it had trained anything is none: its mistake can be corrected there.
+    """
+    if not (folder / results.CONFIG).exists() or failed_early(folder):
         return
     differing = composition.differences(results.read_config(folder), config)
     if differing:

@@ -429,6 +429,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(whole, plac
     assert f"going on from {before}: " in (run / "run.log").read_text()
 
 
+def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(place, tiny):
+    named, run = "name='mend [it]'", place / "outputs/mend [it]"
+    wrong = execute(place, "/nowhere", named)
+    assert "/nowhere does not exist" in wrong.stderr
+    process = begin(place, tiny, named, "loop.epochs=5000")
+    wait_for_epochs(run, 1, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    refused = execute(place, "/nowhere", named, "loop.epochs=5000")
+    assert "dataset.root: " in refused.stderr
+    process = begin(place, tiny, named, "loop.epochs=5000")
+    wait_for_epochs(run, len(read(run, "history.json")) + 1, process)
+    process.send_signal(signal.SIGTERM)
+    assert "going on from" in process.communicate(timeout=60)[0]
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
