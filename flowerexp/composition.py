@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,13 @@ from flowerexp.errors import UserError
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
 
-PLACE_KEYS = ("name", "fresh", "compared_with")
-"""Keys that say where a run is kept and beside which others, not what it is."""
+PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
+"""Keys that say where a run is kept, beside which others and in what sweep, not what it is."""
+INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
+              "model.summary")
+"""Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
+STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
+"""Of these, those that decide the order of a run that streams from its files."""
 
 
 def register() -> None:
@@ -80,8 +85,8 @@ def transform(name: str, parameters: Any) -> Any:
         raise UserError(explain(error, prefix=f"augmentation.{name}.")) from error
 
 
-def flatten(config: Config) -> dict[str, Any]:
-    """Every leaf of the config by its dotted key, without the keys of its place."""
+def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Every leaf of nested dicts by its dotted key."""
     def walk(prefix: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             return {prefix: value}
@@ -91,12 +96,23 @@ def flatten(config: Config) -> dict[str, Any]:
         # The order of transforms is part of what a run is.
         return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
 
-    return {key: value for key, value in walk("", asdict(config)).items() if key not in PLACE_KEYS}
+    return walk("", plain)
+
+
+def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a config, as nested dicts, that can change the numbers of its run.
+
+    Where images are kept does not, but `dataset.cache=none` has an order of its own.
+    """
+    leaves = flatten(plain)
+    streamed = leaves.get("dataset.cache") == "none"
+    return {key: value for key, value in leaves.items() if key not in PLACE_KEYS
+            and (key not in INERT_KEYS or (streamed and key in STREAM_KEYS))}
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """`key: value in one, value in other` for every key in which two configs differ."""
-    left, right = flatten(one), flatten(other)
+    """`key: value in one, value in other` for every key that makes them different runs."""
+    left, right = identity(asdict(one)), identity(asdict(other))
     return [f"{key}: {left.get(key, 'not set')} there, {right.get(key, 'not set')} here"
             for key in sorted(left.keys() | right.keys())
             if left.get(key, ...) != right.get(key, ...)]
@@ -224,7 +240,7 @@ def unknown_key(key: str) -> str:
         if key in valid or len(parts) == 2:
             return f"{key} needs augmentation={parts[1]}, which this command does not choose"
     else:
-        valid = [*flatten(Config()), *PLACE_KEYS, *Config.__dataclass_fields__, "experiment"]
+        valid = [*flatten(asdict(Config())), *Config.__dataclass_fields__, "experiment"]
     return f"{key} is no key of the config{nearest(key, valid)} (all keys: python run.py --cfg job)"
 
 

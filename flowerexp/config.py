@@ -296,6 +296,10 @@ class Config:
     """Start anew beside an existing folder: name.2, name.3 and so on."""
     compared_with: list[str] = field(default_factory=list)
     """Experiments that this one is to be held against."""
+    dry_run: bool = False
+    """Print what would be run, with its numbers, and stop."""
+    on_failure: str = "continue"
+    """continue | stop: what a sweep does after a job that failed."""
     hardware: Hardware = field(default_factory=Hardware)
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
@@ -313,6 +317,7 @@ class Config:
             raise UserError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.name is not None:
             check_name(self.name)
+        one_of("on_failure", self.on_failure, ("continue", "stop"))
 
 
 def check_name(name: str) -> None:

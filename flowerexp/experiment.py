@@ -192,6 +192,7 @@ def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], boo
     """The epochs that are left, added to the past; False where `stop` ended them."""
     numbers = trainer.plan
     if journal.writes:
+        results.write_classes(folder, data.names, data.counts.tolist())
         results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
     events = Events(folder, past.history) if journal.writes else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,

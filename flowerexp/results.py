@@ -22,6 +22,7 @@ CONFIG = Path(".hydra/config.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
 STATUS = "status.json"
 HISTORY = "history.json"
+CLASSES = "classes.json"
 VALID_LABELS = "valid_labels.json"
 VALID_PREDICTIONS = "valid_preds.json"
 TEST_PREDICTIONS = "test_preds.json"
@@ -122,6 +123,31 @@ def read_history(folder: Path) -> list[Scores]:
     if not (folder / HISTORY).exists():
         return []
     return by_epoch(read_json(folder / HISTORY), folder / HISTORY)
+
+
+def write_classes(folder: Path, names: Sequence[str], train_counts: Sequence[int]) -> None:
+    """Names of the classes in label order, and how many training images each has."""
+    write_json(folder / CLASSES, {"names": list(names), "train counts": list(train_counts)})
+
+
+def read_classes(folder: Path) -> tuple[list[str], list[int]]:
+    """Names and training counts of the classes; both empty where the folder has none yet."""
+    if not (folder / CLASSES).exists():
+        return [], []
+    classes = read_json(folder / CLASSES)
+    try:
+        names, counts = list(map(str, classes["names"])), list(map(int, classes["train counts"]))
+    except (TypeError, KeyError, ValueError):
+        names, counts = [], []
+    if not names or len(names) != len(counts):
+        raise UserError(f"{folder / CLASSES} does not hold a name and a count for every class")
+    return names, counts
+
+
+def read_labels(folder: Path) -> list[int]:
+    """Class ids of the validation set in data set order; none where the folder has none yet."""
+    path = folder / VALID_LABELS
+    return list(read_json(path)) if path.exists() else []
 
 
 def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:

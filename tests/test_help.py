@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,7 @@ def valid_keys():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         transforms = composition.check(compose("config", overrides=[
             "augmentation=[flip,perspective,rotation,colour,cutmix,gridmask]"]))
-    return {*composition.flatten(Config()), *composition.flatten(transforms),
-            *composition.PLACE_KEYS}
+    return {*composition.flatten(asdict(Config())), *composition.flatten(transforms)}
 
 
 def test_every_key_of_the_page_is_in_the_schema(page, sections, valid_keys):
