@@ -1,4 +1,8 @@
-"""Hydra's entry: composes conf/ and the command line into one run, and executes its folder."""
+"""Hydra's entry: composes conf/ and the command line into one run, and executes its folder.
+
+With `-m` or `sweep=NAME` it composes several, and every job's folder is executed by a process of
+its own.
+"""
 
 import contextlib
 import os
@@ -7,24 +11,29 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowerexp import composition, execution
+from flowerexp import composition, execution, jobs
 
 composition.register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def compose_and_execute(composed: DictConfig) -> None:
+def compose_and_execute(composed: DictConfig) -> float | None:
     job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    with composition.one_sentence():  # here too: Hydra adds lines of its own to what a job raises
-        try:
-            if code := execution.execute(folder, composed, list(job.overrides.task)):
+    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
+    try:
+        if job.mode == RunMode.MULTIRUN:
+            return jobs.run_job(folder, composed, overrides, job.runtime.choices["hydra/launcher"])
+        with composition.one_sentence():  # here too: Hydra adds lines of its own to what is raised
+            composition.refuse_sweep_key(overrides)
+            if code := execution.execute(folder, composed, overrides):
                 sys.exit(code)
-        finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # Hydra made it; where nothing was run, nothing is left
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Hydra made it; where nothing was run, nothing is left
+    return None
 
 
 def main() -> None:

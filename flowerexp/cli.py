@@ -1,16 +1,30 @@
 """python -m flowerexp: the commands beside run.py."""
 
+import enum
+import os
+import signal
+import threading
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flowerexp import composition
+from flowerexp import composition, execution, results
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 
 Overrides = Annotated[list[str] | None, typer.Argument(
     help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
+
+
+class Epoch(enum.Enum):
+    """At which epoch pairs are compared."""
+
+    last = "last"
+    best = "best"
+    """Of each run, by validation F1: chosen on the data it is compared on."""
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   help="Commands around the runs of flowerexp (a run itself: python run.py).")
@@ -27,6 +41,89 @@ def before_every_command() -> None:
 def checked(overrides: list[str] | None) -> Config:
     """The config of a command's overrides, checked before TensorFlow is imported."""
     return composition.check(composition.compose(overrides or []))
+
+
+@app.command("compare")
+def compare(
+    paths: Annotated[list[Path], typer.Argument(
+        help="Run folders, or folders of them. After --csv, --md or --json a path that ends in "
+             "the format's name is the file to write.", show_default=False)],
+    pair: Annotated[list[str] | None, typer.Option(
+        "--pairs", help="CHANGED:BASELINE, names of experiments or folders, instead of the pairs "
+                        "that the configs name; may be given several times or with commas.",
+        show_default=False)] = None,
+    epoch: Annotated[Epoch, typer.Option(help="Which epoch the pairs are compared at.")] =
+        Epoch.last,
+    csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Everything as Markdown.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+    output: Annotated[Path | None, typer.Option(
+        help="A folder for report.html, its pictures, and all three formats.",
+        show_default=False)] = None,
+) -> None:
+    """Compare runs: what differs, their metrics, and whether a difference is real.
+
+    Runs that differ only in their seed are one row. Example:
+    python -m flowerexp compare outputs/notebook --output comparison
+    """
+    with composition.one_sentence():
+        from flowerexp import comparison, tables
+        from flowerexp.journal import Journal
+
+        wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
+        files = {name: path for name in wanted for path in paths
+                 if path.suffix == f".{name}" and not path.is_dir()}
+        compared = comparison.compare([path for path in paths if path not in files.values()],
+                                      [text for texts in pair or [] for text in texts.split(",")],
+                                      epoch.value)
+        for name in wanted:
+            text = tables.FORMATS[name](compared)
+            if name in files:
+                results.write_text(files[name], text)
+            else:
+                print(text, end="")
+        console = Journal().console
+        if not wanted:
+            tables.show(compared, console)
+        if output:
+            write_comparison(compared, output, console)
+
+
+def write_comparison(compared: Any, output: Path, console: Any) -> None:
+    """The page, its pictures and the tables of a comparison; drawing takes a while."""
+    from rich.progress import Progress
+
+    from flowerexp import report, tables
+
+    for name, write in tables.FORMATS.items():
+        results.write_text(output / f"comparison.{name}", write(compared))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pictures", total=report.count(compared))
+        page = report.write(compared, output, lambda: bar.advance(task))
+    console.print(f"page: {page}", soft_wrap=True, markup=False)
+
+
+@app.command("resume")
+def resume(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Go on with the run of a folder where it stopped; a finished one says its result.
+
+    Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
+    """
+    if parent is not None:
+        threading.Thread(target=stop_without, args=[parent], daemon=True).start()
+    with composition.one_sentence():
+        if code := execution.resume(folder):
+            raise typer.Exit(code)
+
+
+def stop_without(parent: int) -> None:
+    """Interrupts this process in order when its parent, the sweep, is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @eda.command("augmentation")

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -45,9 +47,10 @@ STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 
 
 def register() -> None:
-    """Gives Hydra the schema of the root config and the resolver that names run folders."""
+    """Gives Hydra the schema of the root config and the resolvers that name folders."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
 
 def check(composed: DictConfig) -> Config:
@@ -118,12 +121,20 @@ def differences(one: Config, other: Config) -> list[str]:
             if left.get(key, ...) != right.get(key, ...)]
 
 
-def run_name(name: str | None, seed: int, overrides: list[str]) -> str:
-    """The folder of a command below outputs/: what it changes, and the seed.
+def run_name(name: str | None, seed: int, overrides: list[str],
+             unnamed: Sequence[str] = ()) -> str:
+    """The folder of a command below outputs/, or of a job below its sweep: what it is, its seed.
 
     An experiment stands first, under its bare name; then every changed key, in alphabetical order,
-    so that the order on the command line does not matter. Raises UserError for a name that is no
-    folder name, before Hydra makes a folder of it.
+    so that the order on the command line does not matter.
+
+    Args:
+        name: the user's own, which wins.
+        overrides: of the command or the job.
+        unnamed: keys that are left out, because all jobs of a sweep share them.
+
+    Raises:
+        UserError: for a name that is no folder name, before Hydra makes a folder of it.
     """
     if name is not None:
         check_name(name)
@@ -131,9 +142,38 @@ def run_name(name: str | None, seed: int, overrides: list[str]) -> str:
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
     changed = [f"{key}={values[key]}" for key in sorted(values)
-               if key not in (*PLACE_KEYS, "seed")]
+               if key not in (*PLACE_KEYS, *unnamed, "seed", "sweep")]
     parts = [part for part in (experiment, *changed) if part] or ["default"]
     return f"{path_safe('+'.join(parts))}+seed={seed}"
+
+
+def sweep_name(name: str | None, sweep: str | None, overrides: list[str],
+               params: Mapping[str, str] | None) -> str:
+    """The folder of a sweep below outputs/: its given name, its option, or the keys it sweeps."""
+    if name is not None:
+        check_name(name)
+        return name
+    return sweep or path_safe("+".join(swept_keys(overrides, params))) or "default"
+
+
+def swept_keys(overrides: Sequence[str], params: Mapping[str, str] | None) -> list[str]:
+    """The keys that take several values, in alphabetical order.
+
+    Args:
+        overrides: the command line's.
+        params: of the sweeper's config, over which the command line wins.
+    """
+    return sorted(override.get_key_element().lstrip("+~")
+                  for override in sweep_overrides(overrides, params).values()
+                  if override.is_sweep_override())
+
+
+def sweep_overrides(overrides: Sequence[str], params: Mapping[str, str] | None
+                    ) -> dict[str, Override]:
+    """The parsed overrides of a sweep by their keys, the command line's over the sweeper's."""
+    texts = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
+    return {override.get_key_element(): override
+            for override in OverridesParser.create().parse_overrides(texts)}
 
 
 def path_safe(text: str, longest: int = 80) -> str:
@@ -163,6 +203,13 @@ def refuse_no_option(words: Sequence[str]) -> None:
                             "OPTION (all of them: python run.py --help)")
 
 
+def refuse_sweep_key(overrides: Sequence[str]) -> None:
+    """Raises UserError for a key of a single run's command that only a sweep knows."""
+    if any(override.lstrip("+").startswith("on_failure=") for override in overrides):
+        raise UserError("on_failure has a meaning in a sweep only: add -m or sweep=NAME, or leave "
+                        "it out")
+
+
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """Ends the process with a sentence for the user's mistakes; our own stay loud.
@@ -171,6 +218,10 @@ def one_sentence() -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if TRACEBACKS:
+            raise
+        sys.exit(128 + signal.SIGINT)
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if TRACEBACKS:
             raise

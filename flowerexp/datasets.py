@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import platformdirs
 import tensorflow as tf
 
@@ -51,6 +53,27 @@ def fingerprint(source: Source, counts: list[int]) -> str:
     files = {split: [(Path(file.path).name, tf.io.gfile.stat(file.path).length) for file in files]
              for split, files in source.files.items()}
     return hashlib.sha256(json.dumps([files, counts]).encode()).hexdigest()[:16]
+
+
+def read_labelled(source: Source, keep_images: bool
+                  ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...]]:
+    """Training and validation split, and the classes' names: numbers where they have none.
+
+    The test split is looked through too, features and sizes; its images are decoded when they are
+    predicted. Raises UserError for the first record that is wrong.
+    """
+    train, valid = (records.read(source.files[split], source.image_size, True, source.num_classes,
+                                 keep_images) for split in ("train", "val"))
+    if "test" in source.files:
+        records.read(source.files["test"], source.image_size, False, None, keep_images=False)
+    classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
+    return (train, valid), source.class_names or tuple(str(label) for label in range(classes))
+
+
+def class_counts(source: Source) -> npt.NDArray[np.int64]:
+    """int64 [classes], training images of each class; every record is looked at, none kept."""
+    (train, _), names = read_labelled(source, keep_images=False)
+    return np.bincount(train.labels, minlength=len(names))
 
 
 def find(dataset: Dataset) -> Source:

@@ -50,6 +50,6 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     names = [data.names[label] for label in batch["label"]]
     after = [name if share == 1 else f"{share:.2f} {name}\n{1 - share:.2f} {data.names[other]}"
              for name, other, share in zip(names, others, shares, strict=True)]
-    plots.pairs(batch["original"], names, batch["image"], after, augment.sentence, path)
+    plots.save(plots.pairs(batch["original"], names, batch["image"], after, augment.sentence), path)
     journal.say(augment.sentence)
     journal.say(f"picture: {path}")

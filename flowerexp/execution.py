@@ -3,20 +3,22 @@
 TensorFlow is imported when the config, the folder and its lock have been found right.
 """
 
+import contextlib
 import errno
 import importlib.metadata
 import os
 import platform
 import signal
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import __version__, composition, hardware, results
+from flowerexp import __version__, composition, hardware, planning, results
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal, now, process
@@ -44,37 +46,90 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
             raise UserError("fresh=true could give every worker a folder of its own: choose "
                             "another name= on all of them")
         folder = fresh_folder(config, folder)
-    chief = hardware.is_chief(config.hardware)
+    if config.dry_run:
+        console = Journal().console
+        planning.show(console, folder.parent, planning.preview({folder.name: config}))
+        console.print("dry run: nothing was started")
+        return 0
     folder.mkdir(parents=True, exist_ok=True)
-    if not chief:
-        refuse_other_config(config, folder)
-        if results.read_status(folder).get("state") == "done":
+    if not hardware.is_chief(config.hardware):
+        refuse_other_run(config, folder)
+        if is_done(folder):
             return 0
         return start(config, folder, Journal(folder, chief=False))
-    lock = filelock.FileLock(folder / ".lock")
+    with locked(folder):
+        if lay_down(config, folder, composed, overrides):
+            return start(config, folder, Journal(folder))
+    console = Journal().console
+    console.print(f"{folder} holds a finished run of this command:", soft_wrap=True, markup=False)
+    console.print(summary(folder), soft_wrap=True, markup=False)
+    return 0
+
+
+def resume(folder: Path) -> int:
+    """Executes a run folder by itself, in the directory that its command was given in.
+
+    Returns:
+        The exit code, as of `execute`.
+
+    Raises:
+        UserError: for a folder that holds no run, and whatever `execute` raises.
+    """
+    folder = folder.resolve()
+    composed, overrides = results.read_composed(folder), results.read_overrides(folder)
+    OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
+    directory = results.read_status(folder).get("working_directory")
+    if directory and not Path(directory).is_dir():
+        Journal().console.print(f"the directory of the run's command, {directory}, is not here: "
+                                f"relative paths start from {Path.cwd()}", soft_wrap=True,
+                                markup=False)
+    elif directory:
+        os.chdir(directory)
+    return execute(folder, composed, overrides)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, patience: float = 0) -> Iterator[None]:
+    """Keeps other processes out of a folder; raises UserError where one is in after `patience` s.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / results.LOCK)
     try:
-        with lock.acquire(timeout=0):
-            refuse_other_config(config, folder)
-            journal = Journal(folder)
-            if results.read_status(folder).get("state") == "done":
-                journal.console.print(f"{folder} holds a finished run of this command:",
-                                      soft_wrap=True, markup=False)
-                journal.console.print(summary(folder), soft_wrap=True, markup=False)
-                return 0
-            if not (folder / results.CONFIG).exists() or failed_early(folder):
-                results.write_config(folder, composed, overrides)
-            return start(config, folder, journal)
+        lock.acquire(timeout=patience)
     except filelock.Timeout:
         status = results.read_status(folder)
         raise UserError(f"{folder} is in use by process {status.get('pid', 'unknown')} on "
                         f"{status.get('host', 'this machine')}: wait for it, or start beside it "
-                        "with fresh=true") from None
+                        "under another name=") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def failed_early(folder: Path) -> bool:
-    """Whether the folder's run failed before its first checkpoint and epoch."""
-    return (results.read_status(folder).get("state") == "failed"
-            and not (folder / results.HISTORY).exists()
+def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequence[str]) -> bool:
+    """Puts the config into a locked folder; False where the folder's run is finished.
+
+    Raises:
+        UserError: where the folder holds another run.
+    """
+    refuse_other_run(config, folder)
+    if is_done(folder):
+        return False
+    # Anew each time, for where the data and the directory are may have changed.
+    results.write_config(folder, composed, overrides)
+    Journal(folder).record(state="new", error=None, traceback=None,
+                           working_directory=str(Path.cwd()))
+    return True
+
+
+def is_done(folder: Path) -> bool:
+    return results.read_status(folder).get("state") == "done"
+
+
+def is_untrained(folder: Path) -> bool:
+    """Whether the folder holds no epoch and no checkpoint, so that nothing of its run is lost."""
+    return (not is_done(folder) and not (folder / results.HISTORY).exists()
             and not list(folder.glob("checkpoints/update-*")))
 
 
@@ -94,14 +149,26 @@ def fresh_folder(config: Config, folder: Path) -> Path:
     return free
 
 
-def refuse_other_config(config: Config, folder: Path) -> None:
-    """Raises UserError where the folder holds a run of another config, naming what differs.
+def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> None:
+    """Raises UserError where the folder holds another run, naming what differs.
 
-    A run that failed before it had trained anything is none: its mistake can be corrected there.
+    A run that ended before it had trained anything is none: its mistake can be corrected there.
+
+    Args:
+        data: the fingerprint of the config's data, where it is known. Where it is not, a finished
+            run whose data are now asked for in another place is looked at; of a partial one,
+            `experiment` compares it when it goes on.
     """
-    if not (folder / results.CONFIG).exists() or failed_early(folder):
+    if not (folder / results.CONFIG).exists() or is_untrained(folder):
         return
-    differing = composition.differences(results.read_config(folder), config)
+    before = results.read_config(folder)
+    differing = composition.differences(before, config)
+    then = results.read_status(folder).get("beginning", {}).get("data")
+    if not differing and then:
+        if data is None and is_done(folder) and before.dataset != config.dataset:
+            data = next(iter(planning.preview({folder.name: config}).values())).data
+        if data not in (None, then):
+            differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
         raise UserError(f"{folder} holds a run of another config ({'; '.join(differing[:5])}"
                         f"{'; and more' * (len(differing) > 5)}): choose another name=, or "
@@ -111,7 +178,8 @@ def refuse_other_config(config: Config, folder: Path) -> None:
 def start(config: Config, folder: Path, journal: Journal) -> int:
     """Runs until the end, a signal, or an error, and says which in status.json."""
     hardware.prepare(config.hardware)
-    journal.record(state="running", **process(), error=None, ended=None, versions=versions(),
+    journal.record(state="running", **process(), error=None, traceback=None, ended=None,
+                   versions=versions(),
                    started=results.read_status(folder).get("started", now()))
     journal.say(f"run: {folder}")
     stopped = Stopped()
@@ -152,7 +220,8 @@ def fail(journal: Journal, sentence: str) -> None:
     try:
         journal.log(f"failed: {sentence}")
         journal.log_traceback()
-        journal.record(state="failed", error=sentence, ended=now())
+        journal.record(state="failed", error=sentence, traceback=traceback.format_exc(),
+                       ended=now())
     except OSError as error:
         journal.console.print(f"the status cannot be written ({error.strerror})",
                               markup=False)

@@ -86,11 +86,8 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     journal.say(f"hardware: {sentence}")
     journal.record(hardware=sentence)
     data = load_data(config.dataset, journal)
-    numbers = plan.derive(config, data.counts, pipeline.count_workers(strategy),
-                          strategy.num_replicas_in_sync)
-    augment = augmentation.build(config.augmentation, config.seed, numbers.batch_size)
-    if "perspective" in config.augmentation:
-        perspective.check_size(data.source.image_size, data.source.image_size)
+    numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
+                              strategy.num_replicas_in_sync)
     refuse_other_beginning(folder, journal, numbers, data)
     for line in plan.sentences(config, numbers, data.counts):
         journal.say(line)
@@ -101,6 +98,19 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
         return False
     predict(config, folder, journal, trainer, data, past)
     return True
+
+
+def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], workers: int,
+           replicas: int) -> tuple[Plan, augmentation.Augment | None]:
+    """The numbers and the augmentation that follow; raises UserError where they do not fit.
+
+    Args:
+        counts: int [classes], training images of each class.
+    """
+    numbers = plan.derive(config, counts, workers, replicas)
+    if "perspective" in config.augmentation:
+        perspective.check_size(source.image_size, source.image_size)
+    return numbers, augmentation.build(config.augmentation, config.seed, numbers.batch_size)
 
 
 def refuse_other_beginning(folder: Path, journal: Journal, numbers: Plan, data: Data) -> None:
@@ -124,27 +134,20 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
     source = datasets.find(dataset)
     journal.say(source.reason)
-    keep = dataset.cache != "none"
-    tables = {split: records.read(source.files[split], source.image_size, True,
-                                  source.num_classes, keep) for split in ("train", "val")}
-    classes = source.num_classes or 1 + max(
-        int(table.labels.max()) for table in tables.values())
-    names = source.class_names or tuple(str(label) for label in range(classes))
-    if "test" in source.files:  # features and sizes; bodies are decoded when they are predicted
-        records.read(source.files["test"], source.image_size, False, None, keep_images=False)
-    images = sum(len(table.labels) for table in tables.values())
+    labelled, names = datasets.read_labelled(source, keep_images=dataset.cache != "none")
+    images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
     if cache == "auto":
         cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
-    train, valid = (as_images(table, source, dataset, cache) for table in tables.values())
+    train, valid = (as_images(table, source, dataset, cache) for table in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
     journal.say(f"data: {train.count} training and {valid.count} validation images of "
-                f"{source.image_size}x{source.image_size} pixels, {classes} classes, in "
+                f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
                 f"{source.folder}; {kept}")
     journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
-                         "classes": classes, "train": train.count, "val": valid.count})
+                         "classes": len(names), "train": train.count, "val": valid.count})
     return Data(source, names, cache, train, valid)
 
 
@@ -340,9 +343,9 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, da
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error
-    plots.history(history, folder / "history.png")
+    plots.save(plots.history([history]), folder / "history.png")
     matrix = metrics.confusion_matrix(data.valid.table.labels, logits.argmax(-1), len(data.names))
-    plots.confusion(matrix, data.names, folder / "confusion.png")
+    plots.save(plots.confusion(matrix, data.names), folder / "confusion.png")
 
 
 def load_test(data: Data) -> Images | None:

@@ -133,12 +133,21 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     return tf.keras.Model(inputs, logits, name=model.name)
 
 
-def build_backbone(model: Model, image_size: int) -> Any:
-    """The convolutional part, images as the backbone expects them -> a feature map."""
-    named = model.weights in (None, "imagenet", "noisy-student")
-    if not named and not tf.io.gfile.exists(model.weights):
+def is_named(weights: str | None) -> bool:
+    """Whether weights are none or a name that the backbone's library knows, not a file."""
+    return weights in (None, "imagenet", "noisy-student")
+
+
+def refuse_missing_weights(model: Model) -> None:
+    """Raises UserError for weights of a file that does not exist."""
+    if not is_named(model.weights) and not tf.io.gfile.exists(model.weights):
         raise UserError(f"model.weights={model.weights} does not exist: give imagenet, null or the "
                         "path of a weight file")
+
+
+def build_backbone(model: Model, image_size: int) -> Any:
+    """The convolutional part, images as the backbone expects them -> a feature map."""
+    refuse_missing_weights(model)
     if model.source == "flowerexp":
         backbone = small_cnn(image_size)
         if model.weights:
@@ -154,18 +163,19 @@ def build_backbone(model: Model, image_size: int) -> Any:
     try:
         return factory(**arguments)
     except Exception as error:  # every backbone has its own kinds
-        raise backbone_error(model, image_size, named, error) from error
+        raise backbone_error(model, image_size, error) from error
 
 
-def backbone_error(model: Model, image_size: int, named: bool, error: Exception) -> UserError:
+def backbone_error(model: Model, image_size: int, error: Exception) -> UserError:
     """The sentence for what a backbone's factory raised."""
     first = str(error).strip().split("\n")[0]
-    if "URL fetch failure" in str(error) or (named and isinstance(error, OSError)):
+    if "URL fetch failure" in str(error) or (is_named(model.weights)
+                                             and isinstance(error, OSError)):
         return UserError(
             f"the {model.weights} weights of {model.name} cannot be downloaded ({first}): copy the "
             "file without its top (`no_top`, `notop`) to this machine and give "
             "model.weights=PATH, or model.weights=null for random ones")
-    if not named:
+    if not is_named(model.weights):
         return UserError(f"model.weights={model.weights} does not fit {model.name} without its "
                          f"top{f' at alpha {model.alpha}' if model.alpha else ''}: {first}")
     return UserError(f"{model.name} cannot be built at dataset.image_size={image_size} with "

@@ -31,6 +31,7 @@ VALID_PROBABILITIES = "valid_probs.npy"
 TEST_PROBABILITIES = "test_probs.npy"
 MODEL = "model.keras"
 LOG = "run.log"
+LOCK = ".lock"
 
 Scores = dict[str, float | None]
 """One epoch of the history: `train loss`, `train acc`, ... `valid f1`, `train timing`."""
@@ -84,6 +85,11 @@ def write_config(folder: Path, composed: Any, overrides: Sequence[str]) -> None:
 
 def read_config(folder: Path) -> Config:
     """The checked config of a run folder."""
+    return composition.check(read_composed(folder))
+
+
+def read_composed(folder: Path) -> DictConfig:
+    """The config of a run folder as it was composed; raises UserError where there is none."""
     path = folder / CONFIG
     try:
         composed = OmegaConf.load(path)
@@ -93,7 +99,17 @@ def read_config(folder: Path) -> Config:
         raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
     if not isinstance(composed, DictConfig):
         raise UserError(f"{path} holds no config")
-    return composition.check(composed)
+    return composed
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """What the command line changed; empty where the folder does not tell."""
+    path = folder / OVERRIDES
+    try:
+        overrides: Any = OmegaConf.load(path) if path.exists() else []
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+    return [str(override) for override in overrides]
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -142,12 +158,6 @@ def read_classes(folder: Path) -> tuple[list[str], list[int]]:
     if not names or len(names) != len(counts):
         raise UserError(f"{folder / CLASSES} does not hold a name and a count for every class")
     return names, counts
-
-
-def read_labels(folder: Path) -> list[int]:
-    """Class ids of the validation set in data set order; none where the folder has none yet."""
-    path = folder / VALID_LABELS
-    return list(read_json(path)) if path.exists() else []
 
 
 def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:

@@ -8,9 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,46 +16,17 @@ from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_su
 
 from flowerexp import checkpoints, composition, experiment, records, results
 from flowerexp.journal import Journal
-
-RUN = Path(__file__).parents[1] / "run.py"
-TIMES = ("train timing",)
-
-
-def command(root, *overrides):
-    """A run of 4 epochs of 10 updates on the tiny data set; later overrides win."""
-    chosen = {"dataset": "tfrecords", "dataset.root": str(root), "loop.epochs": "4",
-              "loop.batch_size_per_replica": "4", "loop.eval_batch_size_per_replica": "8",
-              "loop.log_interval": "2"}
-    chosen |= dict(override.split("=", 1) for override in overrides)
-    return [sys.executable, str(RUN), *(f"{key}={value}" for key, value in chosen.items())]
-
-
-def execute(folder, root, *overrides, **options):
-    folder.mkdir(exist_ok=True)
-    return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
-                          timeout=240, **options)
-
-
-def read(run, name):
-    return json.loads((run / name).read_text())
-
-
-def history_of(run):
-    return {epoch: {key: value for key, value in row.items() if key not in TIMES}
-            for epoch, row in read(run, "history.json").items()}
-
-
-def weights_of(run):
-    model = tf.keras.models.load_model(run / "model.keras", compile=False)
-    return [variable.numpy() for variable in model.weights]
-
-
-def same_results(one, other):
-    assert history_of(one) == history_of(other)
-    for name in ("valid_preds.json", "test_preds.json", "submission.csv", "valid_probs.npy"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    for left, right in zip(weights_of(one), weights_of(other), strict=True):
-        np.testing.assert_array_equal(left, right)
+from tests.processes import (
+    begin,
+    command,
+    execute,
+    history_of,
+    read,
+    same_results,
+    wait_for,
+    wait_for_epochs,
+    weights_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -178,29 +146,10 @@ def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(place, 
     same_results(place / "outputs/one", place / "outputs/two")
 
 
-@pytest.mark.parametrize("override", ["loop.steps_per_execution=3", "dataset.cache=encoded"])
-def test_slices_and_caches_give_the_same_bits(whole, place, tiny, override):
-    name = override.partition("=")[2]
-    done = execute(place, tiny, override, f"name={name}")
+def test_calls_of_three_updates_give_the_same_bits(whole, place, tiny):
+    done = execute(place, tiny, "loop.steps_per_execution=3", "name=sliced")
     assert done.returncode == 0, done.stderr
-    same_results(whole[0], place / "outputs" / name)
-
-
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def wait_for_epochs(run, epochs, process):
-    wait_for(lambda: process.poll() is not None or (
-        (run / "history.json").exists() and len(read(run, "history.json")) >= epochs))
-
-
-def begin(place, tiny, *overrides):
-    return subprocess.Popen(command(tiny, *overrides), cwd=place, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    same_results(whole[0], place / "outputs/sliced")
 
 
 def test_a_killed_run_goes_on_to_the_same_end_and_keeps_others_out(place, tiny):
@@ -437,8 +386,8 @@ def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(place,
     wait_for_epochs(run, 1, process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    refused = execute(place, "/nowhere", named, "loop.epochs=5000")
-    assert "dataset.root: " in refused.stderr
+    refused = execute(place, tiny, named, "loop.epochs=4999")
+    assert "loop.epochs: 5000 there, 4999 here" in refused.stderr
     process = begin(place, tiny, named, "loop.epochs=5000")
     wait_for_epochs(run, len(read(run, "history.json")) + 1, process)
     process.send_signal(signal.SIGTERM)

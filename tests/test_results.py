@@ -33,7 +33,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, [1, {2}], {"loss": float("nan")},
-                                   [float("inf")]], ids=repr)
+                                   [float("inf")]], ids=["object", "set", "nan", "infinity"])
 def test_value_that_is_no_json_leaves_the_old_file(tmp_path, value):
     path = tmp_path / "history.json"
     results.write_json(path, {"old": 1})

@@ -1,0 +1,173 @@
+"""A job of a sweep: its folder executed by a process of its own, its end told, the tables renewed.
+
+Hydra's launchers call `run_job` for every job, each in whatever process it likes. A request to stop
+is a line in the sweep's file `.stop`, which all of them see. No TensorFlow here.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from flowerexp import composition, execution, results
+from flowerexp.errors import UserError
+from flowerexp.journal import Journal, now
+
+STOP = ".stop"
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0
+"""How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
+
+
+def ask_to_stop(folder: Path, reason: str) -> None:
+    """Leaves a request for all jobs of the sweep: a signal's number, or `failure`."""
+    with (folder / STOP).open("a", encoding="utf-8") as file:
+        file.write(f"{reason}\n")
+
+
+def requests_to_stop(folder: Path) -> list[str]:
+    try:
+        return (folder / STOP).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return []
+
+
+def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launcher: str) -> float:
+    """Executes a job's folder in a process of its own, and brings the sweep's tables up to date.
+
+    Args:
+        folder: of the job, below that of the sweep.
+        launcher: the name of Hydra's; the jobs of others than `basic` run side by side, and their
+            sentences go to their run.log only.
+
+    Returns:
+        The best validation F1, the objective of a sweeper that optimises; 0 for a job that did not
+        finish.
+
+    Raises:
+        UserError: where the folder holds another run.
+    """
+    if requests_to_stop(folder.parent):
+        return 0.0
+    console = Journal().console
+    config = composition.check(composed)
+    if launcher == "basic":
+        console.rule(escape(folder.name), align="left", characters="-")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(execution.locked(folder, PATIENCE_SECONDS))
+        except UserError as error:
+            console.print(f"{folder.name}: not run: {error}", soft_wrap=True, markup=False)
+            return 0.0
+        starts = execution.lay_down(config, folder, composed, overrides)
+    if starts:
+        if launcher != "basic":
+            console.print(f"{folder.name}: started, {folder / results.LOG}", soft_wrap=True,
+                          markup=False)
+        execute_in_process(folder, quiet=launcher != "basic")
+    status = results.read_status(folder)
+    history = results.read_history(folder)
+    best = results.best_epoch(history)
+    score = history[best]["valid f1"] or 0.0 if best is not None else 0.0
+    ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
+             if status.get("state") == "done"
+             else f"{status.get('state')} {status.get('error', '')}".rstrip())
+    console.print(f"{folder.name}: {ended}", soft_wrap=True, markup=False)
+    try:
+        write_tables(folder.parent)
+    except OSError as error:  # a full disk costs the tables, not the jobs that are left
+        console.print(f"{folder.parent}: the tables cannot be written ({error.strerror})",
+                      soft_wrap=True, markup=False)
+    if status.get("state") == "failed" and config.on_failure == "stop":
+        ask_to_stop(folder.parent, "failure")
+    return score if status.get("state") == "done" else 0.0
+
+
+def execute_in_process(folder: Path, quiet: bool) -> None:
+    """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it."""
+    if (threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # in a launcher's worker; the sweep asks
+    environment = dict(os.environ)
+    if not composition.TRACEBACKS:
+        environment.pop("HYDRA_FULL_ERROR", None)
+    # In a session of its own, a Ctrl-C at the terminal reaches it once, through the sweep.
+    command = [sys.executable, "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
+               "--parent", str(os.getpid())]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=errors,
+                                   stdout=subprocess.DEVNULL if quiet else None)
+        try:
+            asked = wait(process, folder.parent)
+        finally:
+            if process.poll() is None:  # something of ours or the launcher's went wrong
+                process.terminate()
+                process.wait()
+        errors.seek(0)
+        said = errors.read().decode("utf-8", "backslashreplace").strip()
+    settle(folder, process.returncode, said, asked)
+
+
+def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
+    """Waits for a job's process; returns whether it was asked to stop."""
+    passed = 0
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+            return passed > 0
+        for reason in requests_to_stop(sweep)[passed:]:
+            process.send_signal(signal.SIGINT if reason == str(int(signal.SIGINT))
+                                else signal.SIGTERM)
+            passed += 1
+
+
+def settle(folder: Path, code: int, said: str, asked: bool) -> None:
+    """Says in a folder's status and log how its process ended, where it could not itself.
+
+    Args:
+        code: the process's exit code, minus the number of a signal that killed it.
+        said: what it left on its standard error stream.
+        asked: whether the sweep had asked it to stop.
+    """
+    try:
+        with execution.locked(folder):
+            if results.read_status(folder).get("state") not in ("new", "running"):
+                return
+            journal = Journal(folder)
+            if asked and code < 0:
+                journal.log(f"interrupted by {signal.Signals(-code).name} before it could save")
+                journal.record(state="interrupted", ended=now())
+                return
+            if code < 0:
+                error = f"killed by {signal.Signals(-code).name}"
+                if -code == signal.SIGKILL:
+                    error += ", as the system does when memory runs out"
+            else:
+                error = f"{said.splitlines()[-1] if said else 'no word'} (exit code {code})"
+            journal.log(f"failed: {error}\n{said}".strip())
+            journal.record(state="failed", error=error, traceback=said or None, ended=now())
+    except UserError:  # another process has the folder now
+        return
+    except OSError as error:
+        Journal().console.print(f"{folder}: the status cannot be written ({error.strerror})",
+                                soft_wrap=True, markup=False)
+
+
+def write_tables(folder: Path) -> None:
+    """Writes comparison.csv and comparison.md of the sweep's runs as they are now, whole."""
+    from flowerexp import comparison, tables
+
+    # The jobs of some launchers end side by side; the last one sees all of them.
+    with filelock.FileLock(folder / ".tables.lock"):
+        compared = comparison.compare([folder])
+        for name in ("csv", "md"):
+            results.write_text(folder / f"comparison.{name}", tables.FORMATS[name](compared))

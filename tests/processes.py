@@ -1,0 +1,68 @@
+"""Real commands as processes, for the tests of runs and sweeps."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+RUN = Path(__file__).parents[1] / "run.py"
+TIMES = ("train timing",)
+
+
+def command(root, *overrides):
+    """A run of 4 epochs of 10 updates on the tiny data set; later overrides win."""
+    chosen = {"dataset": "tfrecords", "dataset.root": str(root), "loop.epochs": "4",
+              "loop.batch_size_per_replica": "4", "loop.eval_batch_size_per_replica": "8",
+              "loop.log_interval": "2"}
+    flags = [override for override in overrides if override.startswith("-")]
+    chosen |= dict(override.split("=", 1) for override in overrides if override not in flags)
+    return [sys.executable, str(RUN), *flags, *(f"{key}={value}" for key, value in chosen.items())]
+
+
+def execute(folder, root, *overrides, **options):
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
+                          timeout=240, **options)
+
+
+def begin(place, tiny, *overrides):
+    return subprocess.Popen(command(tiny, *overrides), cwd=place, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def read(run, name):
+    return json.loads((run / name).read_text())
+
+
+def history_of(run):
+    return {epoch: {key: value for key, value in row.items() if key not in TIMES}
+            for epoch, row in read(run, "history.json").items()}
+
+
+def weights_of(run):
+    model = tf.keras.models.load_model(run / "model.keras", compile=False)
+    return [variable.numpy() for variable in model.weights]
+
+
+def same_results(one, other):
+    assert history_of(one) == history_of(other)
+    for name in ("valid_preds.json", "test_preds.json", "submission.csv", "valid_probs.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for left, right in zip(weights_of(one), weights_of(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def wait_for_epochs(run, epochs, process):
+    wait_for(lambda: process.poll() is not None or (
+        (run / "history.json").exists() and len(read(run, "history.json")) >= epochs))

@@ -1,0 +1,92 @@
+"""The words of a comparison: values, keys, how far a run came, the command that goes on with it."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from folders import write_experiment
+
+from flowerexp import comparison, summary
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    return comparison.read_run(write_experiment(tmp_path_factory.mktemp("runs"), "original"))
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, "null"), (True, "true"), (False, "false"), (1e-5, "1e-05"), (1.0, "1"), (3, "3"),
+    ([], "none"), (["flip", "cutmix"], "flip, cutmix"), ("a\nb", "a b"), ("", "")])
+def test_values_are_written_as_on_the_command_line(value, text):
+    assert summary.value_text(value) == text
+
+
+def test_keys_are_named_by_their_last_part_where_that_is_enough():
+    assert summary.key_titles(["loop.epochs", "sampling.kind", "model.name", "data",
+                               "augmentation.flip.probability",
+                               "augmentation.rotation.probability", "model.source"]) == {
+        "loop.epochs": "epochs", "sampling.kind": "sampling", "model.name": "model",
+        "data": "data", "augmentation.flip.probability": "augmentation.flip.probability",
+        "augmentation.rotation.probability": "augmentation.rotation.probability",
+        "model.source": "source"}
+
+
+def test_long_values_are_shortened_while_they_differ():
+    long = "/weights/" + "x" * 40
+    assert summary.shortened([f"{long}/b7_notop.h5", "null"]) == ["…/b7_notop.h5", "null"]
+    short = summary.shortened(["a" * 20 + "b" * 20, "c"])[0]
+    assert short == "a" * 14 + "…" + "b" * 13
+    same_end = ["/one" * 10 + "/x.h5", "/two" * 10 + "/x.h5"]
+    assert summary.shortened(same_end) == same_end
+
+
+def test_parameters_that_say_no_more_than_their_transform_are_not_shown(tmp_path):
+    for name, *overrides in (("original",), ("perspective",),
+                             ("perspective", "augmentation.perspective.probability=0.9")):
+        write_experiment(tmp_path / str(len(overrides)), name, *overrides)
+    rows = comparison.compare(tmp_path).rows
+    keys = summary.shown_keys(rows)
+    assert "augmentation" in keys
+    assert "augmentation.perspective.probability" in keys
+    assert "augmentation.perspective.rotate" not in keys
+    assert "augmentation.perspective.rotate" in rows[0].differing
+
+
+@pytest.mark.parametrize(("state", "epochs", "of", "text"), [
+    ("done", 3, 3, "done"), ("new", 0, None, "new"), ("unreadable", 0, None, "unreadable"),
+    ("failed", 0, 3, "failed before the first epoch"),
+    ("interrupted", 3, 10, "interrupted at epoch 3 of 10"),
+    ("running", 2, None, "running at epoch 2")])
+def test_state_says_how_far_a_run_came(a_run, state, epochs, of, text):
+    run = replace(a_run, state=state, history=[{}] * epochs, epochs=of)
+    assert summary.run_state(run) == text
+
+
+@pytest.mark.parametrize(("states", "text"), [
+    ("done done", "done"), ("done failed done", "2 of 3 done"), ("failed failed",
+                                                                 "failed at epoch 3 of 9"),
+    ("failed new", "0 of 2 done")])
+def test_state_of_a_row_says_how_many_are_done(a_run, states, text):
+    runs = tuple(replace(a_run, state=state, epochs=9) for state in states.split())
+    assert summary.state(comparison.Row("x", runs, {})) == text
+
+
+@pytest.mark.parametrize("folder", ["outputs/x+seed=0", "it's", "$(touch x) [bold]; | `x`", "a b"])
+def test_command_that_goes_on_is_quoted_for_a_shell(a_run, folder):
+    run = replace(a_run, folder=Path(folder))
+    assert shlex.split(summary.rerun(run)) == ["python", "-m", "flowerexp", "resume", folder]
+    assert summary.rerun(replace(run, seed=None)) is None
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0214, "0.021"), (1.0, "1.000"),
+                                             (0.0009, "under 0.001")])
+def test_small_p_is_not_zero(value, text):
+    assert summary.p_text(value) == text
+
+
+def test_columns_are_told_what_they_are(a_run):
+    one, two = (comparison.Row("x", (a_run,) * count, {}) for count in (1, 2))
+    assert summary.legend(comparison.Comparison((one,), (), (), ())) == [summary.THIRDS]
+    assert summary.legend(comparison.Comparison((one, two), (), (), ())) == [summary.THIRDS,
+                                                                             summary.SPREAD]

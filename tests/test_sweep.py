@@ -1,0 +1,324 @@
+"""Sweeps as real processes: planned, failing, killed, interrupted, gone on with, on every launcher.
+"""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowerexp import composition
+from tests.processes import (
+    RUN,
+    begin,
+    command,
+    execute,
+    history_of,
+    read,
+    same_results,
+    wait_for,
+    wait_for_epochs,
+)
+
+TWO = ("-m", "sampling=original,class_weight", "loop.epochs=2")
+NAMES = ("sampling=class_weight+seed=0", "sampling=original+seed=0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweep place")
+
+
+@pytest.fixture(scope="module")
+def basic(place, tiny):
+    """A sweep of two jobs that has ended well: (its folder, what it printed)."""
+    done = execute(place, tiny, *TWO)
+    assert done.returncode == 0, done.stderr
+    return place / "outputs/sampling", done.stdout
+
+
+def rows_of(folder):
+    """comparison.csv by run, without what is measured in seconds."""
+    with (folder / "comparison.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if "second" not in key}
+                for row in csv.DictReader(file)]
+
+
+def tensorflow_in(*overrides, folder):
+    """What a command printed, and whether its own process imported TensorFlow."""
+    program = ("import os, runpy, sys\ndel sys.argv[0]\n"
+               "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
+               "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+               "finally:\n    print('tensorflow' in sys.modules, file=sys.stderr)\n")
+    return subprocess.run([sys.executable, "-c", program, str(RUN), *overrides], cwd=folder,
+                          text=True, capture_output=True, timeout=240)
+
+
+# Names
+
+@pytest.mark.parametrize(("overrides", "params", "name"), [
+    (["experiment=original,perspective", "seed=1,2"], {}, "experiment+seed"),
+    (["seed=1,2", "model=a,b", "loop.epochs=3"], {}, "model+seed"),
+    (["loop.epochs=range(1,4)"], {}, "loop.epochs"),
+    (["seed=3"], {}, "default"),
+    (["seed=1,2"], {"experiment": "a,b"}, "experiment+seed"),
+    (["experiment=a"], {"experiment": "a,b"}, "default")])
+def test_a_sweep_is_named_by_the_keys_it_sweeps(overrides, params, name):
+    assert composition.sweep_name(None, None, overrides, params) == name
+
+
+def test_a_name_or_an_option_comes_before_the_swept_keys():
+    assert composition.sweep_name("mine", "notebook", ["seed=1,2"], {}) == "mine"
+    assert composition.sweep_name(None, "notebook", ["seed=1,2"], {}) == "notebook"
+
+
+def test_a_job_is_named_by_what_the_sweep_does_not_share():
+    job = ["sweep=notebook", "dataset=sample", "loop.epochs=2", "seed=3", "experiment=original"]
+    assert composition.run_name(None, 3, job, ["dataset", "loop.epochs"]) == "original+seed=3"
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c.d"]), unique=True, min_size=1),
+       st.integers(0, 9), st.data())
+def test_jobs_that_differ_in_a_swept_value_differ_in_name(swept, seed, data):
+    values = [data.draw(st.integers(0, 99)) for _ in swept]
+    others = list(values)
+    others[data.draw(st.integers(0, len(swept) - 1))] += 100
+    one, other = ([f"{key}={value}" for key, value in zip(swept, each, strict=True)]
+                  for each in (values, others))
+    assert composition.run_name(None, seed, [*one, "shared=1"], ["shared"]) != \
+        composition.run_name(None, seed, [*other, "shared=1"], ["shared"])
+
+
+# Before the first job
+
+def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tiny):
+    done = tensorflow_in("sweep=notebook", "dataset=tfrecords", f"dataset.root={tiny}",
+                         "model=small_cnn", "loop.epochs=3", "loop.batch_size_per_replica=1",
+                         "dry_run=true", folder=tmp_path)
+    assert done.stderr == "False\n"
+    assert "outputs/notebook, 8 jobs; swept: experiment" in done.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    # 40 images, of 24, 11 and 5; epochs, updates of an epoch and in all, images of an update
+    assert lines["original+seed=0"] == ["3", "40", "120", "1", "new"]
+    assert lines["accumulate_8_lr_x8+seed=0"] == ["3", "5", "15", "8", "new"]
+    assert lines["oversample_100+seed=0"] == ["3", "37", "111", "8", "new"]  # 300 examples
+    assert lines["oversample_300_fewer_epochs+seed=0"] == ["1", "112", "112", "8", "new"]
+    assert len([line for line in lines if line.endswith("+seed=0")]) == 8
+    assert list(tmp_path.rglob("status.json")) == []
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["loop.epochs=1,0"], "loop.epochs must be at least 1, not 0"),
+    (["sampling=original,class_weights"], "did you mean 'class_weight'?"),
+    (["seed=1,1"], "two jobs of the sweep are called default+seed=1"),
+    (["name=a,b"], "name cannot be swept"),
+    (["seed=1,2", "fresh=true"], "fresh=true has no meaning in a sweep"),
+    (["seed=1,2", "hardware=workers"], "hardware=workers has no meaning in a sweep"),
+    (["loop.batch_size_per_replica=8,64"],
+     "loop.batch_size_per_replica=64+seed=0: an epoch of 40 examples makes no update of 64"),
+    (["seed=1,2", "dataset.root=/nowhere"], "root /nowhere does not exist"),
+    (["seed=1,2", "model=mobilenet", "model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
+def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, overrides, message):
+    done = execute(tmp_path, tiny, "-m", *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.rglob("status.json")) == []
+
+
+def test_a_key_of_sweeps_is_refused_in_a_single_run(tmp_path, tiny):
+    done = execute(tmp_path, tiny, "on_failure=stop")
+    assert done.returncode == 1
+    assert "on_failure has a meaning in a sweep only" in done.stderr
+
+
+# To the end
+
+def test_a_sweep_leaves_folders_named_by_what_they_are_and_a_table(basic):
+    folder, printed = basic
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == list(NAMES)
+    assert {read(folder / name, "status.json")["state"] for name in NAMES} == {"done"}
+    rows = rows_of(folder)
+    assert len(rows) == 2
+    table = printed[printed.index("\noutputs/sampling ---"):]
+    for name in NAMES:
+        last = read(folder / name, "history.json")["1"]
+        assert f"{last['valid f1']:.3f}" in table
+        assert any(float(row["last f1"]) == pytest.approx(last["valid f1"]) for row in rows)
+    assert "class_weight" in (folder / "comparison.md").read_text()
+
+
+def test_a_job_is_the_run_of_its_own_command(basic, place, tiny):
+    alone = execute(place, tiny, "sampling=class_weight", "loop.epochs=2", "name=alone")
+    assert alone.returncode == 0, alone.stderr
+    same_results(basic[0] / NAMES[0], place / "outputs/alone")
+
+
+def test_the_same_command_again_starts_nothing_even_without_checkpoints(basic, place, tiny,
+                                                                        tmp_path):
+    """Nor where the data were moved, nor with other keys that cannot change a number."""
+    folder, _ = basic
+    shutil.rmtree(folder / NAMES[1] / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for name in NAMES for path in (folder / name).iterdir()
+              if path.name != ".lock"}
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny, moved)
+    again = execute(place, moved, *TWO, "dataset.cache=encoded", "loop.log_interval=1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_another_config_or_other_data_are_refused_by_name_before_the_first_job(
+        basic, place, tiny, tmp_path):
+    changed = execute(place, tiny, *TWO, "loop.epochs=3")
+    assert changed.returncode == 1
+    assert "loop.epochs: 2 there, 3 here" in changed.stderr
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    sorted((other / "val").iterdir())[0].unlink()
+    refused = execute(place, other, *TWO)
+    assert refused.returncode == 1
+    assert "fingerprint of the data" in refused.stderr
+
+
+@pytest.mark.parametrize("launcher", [
+    ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ("hydra/launcher=submitit_local",)])
+def test_other_launchers_make_the_same_folders_and_the_same_table(basic, tmp_path, tiny, launcher):
+    done = execute(tmp_path, tiny, *TWO, *launcher)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs/sampling"
+    assert sorted(path.name for path in folder.iterdir()
+                  if path.is_dir() and path.name != ".submitit") == list(NAMES)
+    for name in NAMES:
+        same_results(basic[0] / name, folder / name)
+    assert rows_of(folder) == rows_of(basic[0])
+
+
+def test_optuna_gets_the_best_validation_f1(tmp_path, tiny):
+    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "loop.epochs=2",
+             "model.dropout=interval(0.0,0.5)")
+    done = execute(tmp_path, tiny, *words)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs/model.dropout"
+    runs = [path.parent for path in folder.glob("*/status.json")]
+    assert len(runs) == 2
+    best = max(row["valid f1"] for run in runs for row in read(run, "history.json").values())
+    found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(best)
+    again = execute(tmp_path, tiny, *words)
+    assert again.stdout.count("finished before") == 2
+
+
+# Failures
+
+def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
+    words = ("-m", "schedule.max_lr=1e30,1e-3", "schedule.warmup=0", "loop.epochs=1")
+    done = execute(tmp_path, tiny, *words)
+    assert done.returncode == 1
+    folder = tmp_path / "outputs/schedule.max_lr"
+    failed, good = folder / "schedule.max_lr=1e+30+seed=0", folder / "schedule.max_lr=0.001+seed=0"
+    status = read(failed, "status.json")
+    assert status["state"] == "failed"
+    assert "the loss is NaN or infinite" in status["error"]
+    assert "Traceback" in status["traceback"]
+    assert "Traceback" in (failed / "run.log").read_text()
+    assert read(good, "status.json")["state"] == "done"
+    assert f"python -m flowerexp resume {failed.relative_to(tmp_path)}" in done.stdout
+    assert "failed" in (folder / "comparison.md").read_text()
+    stopped = execute(tmp_path, tiny, *words, "on_failure=stop", "name=stopped")
+    assert stopped.returncode == 1
+    assert [path.name for path in (tmp_path / "outputs/stopped").iterdir() if path.is_dir()] == [
+        failed.name]
+    assert f"not started: {good.name}" in stopped.stdout
+
+
+def children_of(pid):
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True,
+                            text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def test_killed_and_interrupted_jobs_go_on_to_what_they_would_have_been(tmp_path, tiny):
+    words = ("-m", "seed=1,2", "loop.epochs=16", "loop.steps_per_execution=1", "name=long")
+    first, second = (tmp_path / f"outputs/long/default+seed={seed}" for seed in (1, 2))
+    sweep = begin(tmp_path, tiny, *words)
+    wait_for_epochs(first, 2, sweep)
+    os.kill(read(first, "status.json")["pid"], signal.SIGKILL)
+    wait_for_epochs(second, 2, sweep)
+    status = read(first, "status.json")
+    assert status["state"] == "failed"
+    assert "killed by SIGKILL" in status["error"]
+    assert "killed by SIGKILL" in (first / "run.log").read_text()
+    copy = execute(tmp_path, tiny, *words)
+    assert copy.returncode == 1
+    assert "in use by another process that runs this sweep" in copy.stderr
+    sweep.send_signal(signal.SIGTERM)
+    output, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 128 + signal.SIGTERM, errors
+    assert read(second, "status.json")["state"] == "interrupted"
+    assert "2 of 2 jobs are not finished" in output
+    assert len(rows_of(first.parent)) == 1
+    again = begin(tmp_path, tiny, *words)
+    wait_for_epochs(first, len(read(first, "history.json")) + 1, again)
+    again.kill()  # the sweep itself: its job notices, and saves
+    again.communicate()
+    wait_for(lambda: read(first, "status.json")["state"] == "interrupted", 30)
+    last = execute(tmp_path, tiny, *words)
+    assert last.returncode == 0, last.stderr
+    straight = execute(tmp_path, tiny, *words[2:4], "seed=1", "name=straight")
+    assert straight.returncode == 0, straight.stderr
+    same_results(tmp_path / "outputs/straight", first)
+    assert history_of(second) != history_of(first)
+
+
+def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny):
+    """The signal reaches the launcher's workers too, as from a terminal."""
+    words = ("-m", "seed=1,2,3", "loop.epochs=5000", "loop.steps_per_execution=1",
+             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=parallel")
+    runs = [tmp_path / f"outputs/parallel/default+seed={seed}" for seed in (1, 2, 3)]
+    sweep = subprocess.Popen(command(tiny, *words), cwd=tmp_path, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for run in runs[:2]:
+        wait_for_epochs(run, 1, sweep)
+    os.killpg(sweep.pid, signal.SIGINT)
+    output, errors = sweep.communicate(timeout=90)
+    assert sweep.returncode == 128 + signal.SIGINT, errors
+    for run in runs[:2]:
+        assert read(run, "status.json")["state"] == "interrupted"
+        assert list((run / "checkpoints").iterdir())
+    assert not (runs[2] / "status.json").exists()
+    assert f"not started: {runs[2].name}" in output
+
+
+def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
+    (tmp_path / "data").symlink_to(tiny)
+    words = ("dataset.root=data", "loop.epochs=5000", "loop.steps_per_execution=1", "name=moved")
+    run = tmp_path / "outputs/moved"
+    process = begin(tmp_path, tiny, *words)
+    wait_for_epochs(run, 1, process)
+    process.terminate()
+    process.communicate()
+    elsewhere = tmp_path / "another place"
+    elsewhere.mkdir()
+    moved = run.rename(elsewhere / "run folder")
+    going_on = subprocess.Popen([sys.executable, "-m", "flowerexp", "resume", "run folder"],
+                                cwd=elsewhere, stdout=subprocess.PIPE, text=True)
+    wait_for_epochs(moved, len(read(moved, "history.json")) + 1, going_on)
+    going_on.terminate()
+    output, _ = going_on.communicate(timeout=60)
+    assert going_on.returncode == 128 + signal.SIGTERM
+    assert "going on from" in output
+    nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(elsewhere)],
+                             capture_output=True, text=True, check=False)
+    assert nothing.returncode == 1
+    assert "is no run folder" in nothing.stderr
+    assert Path(json.loads((moved / "status.json").read_text())["working_directory"]) == tmp_path
