@@ -159,7 +159,11 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
             run whose data are now asked for in another place is looked at; of a partial one,
             `experiment` compares it when it goes on.
     """
-    if not (folder / results.CONFIG).exists() or is_untrained(folder):
+    if not (folder / results.CONFIG).exists():
+        if any(folder.glob(f"*/{results.CONFIG}")):
+            raise UserError(f"{folder} holds the runs of a sweep: choose another name=")
+        return
+    if is_untrained(folder):
         return
     before = results.read_config(folder)
     differing = composition.differences(before, config)

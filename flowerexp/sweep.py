@@ -98,6 +98,8 @@ def open_sweep(config: DictConfig) -> Opened | None:
     console.print(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
                   f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
                   f"{', '.join(swept) or 'nothing'}", soft_wrap=True, markup=False)
+    if (folder / results.CONFIG).exists():
+        raise UserError(f"{folder} holds a single run: choose another name=NAME for the sweep")
     lock = None if config.dry_run else lock_sweep(folder)
     try:
         previews = planning.preview(configs, elsewhere=launcher not in HERE)
