@@ -1,16 +1,12 @@
 """python -m flowerexp: the commands beside run.py."""
 
 import enum
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flowerexp import composition, execution, results
+from flowerexp import composition, execution, journal, results
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 
@@ -113,17 +109,10 @@ def resume(
     Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
     """
     if parent is not None:
-        threading.Thread(target=stop_without, args=[parent], daemon=True).start()
+        journal.stop_without(parent)
     with composition.one_sentence():
         if code := execution.resume(folder):
             raise typer.Exit(code)
-
-
-def stop_without(parent: int) -> None:
-    """Interrupts this process in order when its parent, the sweep, is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @eda.command("augmentation")

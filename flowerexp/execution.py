@@ -58,6 +58,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
             return 0
         return start(config, folder, Journal(folder, chief=False))
     with locked(folder):
+        refuse_other_run(config, folder, data_of_finished(config, folder))
         if lay_down(config, folder, composed, overrides):
             return start(config, folder, Journal(folder))
     console = Journal().console
@@ -123,6 +124,19 @@ def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequ
     return True
 
 
+def data_of_finished(config: Config, folder: Path) -> str | None:
+    """The fingerprint of the config's data, where the folder's run is finished and the same config
+    may find other data; else None.
+    """
+    if not is_done(folder) or not (folder / results.CONFIG).exists():
+        return None
+    before = results.read_config(folder)
+    if composition.differences(before, config) or (
+            before.dataset == config.dataset and config.dataset.kind != "auto"):
+        return None
+    return planning.preview({folder.name: config})[folder.name].data
+
+
 def is_done(folder: Path) -> bool:
     return results.read_status(folder).get("state") == "done"
 
@@ -155,8 +169,7 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
     A run that ended before it had trained anything is none: its mistake can be corrected there.
 
     Args:
-        data: the fingerprint of the config's data, where it is known. Where it is not, a finished
-            run whose data are now asked for in another place is looked at; of a partial one,
+        data: the fingerprint of the config's data, where it is known; of a partial run,
             `experiment` compares it when it goes on.
     """
     if not (folder / results.CONFIG).exists():
@@ -168,11 +181,8 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
     before = results.read_config(folder)
     differing = composition.differences(before, config)
     then = results.read_status(folder).get("beginning", {}).get("data")
-    if not differing and then:
-        if data is None and is_done(folder) and before.dataset != config.dataset:
-            data = next(iter(planning.preview({folder.name: config}).values())).data
-        if data not in (None, then):
-            differing = [f"fingerprint of the data: {then} there, {data} here"]
+    if not differing and then and data not in (None, then):
+        differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
         raise UserError(f"{folder} holds a run of another config ({'; '.join(differing[:5])}"
                         f"{'; and more' * (len(differing) > 5)}): choose another name=, or "
@@ -255,8 +265,10 @@ class Stopped:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        # Not through the console, whose lock the interrupted code may hold.
-        os.write(1, f"{signal.Signals(number).name}: stopping after this call\n".encode())
+        # Not through the console, whose lock the interrupted code may hold; and the reader of this
+        # may have gone, which is no reason to fail.
+        with contextlib.suppress(OSError):
+            os.write(1, f"{signal.Signals(number).name}: stopping after this call\n".encode())
 
 
 def summary(folder: Path) -> str:

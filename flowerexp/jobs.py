@@ -23,6 +23,8 @@ from flowerexp.errors import UserError
 from flowerexp.journal import Journal, now
 
 STOP = ".stop"
+REFUSED = ".refused"
+"""The jobs that could not be started, a sentence a line."""
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
 """How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
@@ -35,8 +37,13 @@ def ask_to_stop(folder: Path, reason: str) -> None:
 
 
 def requests_to_stop(folder: Path) -> list[str]:
+    return lines_of(folder / STOP)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file, none where it does not exist."""
     try:
-        return (folder / STOP).read_text(encoding="utf-8").split()
+        return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
 
@@ -52,23 +59,22 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     Returns:
         The best validation F1, the objective of a sweeper that optimises; 0 for a job that did not
         finish.
-
-    Raises:
-        UserError: where the folder holds another run.
     """
     if requests_to_stop(folder.parent):
         return 0.0
     console = Journal().console
-    config = composition.check(composed)
     if launcher == "basic":
         console.rule(escape(folder.name), align="left", characters="-")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(execution.locked(folder, PATIENCE_SECONDS))
-        except UserError as error:
-            console.print(f"{folder.name}: not run: {error}", soft_wrap=True, markup=False)
-            return 0.0
-        starts = execution.lay_down(config, folder, composed, overrides)
+    try:
+        config = composition.check(composed)
+        with execution.locked(folder, PATIENCE_SECONDS):
+            starts = execution.lay_down(config, folder, composed, overrides)
+    except (UserError, OSError) as error:  # it costs this job, not those that are left
+        sentence = f"{folder.name}: {composition.explain(error)}"
+        console.print(f"not run: {sentence}", soft_wrap=True, markup=False)
+        with (folder.parent / REFUSED).open("a", encoding="utf-8") as file:
+            file.write(f"{sentence}\n")
+        return 0.0
     if starts:
         if launcher != "basic":
             console.print(f"{folder.name}: started, {folder / results.LOG}", soft_wrap=True,
@@ -94,14 +100,18 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
 
 def execute_in_process(folder: Path, quiet: bool) -> None:
     """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it."""
-    if (threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # in a launcher's worker; the sweep asks
-    environment = dict(os.environ)
-    if not composition.TRACEBACKS:
-        environment.pop("HYDRA_FULL_ERROR", None)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, signal.SIG_IGN)  # in a launcher's worker; the sweep asks
+    # This package, not one that lies where the command was given; and sentences, for the traceback
+    # stands in the status.
+    package = str(Path(__file__).resolve().parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(
+        filter(None, (package, os.environ.get("PYTHONPATH"))))}
+    environment.pop("HYDRA_FULL_ERROR", None)
     # In a session of its own, a Ctrl-C at the terminal reaches it once, through the sweep.
-    command = [sys.executable, "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
+    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
                "--parent", str(os.getpid())]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=errors,
@@ -143,8 +153,8 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
             if results.read_status(folder).get("state") not in ("new", "running"):
                 return
             journal = Journal(folder)
-            if asked and code < 0:
-                journal.log(f"interrupted by {signal.Signals(-code).name} before it could save")
+            if asked and (code < 0 or code > 128):
+                journal.log("interrupted before it could save")
                 journal.record(state="interrupted", ended=now())
                 return
             if code < 0:

@@ -4,7 +4,10 @@ import contextlib
 import datetime
 import os
 import platform
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +107,16 @@ class Journal:
                       disable=not self.console.is_terminal or self.console.quiet) as bar:
             task = bar.add_task("", total=images, completed=done)
             yield lambda title, count: bar.update(task, description=title, advance=count)
+
+
+def stop_without(parent: int) -> None:
+    """Has this process end in order, by SIGTERM, when its parent is gone."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def process() -> dict[str, Any]:

@@ -6,6 +6,7 @@ not import, and gives the devices back when it ends.
 
 import concurrent.futures
 import multiprocessing
+import os
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.table import Table
 from flowerexp import hardware, results
 from flowerexp.config import Config, Hardware
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
+from flowerexp.journal import Journal, stop_without
 from flowerexp.plan import Plan
 
 
@@ -62,6 +63,7 @@ def preview(configs: Mapping[str, Config], elsewhere: bool = False) -> dict[str,
 
 def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
     """The previews of configs of one hardware, in a fresh process."""
+    stop_without(os.getppid())
     asked = next(iter(configs.values())).hardware
     hardware.prepare(asked)
     with Journal().native_log():

@@ -3,11 +3,13 @@
 Before: every job composed and checked, the plan printed. After: the table, and what is missing.
 """
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +57,26 @@ class Sweep(Callback):
         return Sweep, ()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        # Hydra turns an exception here into a warning; a sentence exits.
-        with composition.one_sentence():
+        with loud(), composition.one_sentence():
             self.opened = open_sweep(config)
             if self.opened is None:
                 sys.exit(0)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        assert self.opened is not None
-        with composition.one_sentence():
+        with loud(), composition.one_sentence():
+            assert self.opened is not None
             if code := close_sweep(self.opened):
                 sys.exit(code)
+
+
+@contextlib.contextmanager
+def loud() -> Iterator[None]:
+    """Ends the process with a traceback where Hydra would warn of an exception and go on."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def open_sweep(config: DictConfig) -> Opened | None:
@@ -83,7 +94,9 @@ def open_sweep(config: DictConfig) -> Opened | None:
     overrides, params = list(hydra.overrides.task), hydra.sweeper.get("params")
     swept = composition.swept_keys(overrides, params)
     parsed = composition.sweep_overrides(overrides, params)
-    unnamed = [key for key in parsed if key not in swept and key != "experiment"]
+    unnamed = sorted({key.lstrip("+~") for key in parsed} - {*swept, "experiment"})
+    if chosen(hydra, "hydra.sweep.subdir"):
+        raise UserError("hydra.sweep.subdir cannot be chosen: a job is named by what it is")
     pin(hydra, folder, unnamed)
     ours = "BasicSweeper" in hydra.sweeper._target_
     if ours:
@@ -105,7 +118,7 @@ def open_sweep(config: DictConfig) -> Opened | None:
         previews = planning.preview(configs, elsewhere=launcher not in HERE)
         for name, each in configs.items():
             execution.refuse_other_run(each, folder / name, previews[name].data)
-    except UserError:
+    except BaseException:
         if lock:
             unlock_sweep(folder, lock)
         raise
@@ -115,7 +128,8 @@ def open_sweep(config: DictConfig) -> Opened | None:
         return None
     if launcher == "submitit_local" and not chosen(hydra, "hydra.launcher.timeout_min"):
         hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
-    (folder / jobs.STOP).unlink(missing_ok=True)
+    for stale in (jobs.STOP, jobs.REFUSED):
+        (folder / stale).unlink(missing_ok=True)
     return Opened(folder, tuple(folder / name for name in configs) if ours else None, lock,
                   take_signals(folder))
 
@@ -156,6 +170,7 @@ def checked_jobs(batch: Sequence[Sequence[str]], unnamed: Sequence[str], swept: 
             raise UserError(f"{key} cannot be swept: a sweep has one")
     configs: dict[str, Config] = {}
     for overrides in batch:
+        composition.refuse_no_option(overrides)
         config = composition.check(hydra_compose("config", list(overrides)))
         if config.fresh:
             raise UserError("fresh=true has no meaning in a sweep, whose finished jobs are kept: "
@@ -165,7 +180,8 @@ def checked_jobs(batch: Sequence[Sequence[str]], unnamed: Sequence[str], swept: 
                             "on all of them")
         name = composition.run_name(None, config.seed, list(overrides), unnamed)
         if name in configs:
-            raise UserError(f"two jobs of the sweep are called {name}: give every value once")
+            raise UserError(f"two jobs of the sweep are called {name}: give every value once, "
+                            "and no two that differ in punctuation only")
         configs[name] = config
     return configs
 
@@ -196,8 +212,9 @@ def take_signals(folder: Path) -> dict[int, Any]:
     The handler raises nothing, for Hydra would then end without a word and orphan the jobs.
     """
     def take(number: int, _frame: object) -> None:
-        os.write(1, f"{signal.Signals(number).name}: the running job is asked to stop\n".encode())
         jobs.ask_to_stop(folder, str(number))
+        with contextlib.suppress(OSError):  # of a terminal or a reader that has gone
+            os.write(1, f"{signal.Signals(number).name}: the running job shall stop\n".encode())
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
@@ -212,7 +229,9 @@ def close_sweep(opened: Opened) -> int:
     for number, handler in opened.handlers.items():
         signal.signal(number, handler)
     asked = jobs.requests_to_stop(opened.folder)
-    (opened.folder / jobs.STOP).unlink(missing_ok=True)
+    refused = jobs.lines_of(opened.folder / jobs.REFUSED)
+    for file in (jobs.STOP, jobs.REFUSED):
+        (opened.folder / file).unlink(missing_ok=True)
     console = Journal().console
     here = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
     wanted = opened.jobs or here
@@ -223,6 +242,8 @@ def close_sweep(opened: Opened) -> int:
     untouched = [job.name for job in missing if job not in here]
     if untouched:
         console.print(f"not started: {', '.join(untouched)}", soft_wrap=True, markup=False)
+    for sentence in refused:
+        console.print(f"not run: {sentence}", soft_wrap=True, markup=False)
     if missing:
         console.print(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command "
                       "goes on with them", soft_wrap=True, markup=False)
@@ -231,4 +252,4 @@ def close_sweep(opened: Opened) -> int:
                   markup=False)
     unlock_sweep(opened.folder, opened.lock)
     signals = [int(reason) for reason in asked if reason.isdigit()]
-    return 128 + signals[0] if signals else int(bool(missing))
+    return 128 + signals[0] if signals else int(bool(missing or refused))

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowerexp import composition
+from flowerexp import composition, jobs, sweep
 from tests.processes import (
     RUN,
     begin,
@@ -120,6 +120,8 @@ def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tin
     (["sampling=original,class_weights"], "did you mean 'class_weight'?"),
     (["seed=1,1"], "two jobs of the sweep are called default+seed=1"),
     (["name=a,b"], "name cannot be swept"),
+    (["model=1,2"], "model=1 chooses no option"),
+    (["seed=1,2", "hydra.sweep.subdir=a"], "hydra.sweep.subdir cannot be chosen"),
     (["seed=1,2", "fresh=true"], "fresh=true has no meaning in a sweep"),
     (["seed=1,2", "hardware=workers"], "hardware=workers has no meaning in a sweep"),
     (["loop.batch_size_per_replica=8,64"],
@@ -132,6 +134,29 @@ def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, ov
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.rglob("status.json")) == []
+
+
+def test_a_mistake_of_our_own_in_the_callback_is_loud(capsys):
+    """Hydra would warn and run the jobs unplanned."""
+    with pytest.raises(SystemExit) as ended:
+        sweep.Sweep().on_multirun_end(None)  # of a sweep that was never opened
+    assert ended.value.code == 1
+    assert "AssertionError" in capsys.readouterr().err
+
+
+def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
+    before = sweep.take_signals(tmp_path)
+    terminal = os.dup(1)
+    reader, writer = os.pipe()
+    try:
+        os.close(reader)
+        os.dup2(writer, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.dup2(terminal, 1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert jobs.requests_to_stop(tmp_path) == [str(int(signal.SIGTERM))]
 
 
 def test_a_key_of_sweeps_is_refused_in_a_single_run(tmp_path, tiny):
@@ -226,6 +251,16 @@ def test_optuna_gets_the_best_validation_f1(tmp_path, tiny):
     best = max(row["valid f1"] for run in runs for row in read(run, "history.json").values())
     found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(best)
+
+
+def test_a_trial_that_cannot_be_run_is_told_and_costs_no_other(tmp_path, tiny):
+    done = execute(tmp_path, tiny, "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
+                   "hydra.sweeper.n_jobs=1", "hydra/sweeper/sampler=grid",
+                   "loop.epochs=choice(0,1)")
+    assert done.returncode == 1
+    assert "loop.epochs=0+seed=0: loop.epochs must be at least 1, not 0" in done.stdout
+    assert read(tmp_path / "outputs/loop.epochs/loop.epochs=1+seed=0", "status.json")[
+        "state"] == "done"
 
 
 # Failures
