@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowerexp import composition, execution, jobs
+from flowerexp import composition, execution, jobs, sweep
 
 composition.register()
 
@@ -38,7 +38,7 @@ def compose_and_execute(composed: DictConfig) -> float | None:
 
 def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise here, not print and exit
-    with composition.one_sentence():
+    with composition.one_sentence(), sweep.closing():
         composition.refuse_no_option(sys.argv[1:])
         compose_and_execute()
 

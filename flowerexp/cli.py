@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerexp import composition, execution, journal, results
+from flowerexp import composition, execution, results
 from flowerexp.config import Config
 from flowerexp.errors import UserError
+from flowerexp.journal import Journal, stop_without
 
 Overrides = Annotated[list[str] | None, typer.Argument(
     help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
@@ -64,7 +65,6 @@ def compare(
     """
     with composition.one_sentence():
         from flowerexp import comparison, tables
-        from flowerexp.journal import Journal
 
         wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
         files = {name: path for name in wanted for path in paths
@@ -109,7 +109,7 @@ def resume(
     Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
     """
     if parent is not None:
-        journal.stop_without(parent)
+        stop_without(parent)
     with composition.one_sentence():
         if code := execution.resume(folder):
             raise typer.Exit(code)
@@ -130,7 +130,6 @@ def draw_augmentation(
         if output.suffix.lower() != ".png":
             raise UserError(f"--output={output} must end in .png")
         from flowerexp import hardware
-        from flowerexp.journal import Journal
 
         hardware.prepare(config.hardware)
         journal = Journal()

@@ -47,9 +47,9 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
                             "another name= on all of them")
         folder = fresh_folder(config, folder)
     if config.dry_run:
-        console = Journal().console
-        planning.show(console, folder.parent, planning.preview({folder.name: config}))
-        console.print("dry run: nothing was started")
+        journal = Journal()
+        planning.show(journal, folder.parent, planning.preview({folder.name: config}))
+        journal.say("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     if not hardware.is_chief(config.hardware):
@@ -61,9 +61,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
         refuse_other_run(config, folder, data_of_finished(config, folder))
         if lay_down(config, folder, composed, overrides):
             return start(config, folder, Journal(folder))
-    console = Journal().console
-    console.print(f"{folder} holds a finished run of this command:", soft_wrap=True, markup=False)
-    console.print(summary(folder), soft_wrap=True, markup=False)
+    Journal().say(f"{folder} holds a finished run of this command:\n{summary(folder)}")
     return 0
 
 
@@ -81,9 +79,8 @@ def resume(folder: Path) -> int:
     OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
     directory = results.read_status(folder).get("working_directory")
     if directory and not Path(directory).is_dir():
-        Journal().console.print(f"the directory of the run's command, {directory}, is not here: "
-                                f"relative paths start from {Path.cwd()}", soft_wrap=True,
-                                markup=False)
+        Journal().say(f"the directory of the run's command, {directory}, is not here: relative "
+                      f"paths start from {Path.cwd()}")
     elif directory:
         os.chdir(directory)
     return execute(folder, composed, overrides)
@@ -99,9 +96,10 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         lock.acquire(timeout=patience)
     except filelock.Timeout:
         status = results.read_status(folder)
-        raise UserError(f"{folder} is in use by process {status.get('pid', 'unknown')} on "
-                        f"{status.get('host', 'this machine')}: wait for it, or start beside it "
-                        "under another name=") from None
+        holder = (f"process {status['pid']} on {status['host']}" if "pid" in status
+                  else "another process")
+        raise UserError(f"{folder} is in use by {holder}: wait for it, or start beside it under "
+                        "another name=") from None
     try:
         yield
     finally:

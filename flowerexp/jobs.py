@@ -62,23 +62,22 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     """
     if requests_to_stop(folder.parent):
         return 0.0
-    console = Journal().console
+    journal = Journal()
     if launcher == "basic":
-        console.rule(escape(folder.name), align="left", characters="-")
+        journal.console.rule(escape(folder.name), align="left", characters="-")
     try:
         config = composition.check(composed)
         with execution.locked(folder, PATIENCE_SECONDS):
             starts = execution.lay_down(config, folder, composed, overrides)
     except (UserError, OSError) as error:  # it costs this job, not those that are left
         sentence = f"{folder.name}: {composition.explain(error)}"
-        console.print(f"not run: {sentence}", soft_wrap=True, markup=False)
+        journal.say(f"not run: {sentence}")
         with (folder.parent / REFUSED).open("a", encoding="utf-8") as file:
             file.write(f"{sentence}\n")
         return 0.0
     if starts:
         if launcher != "basic":
-            console.print(f"{folder.name}: started, {folder / results.LOG}", soft_wrap=True,
-                          markup=False)
+            journal.say(f"{folder.name}: started, {folder / results.LOG}")
         execute_in_process(folder, quiet=launcher != "basic")
     status = results.read_status(folder)
     history = results.read_history(folder)
@@ -87,12 +86,11 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
              if status.get("state") == "done"
              else f"{status.get('state')} {status.get('error', '')}".rstrip())
-    console.print(f"{folder.name}: {ended}", soft_wrap=True, markup=False)
+    journal.say(f"{folder.name}: {ended}")
     try:
         write_tables(folder.parent)
     except OSError as error:  # a full disk costs the tables, not the jobs that are left
-        console.print(f"{folder.parent}: the tables cannot be written ({error.strerror})",
-                      soft_wrap=True, markup=False)
+        journal.say(f"{folder.parent}: the tables cannot be written ({error.strerror})")
     if status.get("state") == "failed" and config.on_failure == "stop":
         ask_to_stop(folder.parent, "failure")
     return score if status.get("state") == "done" else 0.0
@@ -168,8 +166,7 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
     except UserError:  # another process has the folder now
         return
     except OSError as error:
-        Journal().console.print(f"{folder}: the status cannot be written ({error.strerror})",
-                                soft_wrap=True, markup=False)
+        Journal().say(f"{folder}: the status cannot be written ({error.strerror})")
 
 
 def write_tables(folder: Path) -> None:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import precision_recall_fscore_support
 
 NAMES = ("acc", "recall", "precision", "f1")
 
@@ -32,11 +31,25 @@ def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np
     Returns:
         float64 [classes] by name.
     """
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second
+
     labels, predictions = np.nonzero(confusion)  # a cell is as many examples as it counts
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predictions, labels=range(len(confusion)), zero_division=0,
         sample_weight=confusion[labels, predictions])
     return {"recall": recall, "precision": precision, "f1": f1}
+
+
+def thirds(train_counts: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
+    """Head, medium and tail: the classes by training count, in three parts as equal as can be.
+
+    Args:
+        train_counts: int [classes], training images.
+
+    Returns:
+        Three int64 arrays of class ids; of classes with as many images the lower id is first.
+    """
+    return np.array_split(np.argsort(-train_counts, kind="stable"), 3)
 
 
 def scores(confusion: npt.NDArray[np.integer]) -> dict[str, float]:

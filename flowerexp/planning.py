@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from flowerexp import hardware, results
@@ -111,7 +110,7 @@ def replicas_asked(asked: Hardware) -> tuple[int, int | None]:
     return 1, asked.replicas or (1 if asked.kind == "cpu" else None)
 
 
-def show(console: Console, folder: Path, previews: Mapping[str, Preview]) -> None:
+def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> None:
     """Prints the data set, and a line for every run: epochs, updates of an epoch and in all, images
     of an update, and what was done of it before.
 
@@ -119,7 +118,7 @@ def show(console: Console, folder: Path, previews: Mapping[str, Preview]) -> Non
         folder: that holds the runs' folders.
     """
     for source in dict.fromkeys(each.source for each in previews.values()):
-        console.print(source, soft_wrap=True, markup=False)
+        journal.say(source)
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
     for title in ("epochs", "per epoch", "updates", "images"):
@@ -134,4 +133,4 @@ def show(console: Console, folder: Path, previews: Mapping[str, Preview]) -> Non
         done = status.get("epochs_done", 0)
         table.add_row(name, *cells, {"done": "finished"}.get(
             status.get("state", ""), f"{done} epochs" if done else "new"))
-    console.print(table)
+    journal.console.print(table)

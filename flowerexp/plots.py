@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from flowerexp import results
+from flowerexp import metrics, results
 from flowerexp.results import Scores
 
 DPI = 130
@@ -224,7 +224,7 @@ def class_scores(counts: npt.NDArray[np.integer], scores: npt.NDArray[np.floatin
         changes: `scores` are differences to a baseline: a line at zero, and two colours.
     """
     third = np.empty(len(counts), np.int64)
-    for number, labels in enumerate(np.array_split(np.argsort(-counts, kind="stable"), 3)):
+    for number, labels in enumerate(metrics.thirds(counts)):
         third[labels] = number
     shown = np.flatnonzero(~np.isnan(scores))
     counts, scores, third = counts[shown], scores[shown], third[shown]

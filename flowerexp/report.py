@@ -194,14 +194,15 @@ def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[n
     Returns:
         float64 [classes], NaN for a class that no label or prediction has.
     """
-    total, times = np.zeros(num_classes), np.zeros(num_classes)
+    found = []
     for run in runs:
-        ids = run.predictions[chosen_epoch(run, epoch) or 0]
-        both, right = (np.bincount(labels, minlength=num_classes) for labels in (
-            np.concatenate([run.labels, ids]), ids[ids == run.labels]))
-        total += 2 * right / np.maximum(both, 1)
-        times += both > 0
-    return np.where(times > 0, total / np.maximum(times, 1), np.nan)
+        matrix = metrics.confusion_matrix(
+            run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)
+        present = matrix.sum(0) + matrix.sum(1) > 0
+        found.append(np.where(present, metrics.class_scores(matrix)["f1"], np.nan))
+    masked = np.ma.masked_invalid(found).mean(axis=0)
+    means: npt.NDArray[np.float64] = masked.filled(np.nan)
+    return means
 
 
 # The page

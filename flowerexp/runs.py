@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from flowerexp import composition, results, significance
+from flowerexp import composition, metrics, results, significance
 from flowerexp.errors import UserError
 from flowerexp.results import Scores
 
@@ -36,12 +35,10 @@ METRICS = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail")
 SECONDS = ("first epoch seconds", "later epochs seconds")
 MOST_CLASSES = 2**20
 """Where classes.json does not tell how many; so that counts by class fit in memory."""
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z_0-9.]*)\}")
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
 
-YAML_LOADER = type("YamlLoader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {
-    "yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
-"""libyaml with OmegaConf's rules of what is a number; eight times as fast as OmegaConf's own."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, several times as fast as the loader of OmegaConf, whose files it reads alike."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,12 @@ def read_run(folder: Path) -> Run:
 def with_config(run: Run) -> Run:
     """The run with what its config and overrides tell."""
     path = run.folder / results.CONFIG
-    plain = read_yaml(path)
+    plain: Any = read_yaml(path)
     if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
             or type(plain.get("seed")) is not int):
         raise UserError(f"{path} holds no config of a run")
     try:
-        plain = resolve(plain)
+        plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path} cannot be read: {composition.explain(error)}") from error
     keys = composition.identity(plain)
@@ -177,26 +174,6 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
 
 
-def resolve(plain: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts with their interpolations resolved, as OmegaConf does it.
-
-    A config has one or two, of the form ${another.key}; these are looked up here, for OmegaConf
-    needs three milliseconds of every folder to build its own containers.
-    """
-    leaves = composition.flatten(plain)
-
-    def look_up(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: look_up(inner) for key, inner in value.items()}
-        match = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        return leaves.get(match[1], value) if match else value
-
-    found: Any = look_up(plain)
-    if "${" in str(found):
-        found = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
-    return dict(found)
-
-
 def with_status(run: Run, status: Mapping[str, Any]) -> Run:
     """The run with what its status tells, but for its state."""
     beginning = status.get("beginning")
@@ -215,7 +192,7 @@ def state_of(folder: Path, status: Mapping[str, Any]) -> str:
     A run that was killed leaves `running` behind; a living one holds the folder's lock.
     """
     state = str(status.get("state", "new"))
-    return "interrupted" if state == "running" and not is_held(folder / ".lock") else state
+    return "interrupted" if state == "running" and not is_held(folder / results.LOCK) else state
 
 
 def is_held(lock: Path) -> bool:
@@ -284,40 +261,10 @@ def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.
     path = folder / results.VALID_PREDICTIONS
     if not path.exists():
         return np.zeros((0, images), np.int64)
-    ids = parse_predictions(path.read_bytes(), images)
-    if ids is not None and (ids < classes).all():
-        return ids
     rows = [class_ids(row, path, classes) for row in results.read_predictions(folder)]
     if any(len(row) != images for row in rows):
         raise UserError(f"{path} holds other images than {results.VALID_LABELS}")
     return np.stack(rows) if rows else np.zeros((0, images), np.int64)
-
-
-def parse_predictions(text: bytes, images: int) -> npt.NDArray[np.int64] | None:
-    """int64 [epochs, images] of `{"0": [7, 12, ...], "1": ...}` exactly as json writes it.
-
-    A third of the time of json and NumPy, of which 200 folders take two seconds. None for
-    anything else, mistakes included.
-    """
-    epochs = text.count(b'"') // 2
-    row = b'"": [' + b", " * (images - 1) + b"]"
-    if epochs == 0 or (text.translate(None, b"0123456789")
-                       != b"{" + b", ".join([row] * epochs) + b"}\n"):
-        return None
-    digits = np.frombuffer(text, np.uint8) - np.uint8(ord("0"))
-    is_digit = digits < 10
-    place = np.flatnonzero(is_digit[:-1] > is_digit[1:])
-    if len(place) != epochs * (1 + images):
-        return None
-    numbers, factor, inside = np.zeros(len(place), np.int32), 1, is_digit[place]
-    while inside.any():
-        if factor > MOST_CLASSES:
-            return None
-        numbers += np.where(inside, digits[place], 0) * np.int32(factor)
-        place, factor = place - 1, factor * 10
-        inside = inside & is_digit[place]
-    table = numbers.reshape(epochs, 1 + images).astype(np.int64)
-    return table[:, 1:].copy() if (table[:, 0] == np.arange(epochs)).all() else None
 
 
 def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
@@ -358,8 +305,7 @@ def epoch_numbers(run: Run, epoch: int) -> dict[str, float]:
     if not len(run.predictions) or not len(run.class_counts):
         return found
     by_class = significance.recalls(run.labels, run.predictions[epoch], len(run.class_counts))
-    order = np.argsort(-run.class_counts, kind="stable")
-    for name, third in zip(METRICS[5:], np.array_split(order, 3), strict=True):
+    for name, third in zip(METRICS[5:], metrics.thirds(run.class_counts), strict=True):
         present = by_class[third][~np.isnan(by_class[third])]
         found[name] = float(present.mean()) if present.size else np.nan
     return found

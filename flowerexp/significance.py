@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("acc", "recall", "precision", "f1")
+from flowerexp import metrics
+
 DRAWS = 10_000
 SEED = 20_070
 """Of every bootstrap, so that the same files give the same interval."""
@@ -57,7 +58,7 @@ def bootstrap(labels: Integers, ours: Integers, theirs: Integers, draws: int = D
         parts.append((differences * weights).sum(axis=1))
     low, high = np.quantile(np.concatenate(parts, axis=1), (0.025, 0.975), axis=1)
     return {name: (float(found[index]), float(low[index]), float(high[index]))
-            for index, name in enumerate(NAMES)}
+            for index, name in enumerate(metrics.NAMES)}
 
 
 def resamples(seeds: int, images: int, draws: int, chunk: int
@@ -120,7 +121,8 @@ class Counter:
 
 
 def macro_scores(labelled: Floats, predicted: Floats, right: Floats) -> Floats:
-    """float64 [metrics, draws] in the order of NAMES, as `metrics.scores` defines them.
+    """float64 [metrics, draws] in the order of `metrics.NAMES`, as `metrics.scores` defines
+    them.
 
     Args:
         labelled, predicted, right: float64 [classes, draws], images of a class, images predicted

@@ -10,11 +10,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 from hydra import compose as hydra_compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.experimental.callback import Callback
@@ -41,50 +41,56 @@ class Opened:
     folder: Path
     jobs: tuple[Path, ...] | None
     """Their folders; None where the sweeper chooses them as it goes."""
-    lock: filelock.BaseFileLock
-    handlers: dict[int, Any]
-    """The signals' handlers from before."""
+
+
+CURRENT: ContextVar[tuple[contextlib.ExitStack, list[Opened]]] = ContextVar("CURRENT")
+"""Of the `closing` that Hydra's call is inside: what is undone at its end, and the sweep, if any.
+"""
 
 
 class Sweep(Callback):
-    """Hydra's callback: what happens before the first job of a sweep and after the last."""
-
-    def __init__(self) -> None:
-        self.opened: Opened | None = None
-
-    def __reduce__(self) -> Any:
-        # Launchers send it to their workers, where nothing is opened.
-        return Sweep, ()
+    """Hydra's callback before the first job of a sweep; `closing` comes after the last."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        with loud(), composition.one_sentence():
-            self.opened = open_sweep(config)
-            if self.opened is None:
-                sys.exit(0)
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        with loud(), composition.one_sentence():
-            assert self.opened is not None
-            if code := close_sweep(self.opened):
-                sys.exit(code)
+        try:
+            with composition.one_sentence():
+                open_sweep(config, *CURRENT.get())
+        except Exception:  # Hydra would warn of it, and run the jobs
+            traceback.print_exc()
+            sys.exit(1)
 
 
 @contextlib.contextmanager
-def loud() -> Iterator[None]:
-    """Ends the process with a traceback where Hydra would warn of an exception and go on."""
-    try:
-        yield
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+def closing() -> Iterator[None]:
+    """Ends the sweep that Hydra opens inside with its table and its exit code.
+
+    Not by Hydra's on_multirun_end, which an exception of a launcher or a sweeper skips.
+    """
+    opened: list[Opened] = []
+    with contextlib.ExitStack() as stack:
+        token = CURRENT.set((stack, opened))
+        try:
+            yield
+        except Exception:
+            code = close_sweep(opened[0]) if opened else 1
+            if code <= 128:  # else it was asked to stop, and its workers with it
+                raise
+        else:
+            code = close_sweep(opened[0]) if opened else 0
+        finally:
+            CURRENT.reset(token)
+    if code:
+        sys.exit(code)
 
 
-def open_sweep(config: DictConfig) -> Opened | None:
-    """Plans, checks and announces a sweep, and gets it ready; None for a dry run.
+def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Opened]) -> None:
+    """Plans, checks and announces a sweep, and gets it ready; a dry run ends the process here.
 
     Args:
         config: of the sweep, with Hydra's own; the sweep's folder and what names its jobs are put
             into it, where every job finds them.
+        stack: takes what is to be undone at the end, the folder's lock and the signals' handlers.
+        opened: takes the sweep.
 
     Raises:
         UserError: for a mistake in any of the jobs, before the first one starts.
@@ -107,31 +113,28 @@ def open_sweep(config: DictConfig) -> Opened | None:
         suit_optuna(hydra, config.seed)
     configs = checked_jobs(batch, unnamed, swept)
     launcher = hydra.runtime.choices["hydra/launcher"]
-    console = Journal().console
-    console.print(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
-                  f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
-                  f"{', '.join(swept) or 'nothing'}", soft_wrap=True, markup=False)
+    journal = Journal()
+    journal.say(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
+                f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
+                f"{', '.join(swept) or 'nothing'}")
     if (folder / results.CONFIG).exists():
         raise UserError(f"{folder} holds a single run: choose another name=NAME for the sweep")
-    lock = None if config.dry_run else lock_sweep(folder)
-    try:
-        previews = planning.preview(configs, elsewhere=launcher not in HERE)
-        for name, each in configs.items():
-            execution.refuse_other_run(each, folder / name, previews[name].data)
-    except BaseException:
-        if lock:
-            unlock_sweep(folder, lock)
-        raise
-    planning.show(console, folder, previews)
-    if lock is None:
-        console.print("dry run: nothing was started", markup=False)
-        return None
+    if not config.dry_run:
+        stack.callback(remove_unused, folder)
+        stack.enter_context(execution.locked(folder))
+    previews = planning.preview(configs, elsewhere=launcher not in HERE)
+    for name, each in configs.items():
+        execution.refuse_other_run(each, folder / name, previews[name].data)
+    planning.show(journal, folder, previews)
+    if config.dry_run:
+        journal.say("dry run: nothing was started")
+        sys.exit(0)
     if launcher == "submitit_local" and not chosen(hydra, "hydra.launcher.timeout_min"):
         hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
     for stale in (jobs.STOP, jobs.REFUSED):
         (folder / stale).unlink(missing_ok=True)
-    return Opened(folder, tuple(folder / name for name in configs) if ours else None, lock,
-                  take_signals(folder))
+    stack.enter_context(signals_taken(folder))
+    opened.append(Opened(folder, tuple(folder / name for name in configs) if ours else None))
 
 
 def pin(hydra: DictConfig, folder: Path, unnamed: Sequence[str]) -> None:
@@ -186,28 +189,16 @@ def checked_jobs(batch: Sequence[Sequence[str]], unnamed: Sequence[str], swept: 
     return configs
 
 
-def lock_sweep(folder: Path) -> filelock.BaseFileLock:
-    """Keeps a second copy of the sweep out; raises UserError where one is in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / results.LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{folder} is in use by another process that runs this sweep: wait for "
-                        "it, or choose another name=NAME") from None
-    return lock
-
-
-def unlock_sweep(folder: Path, lock: filelock.BaseFileLock) -> None:
-    """Lets others in; of a sweep that has started nothing, nothing is left."""
-    lock.release()
+def remove_unused(folder: Path) -> None:
+    """Of a sweep that has started nothing, nothing is left."""
     if [path.name for path in folder.iterdir()] == [results.LOCK]:
         (folder / results.LOCK).unlink()
         folder.rmdir()
 
 
-def take_signals(folder: Path) -> dict[int, Any]:
-    """Turns SIGINT, SIGTERM and SIGHUP into requests to stop; returns the handlers from before.
+@contextlib.contextmanager
+def signals_taken(folder: Path) -> Iterator[None]:
+    """Turns SIGINT, SIGTERM and SIGHUP into requests to stop.
 
     The handler raises nothing, for Hydra would then end without a word and orphan the jobs.
     """
@@ -219,37 +210,42 @@ def take_signals(folder: Path) -> dict[int, Any]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         numbers.append(signal.SIGHUP)
-    return {number: signal.signal(number, take) for number in numbers}
+    before = {number: signal.signal(number, take) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def close_sweep(opened: Opened) -> int:
     """Prints the table and what is missing; returns the exit code."""
     from flowerexp import comparison, tables
 
-    for number, handler in opened.handlers.items():
-        signal.signal(number, handler)
     asked = jobs.requests_to_stop(opened.folder)
     refused = jobs.lines_of(opened.folder / jobs.REFUSED)
     for file in (jobs.STOP, jobs.REFUSED):
         (opened.folder / file).unlink(missing_ok=True)
-    console = Journal().console
-    here = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
-    wanted = opened.jobs or here
-    if here:
-        console.rule(escape(str(opened.folder)), align="left", characters="-")
-        tables.show(comparison.compare([opened.folder]), console)
+    begun = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
+    wanted = opened.jobs or begun
+    if asked:  # a launcher's worker may have gone before its job has saved
+        for job in begun:
+            with contextlib.suppress(UserError), execution.locked(job, jobs.PATIENCE_SECONDS):
+                pass
+    journal = Journal()
+    if begun:
+        journal.console.rule(escape(str(opened.folder)), align="left", characters="-")
+        tables.show(comparison.compare([opened.folder]), journal.console)
     missing = [job for job in wanted if not execution.is_done(job)]
-    untouched = [job.name for job in missing if job not in here]
+    untouched = [job.name for job in missing if job not in begun]
     if untouched:
-        console.print(f"not started: {', '.join(untouched)}", soft_wrap=True, markup=False)
+        journal.say(f"not started: {', '.join(untouched)}")
     for sentence in refused:
-        console.print(f"not run: {sentence}", soft_wrap=True, markup=False)
+        journal.say(f"not run: {sentence}")
     if missing:
-        console.print(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command "
-                      "goes on with them", soft_wrap=True, markup=False)
-    console.print("pictures and a page: python -m flowerexp compare "
-                  f"{shlex.quote(str(opened.folder))} --output FOLDER", soft_wrap=True,
-                  markup=False)
-    unlock_sweep(opened.folder, opened.lock)
+        journal.say(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command goes "
+                    "on with them")
+    journal.say("pictures and a page: python -m flowerexp compare "
+                f"{shlex.quote(str(opened.folder))} --output FOLDER")
     signals = [int(reason) for reason in asked if reason.isdigit()]
     return 128 + signals[0] if signals else int(bool(missing or refused))

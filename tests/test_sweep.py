@@ -14,8 +14,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from flowerexp import composition, jobs, sweep
+from tests.folders import write_run
 from tests.processes import (
     RUN,
     begin,
@@ -40,8 +42,8 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def basic(place, tiny):
     """A sweep of two jobs that has ended well: (its folder, what it printed)."""
-    done = execute(place, tiny, *TWO)
-    assert done.returncode == 0, done.stderr
+    done = tensorflow_in(*command(tiny, *TWO)[2:], folder=place)
+    assert (done.returncode, done.stderr) == (0, "False\n")  # the parent imports no TensorFlow
     return place / "outputs/sampling", done.stdout
 
 
@@ -138,25 +140,43 @@ def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, ov
 
 def test_a_mistake_of_our_own_in_the_callback_is_loud(capsys):
     """Hydra would warn and run the jobs unplanned."""
-    with pytest.raises(SystemExit) as ended:
-        sweep.Sweep().on_multirun_end(None)  # of a sweep that was never opened
+    with pytest.raises(SystemExit) as ended, sweep.closing():
+        sweep.Sweep().on_multirun_start(None)  # no config at all
     assert ended.value.code == 1
-    assert "AssertionError" in capsys.readouterr().err
+    assert "AttributeError" in capsys.readouterr().err
 
 
 def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
-    before = sweep.take_signals(tmp_path)
     terminal = os.dup(1)
     reader, writer = os.pipe()
-    try:
-        os.close(reader)
-        os.dup2(writer, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        os.dup2(terminal, 1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    os.close(reader)
+    with sweep.signals_taken(tmp_path):
+        try:
+            os.dup2(writer, 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.dup2(terminal, 1)
     assert jobs.requests_to_stop(tmp_path) == [str(int(signal.SIGTERM))]
+
+
+def fail_in_the_midst(job, requests):
+    with sweep.closing():
+        _, opened = sweep.CURRENT.get()
+        write_run(job, ["experiment=original"], [0, 1], [[0, 1]], state="interrupted")
+        opened.append(sweep.Opened(job.parent, (job,)))
+        for reason in requests:
+            jobs.ask_to_stop(job.parent, reason)
+        raise RuntimeError("a worker has gone")
+
+
+@pytest.mark.parametrize(("requests", "code"), [
+    ([], None), (["15"], 128 + 15), (["failure"], None)])
+def test_what_a_launcher_raises_goes_out_after_the_table_unless_it_was_asked_to_stop(
+        tmp_path, capsys, requests, code):
+    with pytest.raises((SystemExit, RuntimeError)) as ended:
+        fail_in_the_midst(tmp_path / "sweep/a+seed=0", requests)
+    assert getattr(ended.value, "code", None) == code
+    assert "1 of 1 jobs are not finished" in capsys.readouterr().out
 
 
 def test_a_key_of_sweeps_is_refused_in_a_single_run(tmp_path, tiny):
@@ -240,27 +260,29 @@ def test_other_launchers_make_the_same_folders_and_the_same_table(basic, tmp_pat
     assert rows_of(folder) == rows_of(basic[0])
 
 
-def test_optuna_gets_the_best_validation_f1(tmp_path, tiny):
-    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "loop.epochs=2",
-             "model.dropout=interval(0.0,0.5)")
-    done = execute(tmp_path, tiny, *words)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "outputs/model.dropout"
+def test_optuna_gets_the_best_validation_f1_and_a_trial_that_cannot_run_costs_no_other(
+        tmp_path, tiny):
+    done = execute(tmp_path, tiny, "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3",
+                   "hydra.sweeper.n_jobs=1", "hydra/sweeper/sampler=grid",
+                   "loop.epochs=choice(0,1,3)")
+    assert done.returncode == 1
+    assert "loop.epochs=0+seed=0: loop.epochs must be at least 1, not 0" in done.stdout
+    folder = tmp_path / "outputs/loop.epochs"
     runs = [path.parent for path in folder.glob("*/status.json")]
-    assert len(runs) == 2
+    assert [read(run, "status.json")["state"] for run in runs] == ["done", "done"]
     best = max(row["valid f1"] for run in runs for row in read(run, "history.json").values())
     found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(best)
 
 
-def test_a_trial_that_cannot_be_run_is_told_and_costs_no_other(tmp_path, tiny):
-    done = execute(tmp_path, tiny, "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
-                   "hydra.sweeper.n_jobs=1", "hydra/sweeper/sampler=grid",
-                   "loop.epochs=choice(0,1)")
-    assert done.returncode == 1
-    assert "loop.epochs=0+seed=0: loop.epochs must be at least 1, not 0" in done.stdout
-    assert read(tmp_path / "outputs/loop.epochs/loop.epochs=1+seed=0", "status.json")[
-        "state"] == "done"
+@pytest.mark.parametrize(("overrides", "direction"), [
+    ([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")])
+def test_optuna_maximises_and_its_trials_follow_from_the_seed_unless_told_otherwise(
+        overrides, direction):
+    hydra = OmegaConf.create({"overrides": {"hydra": overrides},
+                              "sweeper": {"direction": "minimize", "sampler": {"seed": None}}})
+    sweep.suit_optuna(hydra, 7)
+    assert (hydra.sweeper.direction, hydra.sweeper.sampler.seed) == (direction, 7)
 
 
 # Failures
@@ -286,29 +308,23 @@ def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
     assert f"not started: {good.name}" in stopped.stdout
 
 
-def children_of(pid):
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True,
-                            text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
-
-
 def test_killed_and_interrupted_jobs_go_on_to_their_end(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=16", "loop.steps_per_execution=1", "name=long")
     first, second = (tmp_path / f"outputs/long/default+seed={seed}" for seed in (1, 2))
-    sweep = begin(tmp_path, tiny, *words)
-    wait_for_epochs(first, 2, sweep)
+    process = begin(tmp_path, tiny, *words)
+    wait_for_epochs(first, 2, process)
     os.kill(read(first, "status.json")["pid"], signal.SIGKILL)
-    wait_for_epochs(second, 2, sweep)
+    wait_for_epochs(second, 2, process)
     status = read(first, "status.json")
     assert status["state"] == "failed"
     assert "killed by SIGKILL" in status["error"]
     assert "killed by SIGKILL" in (first / "run.log").read_text()
     copy = execute(tmp_path, tiny, *words)
     assert copy.returncode == 1
-    assert "in use by another process that runs this sweep" in copy.stderr
-    sweep.send_signal(signal.SIGTERM)
-    output, errors = sweep.communicate(timeout=60)
-    assert sweep.returncode == 128 + signal.SIGTERM, errors
+    assert "outputs/long is in use by another process" in copy.stderr
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
     assert read(second, "status.json")["state"] == "interrupted"
     assert "2 of 2 jobs are not finished" in output
     assert len(rows_of(first.parent)) == 1
@@ -323,23 +339,28 @@ def test_killed_and_interrupted_jobs_go_on_to_their_end(tmp_path, tiny):
     assert history_of(second) != history_of(first)
 
 
-def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny):
+@pytest.mark.parametrize(("launcher", "seeds", "untouched"), [
+    (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "1,2,3", "default+seed=3"),
+    (("hydra/launcher=submitit_local",), "1,2", None)])
+def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny, launcher, seeds, untouched):
     """The signal reaches the launcher's workers too, as from a terminal."""
-    words = ("-m", "seed=1,2,3", "loop.epochs=5000", "loop.steps_per_execution=1",
-             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=parallel")
-    runs = [tmp_path / f"outputs/parallel/default+seed={seed}" for seed in (1, 2, 3)]
-    sweep = subprocess.Popen(command(tiny, *words), cwd=tmp_path, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for run in runs[:2]:
-        wait_for_epochs(run, 1, sweep)
-    os.killpg(sweep.pid, signal.SIGINT)
-    output, errors = sweep.communicate(timeout=90)
-    assert sweep.returncode == 128 + signal.SIGINT, errors
-    for run in runs[:2]:
+    words = ("-m", f"seed={seeds}", "loop.epochs=5000", "loop.steps_per_execution=1", *launcher,
+             "name=parallel")
+    runs = [tmp_path / f"outputs/parallel/default+seed={seed}" for seed in (1, 2)]
+    process = subprocess.Popen(command(tiny, *words), cwd=tmp_path, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for run in runs:
+        wait_for_epochs(run, 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    for run in runs:
         assert read(run, "status.json")["state"] == "interrupted"
         assert list((run / "checkpoints").iterdir())
-    assert not (runs[2] / "status.json").exists()
-    assert f"not started: {runs[2].name}" in output
+    assert "interrupted at epoch" in output
+    if untouched:
+        assert not (runs[0].parent / untouched / "status.json").exists()
+        assert f"not started: {untouched}" in output
 
 
 def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
