@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.frames import FRAME, Frame, contents, frames_of
+from flowerexp.frames import Frame, contents, frames_of
 
 BATCH = 256
 """Records parsed together."""
@@ -75,10 +75,12 @@ class Entry:
     """A record that was looked at, or what is wrong with the end of its file (no `frame`).
 
     example: None where its features cannot be read.
+    identifier: as far as it can be read, else None.
     """
 
     frame: Frame | None
     example: Example | None
+    identifier: str | None
     faults: tuple[Fault, ...]
 
 
@@ -169,8 +171,7 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
                                   & (parsed["class"] < (num_classes or LABELS)))
         if not keep_images:
             parsed["image"] = tf.zeros([0], tf.string)
-        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good,
-                "bytes": tf.cast(tf.strings.length(serialized), tf.int64) + FRAME}
+        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good}
 
     batches = tf.data.Dataset.range(len(files)).flat_map(
         lambda file: tf.data.TFRecordDataset(paths[file]).batch(BATCH).map(
@@ -209,14 +210,9 @@ def assemble(files: Sequence[RecordFile], parts: list[dict[str, tf.Tensor]],
         return np.concatenate([part[name].numpy() for part in parts] or [np.zeros(0, np.int64)])
 
     counts = np.bincount(joined("file").astype(np.int64), minlength=len(files))
-    lengths = np.bincount(joined("file").astype(np.int64), joined("bytes"), len(files))
-    for file, count, length in zip(files, counts.tolist(), lengths.tolist(), strict=True):
+    for file, count in zip(files, counts.tolist(), strict=True):
         if wrong := count_fault(file, count):
             raise UserError(f"{file.path} {wrong}")
-        # TensorFlow takes a record's length that is cut off for the end of the file.
-        if tf.io.gfile.stat(file.path).length != length:
-            raise UserError(f"{file.path}, record {count}: the file is truncated here: copy it "
-                            "again")
     if not counts.sum():
         raise UserError(f"{files[0].path} holds no record, nor does any file beside it: the split "
                         "is empty")
@@ -262,16 +258,16 @@ def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int 
                 yield from pool.map(lambda one: look(file, one[0], *one[1], image_size, labelled,
                                                      num_classes), chunk)
     except tf.errors.OpError as error:
-        yield Entry(None, None, (Fault(file.path, None, None, "cannot be read: "
-                                       f"{str(error.message).split(' [Op')[0]}"),))
+        yield Entry(None, None, None, (Fault(file.path, None, None, "cannot be read: "
+                                             f"{str(error.message).split(' [Op')[0]}"),))
         return
     if end:
         if file.count is not None and file.count > len(frames):
             end += (f"; {file.count - len(frames)} of the {file.count} records that its name "
                     "promises are lost")
-        yield Entry(None, None, (Fault(file.path, len(frames), None, end),))
+        yield Entry(None, None, None, (Fault(file.path, len(frames), None, end),))
     elif wrong := count_fault(file, len(frames)):
-        yield Entry(None, None, (Fault(file.path, None, None, wrong),))
+        yield Entry(None, None, None, (Fault(file.path, None, None, wrong),))
 
 
 def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool],
@@ -288,7 +284,7 @@ def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool
         example = None
         messages = ["its data are damaged (CRC error): copy the file again"]
     identifier = example.identifier if example else raw_id(serialized)
-    return Entry(frame, example, tuple(Fault(file.path, number, identifier, message)
+    return Entry(frame, example, identifier, tuple(Fault(file.path, number, identifier, message)
                                        for message in messages))
 
 
