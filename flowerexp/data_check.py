@@ -14,6 +14,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from flowerexp import datasets, records
 from flowerexp.config import Dataset
@@ -166,9 +167,9 @@ def show(source: Source, checked: Checked, console: Console) -> None:
     for split in checked.counts:
         table.add_column(split, justify="right", no_wrap=True)
     for label, name in enumerate(checked.names):
-        table.add_row(name if name == str(label) else f"{label} {name}",
+        table.add_row(Text(name if name == str(label) else f"{label} {name}"),
                       *(str(each[label]) for each in counts))
-    console.print(table, markup=False)
+    console.print(table)
     of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
     say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, {of_splits}; "
         f"{len(checked.faults) + len(checked.doubts)} faults, {len(checked.faults)} of which would "
@@ -179,5 +180,7 @@ def describe(fault: Fault) -> str:
     """A line with file, record number, id and what is wrong."""
     if fault.record is None:
         return fault.sentence
-    identifier = "no readable id" if fault.id is None else f"id {fault.id!r}" if fault.id else "no id"
+    identifier = f"id {fault.id!r}" if fault.id else "no id"
+    if fault.id is None:
+        identifier = "no readable id"
     return f"{fault.file}, record {fault.record} ({identifier}): {fault.message}"

@@ -255,8 +255,8 @@ def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int 
         data = enumerate(zip(frames, contents(file.path, frames), strict=False))
         with ThreadPoolExecutor(THREADS) as pool:
             while chunk := list(itertools.islice(data, BATCH)):
-                yield from pool.map(lambda one: look(file, one[0], *one[1], image_size, labelled,
-                                                     num_classes), chunk)
+                yield from pool.map(lambda one: look(file, one[0], one[1][0], one[1][1], image_size,
+                                                     labelled, num_classes), chunk)
     except tf.errors.OpError as error:
         yield Entry(None, None, None, (Fault(file.path, None, None, "cannot be read: "
                                              f"{str(error.message).split(' [Op')[0]}"),))

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from flowerexp import records
 from flowerexp.errors import UserError
-from flowerexp.records import Entry, Fault, Frame, RecordFile, Table
+from flowerexp.frames import Frame
+from flowerexp.records import Entry, Fault, RecordFile, Table
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def refuse_lost_row(entry: Entry) -> None:
                         "in a submission, for its id cannot be read")
 
 
-def fill(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.NDArray[Any]
+def fill(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.ArrayLike
          ) -> npt.NDArray[Any]:
     """The rows of the kept records in their places, and `filling` in those of the others.
 
