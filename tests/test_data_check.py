@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from flowerexp import data_check, datasets, experiment, records
 from flowerexp.config import Dataset
@@ -249,17 +250,30 @@ def test_the_command_ends_with_zero_where_a_run_would_start(root):
     assert "2 faults, 0 of which would stop a run" in done.stdout
 
 
-@pytest.mark.parametrize("missing", ["", "train", "val", "val/*"])
-def test_missing_folders_end_in_a_sentence(root, missing):
-    place = root if missing == "" else root / missing.rstrip("/*")
+@pytest.mark.parametrize("missing", [".", "train", "val", "val/*"])
+def test_missing_folders_are_a_mistake(root, missing):
+    place = root / missing.rstrip("/*")
     shutil.rmtree(place)
     if missing.endswith("*"):
         place.mkdir()
-    done = command(root, folder="/")
+    with pytest.raises(UserError) as mistake:
+        data_check.run(str(root), None, None, None, Console(quiet=True))
+    assert str(place) in str(mistake.value)
+
+
+def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
+    done = command(tmp_path / "nowhere")
     assert done.returncode == 1
-    assert done.stderr.startswith("flowerexp: ")
+    assert done.stderr.startswith(f"flowerexp: the data set's root {tmp_path}/nowhere")
     assert done.stderr.count("\n") == 1
-    assert str(root) in done.stderr
+
+
+def test_lines_are_whole_in_a_narrow_terminal(root, capsys):
+    path = put(root, good(0), "val", "a-6.tfrec")
+    console = Console(width=30, force_terminal=True, color_system=None)
+    assert data_check.run(str(root), None, None, None, console)
+    printed = capsys.readouterr().out
+    assert f"doubtful: {path}, record 2 (id 'id0'): its id is also that of" in printed
 
 
 @pytest.mark.parametrize("classes", [1, 5000])
