@@ -19,8 +19,9 @@ from rich.text import Text
 from flowerexp import datasets, records
 from flowerexp.config import Dataset
 from flowerexp.datasets import Source
+from flowerexp.faults import Fault
 from flowerexp.frames import FRAME
-from flowerexp.records import Entry, Fault, RecordFile
+from flowerexp.records import Entry, RecordFile
 
 SHOWN = 20
 """Classes without training images that are named."""

@@ -18,6 +18,7 @@ import tensorflow as tf
 from flowerexp import records, sample_data, skipping
 from flowerexp.config import Dataset
 from flowerexp.errors import UserError
+from flowerexp.faults import Fault
 from flowerexp.records import RecordFile
 from flowerexp.skipping import Readable
 
@@ -58,7 +59,7 @@ def fingerprint(source: Source, counts: list[int]) -> str:
 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
                   ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
-                             tuple[records.Fault, ...]]:
+                             tuple[Fault, ...]]:
     """Training and validation split, the classes' names (numbers where they have none), and what
     was left out of any split.
 

@@ -32,6 +32,7 @@ from flowerexp.config import Config, Dataset
 from flowerexp.datasets import Source
 from flowerexp.errors import UserError
 from flowerexp.events import Events
+from flowerexp.faults import Fault
 from flowerexp.journal import Journal
 from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
@@ -53,7 +54,7 @@ class Data:
     """decoded | encoded | none"""
     train: Images
     valid: Images
-    skipped: tuple[records.Fault, ...] = ()
+    skipped: tuple[Fault, ...] = ()
     """Of every split, what dataset.on_bad_record=skip left out."""
 
     @property

@@ -1,10 +1,11 @@
 """TFRecord files of JPEGs: list, count, read, write; a fault is named by file and record.
 
 A record has the features `image` (JPEG bytes), `class` (int64; absent in test) and `id` (bytes;
-optional in train and val).
+optional in train and val). The sentences on what is wrong are those of flowerexp/faults.py.
 """
 
 import contextlib
+import functools
 import itertools
 import re
 from collections import Counter
@@ -12,18 +13,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.errors import UserError
+from flowerexp.faults import (
+    LABELS,
+    Fault,
+    as_text,
+    feature_faults,
+    image_faults,
+    label_faults,
+    raw_id,
+)
 from flowerexp.frames import Frame, contents, frames_of
 
 BATCH = 256
 """Records parsed together."""
-LABELS = 2**20
-"""Labels are under it unless the number of classes is given; each class below takes memory."""
 FIRST = 32
 """Images that tell the size of all."""
 LARGEST = 8192
@@ -38,27 +47,6 @@ class RecordFile:
 
     path: str
     count: int | None
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a record, or with a file where `record` is None.
-
-    record: its number in the file, from 0.
-    id: of the record, None where it cannot be read.
-    message: the sentence without its place.
-    """
-
-    file: str
-    record: int | None
-    id: str | None
-    message: str
-
-    @property
-    def sentence(self) -> str:
-        if self.record is None:
-            return f"{self.file} {self.message}"
-        return f"{self.file}, record {self.record}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -161,21 +149,10 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
     refuse_broken_frames(files, image_size, labelled, num_classes)
     paths = tf.constant([file.path for file in files])
 
-    def parse_checked(file: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = parse(serialized, labelled)
-        shapes = tf.map_fn(tf.io.extract_jpeg_shape, parsed["image"],
-                           fn_output_signature=tf.TensorSpec([3], tf.int32))
-        good = tf.reduce_all(shapes[:, :2] == image_size)
-        if labelled:
-            good &= tf.reduce_all((parsed["class"] >= 0)
-                                  & (parsed["class"] < (num_classes or LABELS)))
-        if not keep_images:
-            parsed["image"] = tf.zeros([0], tf.string)
-        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good}
-
+    checker = parse_checked(image_size, labelled, num_classes or LABELS, keep_images)
     batches = tf.data.Dataset.range(len(files)).flat_map(
         lambda file: tf.data.TFRecordDataset(paths[file]).batch(BATCH).map(
-            lambda serialized: parse_checked(file, serialized))).prefetch(2)
+            lambda serialized: checker(file, serialized))).prefetch(2)
     parts: list[dict[str, tf.Tensor]] = []
     try:
         for batch in batches:
@@ -188,6 +165,24 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
         raise UserError(fault or f"{files[0].path} and the files beside it cannot be read: "
                         f"{str(error).splitlines()[0]}") from error
     return assemble(files, parts, keep_images)
+
+
+@functools.lru_cache(16)
+def parse_checked(image_size: int, labelled: bool, labels: int, keep_images: bool) -> Any:
+    """(file int64, records string [n]) -> their features, their file, and whether all are good."""
+    def of(file: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = parse(serialized, labelled)
+        shapes = tf.map_fn(tf.io.extract_jpeg_shape, parsed["image"],
+                           fn_output_signature=tf.TensorSpec([3], tf.int32))
+        good = tf.reduce_all(shapes[:, :2] == image_size)
+        if labelled:
+            good &= tf.reduce_all((parsed["class"] >= 0) & (parsed["class"] < labels))
+        if not keep_images:
+            parsed["image"] = tf.zeros([0], tf.string)
+        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good}
+
+    return tf.function(of, input_signature=[tf.TensorSpec([], tf.int64),
+                                            tf.TensorSpec([None], tf.string)])
 
 
 def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled: bool,
@@ -297,62 +292,6 @@ def parse_one(serialized: bytes, labelled: bool) -> tuple[Example | None, list[s
         return None, feature_faults(serialized, labelled)
     return Example(parsed["image"].numpy()[0], int(parsed["class"].numpy()[0]),
                    as_text(parsed["id"].numpy()[0])), []
-
-
-def as_text(identifier: bytes) -> str:
-    return identifier.decode("utf-8", "backslashreplace")
-
-
-def raw_id(serialized: bytes) -> str | None:
-    """The id of a record that is otherwise wrong, or None where it has no readable one."""
-    try:
-        feature = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable public home
-        return None
-    values = feature["id"].bytes_list.value if "id" in feature else []
-    return as_text(values[0]) if len(values) == 1 else None
-
-
-def feature_faults(serialized: bytes, labelled: bool) -> list[str]:
-    """What is wrong with the features of a record that cannot be parsed."""
-    try:
-        example = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable public home
-        return ["it is no tf.train.Example: were these files written by another program?"]
-    messages = []
-    for name, kind in (("image", "bytes_list"), ("class", "int64_list"), ("id", "bytes_list")):
-        required = name == "image" or name == ("class" if labelled else "id")
-        if name not in example:
-            if required:
-                messages.append(f"the feature '{name}' is missing (it has: "
-                                f"{', '.join(map(repr, sorted(example))) or 'none'})")
-        elif (required or (name == "id" and labelled)) and \
-                len(getattr(example[name], kind).value) != 1:
-            messages.append(f"the feature '{name}' must be one value of type "
-                            f"{kind.partition('_')[0]}")
-    return messages or ["its features cannot be parsed: were these files written by another "
-                        "program?"]
-
-
-def image_faults(image: bytes, image_size: int) -> list[str]:
-    """What is wrong with the JPEG of a record; decoded only if its header gives the right size."""
-    try:
-        height, width = tf.io.extract_jpeg_shape(image).numpy()[:2].tolist()
-        if (height, width) != (image_size, image_size):
-            return [f"its image is {width}x{height} pixels where dataset.image_size says "
-                    f"{image_size}x{image_size}"]
-        tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
-    except tf.errors.InvalidArgumentError:
-        return ["its image is a broken JPEG or none at all"]
-    return []
-
-
-def label_faults(label: int, num_classes: int | None) -> list[str]:
-    if 0 <= label < (num_classes or LABELS):
-        return []
-    return [f"its label {label} is out of range: labels are from 0 to "
-            f"{(num_classes or LABELS) - 1}"
-            + ("" if num_classes else " unless dataset.num_classes says otherwise")]
 
 
 def first_image_size(file: RecordFile) -> int:

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from flowerexp import records
 from flowerexp.errors import UserError
+from flowerexp.faults import Fault
 from flowerexp.frames import Frame
-from flowerexp.records import Entry, Fault, RecordFile, Table
+from flowerexp.records import Entry, RecordFile, Table
 
 
 @dataclass(frozen=True)
