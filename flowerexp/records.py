@@ -147,30 +147,32 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
             one in the file's name.
     """
     refuse_broken_frames(files, image_size, labelled, num_classes)
-    paths = tf.constant([file.path for file in files])
-
-    checker = parse_checked(image_size, labelled, num_classes or LABELS, keep_images)
-    batches = tf.data.Dataset.range(len(files)).flat_map(
-        lambda file: tf.data.TFRecordDataset(paths[file]).batch(BATCH).map(
-            lambda serialized: checker(file, serialized))).prefetch(2)
+    check = parse_checked(image_size, labelled, num_classes or LABELS, keep_images)
     parts: list[dict[str, tf.Tensor]] = []
+    counts: list[int] = []
     try:
-        for batch in batches:
-            if not batch["good"]:
-                raise UserError(first_fault(files, image_size, labelled, num_classes))
-            parts.append(batch)
+        for file in files:
+            # Of the old interface; tf.data would trace and optimise a graph for every call.
+            serialized = tf.compat.v1.io.tf_record_iterator(file.path)
+            counts.append(0)
+            while batch := list(itertools.islice(serialized, BATCH)):
+                parsed = check(tf.constant(batch))
+                if not parsed.pop("good"):
+                    raise UserError(first_fault(files, image_size, labelled, num_classes))
+                counts[-1] += len(batch)
+                parts.append(parsed)
     # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         fault = first_fault(files, image_size, labelled, num_classes)
         raise UserError(fault or f"{files[0].path} and the files beside it cannot be read: "
                         f"{str(error).splitlines()[0]}") from error
-    return assemble(files, parts, keep_images)
+    return assemble(files, counts, parts, keep_images)
 
 
 @functools.lru_cache(16)
 def parse_checked(image_size: int, labelled: bool, labels: int, keep_images: bool) -> Any:
-    """(file int64, records string [n]) -> their features, their file, and whether all are good."""
-    def of(file: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """A function of records string [n]: their features as of `parse`, and whether all are good."""
+    def of(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = parse(serialized, labelled)
         shapes = tf.map_fn(tf.io.extract_jpeg_shape, parsed["image"],
                            fn_output_signature=tf.TensorSpec([3], tf.int32))
@@ -179,10 +181,9 @@ def parse_checked(image_size: int, labelled: bool, labels: int, keep_images: boo
             good &= tf.reduce_all((parsed["class"] >= 0) & (parsed["class"] < labels))
         if not keep_images:
             parsed["image"] = tf.zeros([0], tf.string)
-        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good}
+        return {**parsed, "good": good}
 
-    return tf.function(of, input_signature=[tf.TensorSpec([], tf.int64),
-                                            tf.TensorSpec([None], tf.string)])
+    return tf.function(of, input_signature=[tf.TensorSpec([None], tf.string)])
 
 
 def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled: bool,
@@ -198,23 +199,21 @@ def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled:
             raise UserError(fault or f"{file.path} changes while it is read: start again")
 
 
-def assemble(files: Sequence[RecordFile], parts: list[dict[str, tf.Tensor]],
-             keep_images: bool) -> Table:
+def assemble(files: Sequence[RecordFile], counts: Sequence[int],
+             parts: list[dict[str, tf.Tensor]], keep_images: bool) -> Table:
     """The table of parsed batches, its counts held against the files' names."""
     def joined(name: str) -> npt.NDArray[np.generic]:
         return np.concatenate([part[name].numpy() for part in parts] or [np.zeros(0, np.int64)])
 
-    counts = np.bincount(joined("file").astype(np.int64), minlength=len(files))
-    for file, count in zip(files, counts.tolist(), strict=True):
+    for file, count in zip(files, counts, strict=True):
         if wrong := count_fault(file, count):
             raise UserError(f"{file.path} {wrong}")
-    if not counts.sum():
+    if not sum(counts):
         raise UserError(f"{files[0].path} holds no record, nor does any file beside it: the split "
                         "is empty")
     images = tf.concat([part["image"] for part in parts], 0) if keep_images and parts else None
     ids = [as_text(identifier) for identifier in joined("id").tolist()]
-    return Table(images, joined("class").astype(np.int32), ids, tuple(files),
-                 tuple(counts.tolist()))
+    return Table(images, joined("class").astype(np.int32), ids, tuple(files), tuple(counts))
 
 
 def count_fault(file: RecordFile, count: int) -> str | None:
