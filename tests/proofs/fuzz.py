@@ -266,8 +266,9 @@ def main(files: int) -> None:
     missing = set(range(files)) - set(ended)
     most = max(grown for number, (_, _, grown) in ended.items() if number >= 0)
     whole = sum(by_kind["none"].values())
-    print(f"{files - len(missing) - whole} mutated files and {whole} whole ones, {len(wrong)} wrong, {len(missing)} without an "
-          f"outcome; the greatest growth of a child's memory {most / 2**20:.0f} MiB; "
+    print(f"{files - len(missing) - whole} mutated files and {whole} whole ones, {len(wrong)} "
+          f"wrong, {len(missing)} without an outcome; a child's memory grew by "
+          f"{most / 2**20:.0f} MiB at most; "
           f"{time.monotonic() - start:.0f} s")
     assert not wrong, wrong
     assert not missing, sorted(missing)[:10]
