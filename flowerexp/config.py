@@ -69,10 +69,13 @@ class Dataset:
     """auto | decoded | encoded | none: what is kept in memory."""
     memory_gb: float = 4.0
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
+    on_bad_record: str = "stop"
+    """stop | skip: whether a record that is wrong ends the run or is left out of it."""
 
     def __post_init__(self) -> None:
         one_of("dataset.kind", self.kind, ("auto", "sample", "flowers", "tfrecords"))
         one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
+        one_of("dataset.on_bad_record", self.on_bad_record, ("stop", "skip"))
         if self.image_size is not None:
             at_least("dataset.image_size", self.image_size, 1)
         if self.num_classes is not None:

@@ -26,15 +26,18 @@ from flowerexp import (
     results,
     sampling,
     schedules,
+    skipping,
 )
 from flowerexp.config import Config, Dataset
 from flowerexp.datasets import Source
 from flowerexp.errors import UserError
 from flowerexp.events import Events
+from flowerexp.faults import Fault
 from flowerexp.journal import Journal
 from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
 from flowerexp.results import Scores
+from flowerexp.skipping import Readable
 from flowerexp.trainer import Trainer
 
 GIB = 2**30
@@ -51,6 +54,8 @@ class Data:
     """decoded | encoded | none"""
     train: Images
     valid: Images
+    skipped: tuple[Fault, ...] = ()
+    """Of every split, what dataset.on_bad_record=skip left out."""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -134,7 +139,8 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
     source = datasets.find(dataset)
     journal.say(source.reason)
-    labelled, names = datasets.read_labelled(source, keep_images=dataset.cache != "none")
+    labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
+                                                      dataset.on_bad_record)
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
@@ -148,7 +154,10 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
                 f"{source.folder}; {kept}")
     journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                          "classes": len(names), "train": train.count, "val": valid.count})
-    return Data(source, names, cache, train, valid)
+    if dataset.on_bad_record == "skip":
+        journal.record(skipped=skipping.status(skipped))
+        journal.say(skipping.sentence(skipped))
+    return Data(source, names, cache, train, valid, skipped)
 
 
 def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Images:
@@ -165,6 +174,8 @@ def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str
 
 def raise_fault(images: Images, labelled: bool, error: Exception) -> None:
     """Raises UserError if the error comes of a record of this split."""
+    if images.table.frames is not None:  # its bad records were left out: it comes of another thing
+        return
     fault = records.first_fault(images.table.files, images.image_size, labelled, None)
     if fault:
         raise UserError(fault) from error
@@ -323,16 +334,17 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, da
         weights = tf.train.Checkpoint(model=trainer.model)
         checkpoints.restore(weights, folder, (used + 1) * trainer.plan.updates_per_epoch)
     logits = predict_logits(trainer, data.valid, True)
-    test = load_test(data)
-    test_logits = predict_logits(trainer, test, False) if test else None
+    test = load_test(config.dataset, data)
+    test_logits = predict_logits(trainer, Images(test.table, data.source.image_size),
+                                 False) if test else None
     if not journal.writes:
         return
     results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
     if test is not None and test_logits is not None:
-        predicted = test_logits.argmax(-1).tolist()
-        results.write_array(folder / results.TEST_PROBABILITIES, results.softmax(test_logits))
+        probabilities, predicted = test_rows(test, test_logits, data.counts)
+        results.write_array(folder / results.TEST_PROBABILITIES, probabilities)
         results.write_json(folder / results.TEST_PREDICTIONS, predicted)
-        results.write_submission(folder, test.table.ids, predicted)
+        results.write_submission(folder, test.ids, predicted)
         journal.say(f"predictions: {len(predicted)} test images in {results.SUBMISSION}, by the "
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
@@ -348,13 +360,26 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, da
     plots.save(plots.confusion(matrix, data.names), folder / "confusion.png")
 
 
-def load_test(data: Data) -> Images | None:
+def load_test(dataset: Dataset, data: Data) -> Readable | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
-    table = records.read(data.source.files["test"], data.source.image_size, False, None,
-                         data.cache != "none")
-    return Images(table, data.source.image_size)
+    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record)
+
+
+def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+              ) -> tuple[npt.NDArray[np.float16], list[int]]:
+    """Probabilities float16 [test records, classes] and class ids of every test record.
+
+    One that could not be read is the commonest class of the training set, with probability 1.
+
+    Args:
+        logits: float32 [readable records, classes].
+        counts: int64 [classes], training images of each class.
+    """
+    commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
+    probabilities = skipping.fill(results.softmax(logits), test.kept, commonest)
+    return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
 
 
 def describe(row: Scores) -> str:

@@ -77,7 +77,8 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
                 key = repr(config.dataset)
                 if key not in tables:
                     source = datasets.find(config.dataset)
-                    tables[key] = source, datasets.class_counts(source)
+                    tables[key] = source, datasets.class_counts(
+                        source, config.dataset.on_bad_record)
                 models.refuse_missing_weights(config.model)
                 source, counts = tables[key]
                 found[name] = of_run(config, source, counts, workers, replicas)
