@@ -40,7 +40,7 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
 """Keys that say where a run is kept, beside which others and in what sweep, not what it is."""
 INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
-              "model.summary")
+              "loop.checkpoint_minutes", "loop.max_minutes", "model.summary")
 """Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 """Of these, those that decide the order of a run that streams from its files."""

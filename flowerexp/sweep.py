@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from flowerexp.journal import Journal
 
 HERE = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
-UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep")
+UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep", "loop.max_minutes")
 """Keys of which a sweep has one value."""
 LONGEST_LOCAL_JOB = 60 * 24 * 30
 """Minutes; submitit's own default ends a local job after one hour."""
@@ -78,7 +79,7 @@ def open_sweep(config: DictConfig) -> Opened | None:
     Raises:
         UserError: for a mistake in any of the jobs, before the first one starts.
     """
-    hydra = config.hydra
+    start, hydra = time.time(), config.hydra
     folder = Path(hydra.sweep.dir)
     overrides, params = list(hydra.overrides.task), hydra.sweeper.get("params")
     swept = composition.swept_keys(overrides, params)
@@ -114,6 +115,8 @@ def open_sweep(config: DictConfig) -> Opened | None:
     if launcher == "submitit_local" and not chosen(hydra, "hydra.launcher.timeout_min"):
         hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
     (folder / jobs.STOP).unlink(missing_ok=True)
+    minutes = next(iter(configs.values())).loop.max_minutes  # of the sweep as a whole
+    jobs.set_deadline(folder, None if minutes is None else start + 60 * minutes)
     return Opened(folder, tuple(folder / name for name in configs) if ours else None, lock,
                   take_signals(folder))
 
@@ -211,6 +214,7 @@ def close_sweep(opened: Opened) -> int:
         signal.signal(number, handler)
     asked = jobs.requests_to_stop(opened.folder)
     (opened.folder / jobs.STOP).unlink(missing_ok=True)
+    jobs.set_deadline(opened.folder, None)
     console = Journal().console
     here = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
     wanted = opened.jobs or here
@@ -221,6 +225,10 @@ def close_sweep(opened: Opened) -> int:
     untouched = [job.name for job in missing if job not in here]
     if untouched:
         console.print(f"not started: {', '.join(untouched)}", soft_wrap=True, markup=False)
+    out_of_time = bool(missing) and jobs.QUOTA in asked
+    if out_of_time:
+        console.print("interrupted by loop.max_minutes, which is of the sweep as a whole",
+                      soft_wrap=True, markup=False)
     if missing:
         console.print(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command "
                       "goes on with them", soft_wrap=True, markup=False)
@@ -229,4 +237,6 @@ def close_sweep(opened: Opened) -> int:
                   markup=False)
     unlock_sweep(opened.folder, opened.lock)
     signals = [int(reason) for reason in asked if reason.isdigit()]
-    return 128 + signals[0] if signals else int(bool(missing))
+    if signals:
+        return 128 + signals[0]
+    return execution.OUT_OF_TIME if out_of_time else int(bool(missing))
