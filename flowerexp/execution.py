@@ -128,8 +128,8 @@ def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequ
     try:
         results.read_status(folder)
     except UserError:
-        journal.say(f"{folder / results.STATUS} cannot be read: it is only a report, and is written "
-                    "anew")
+        journal.say(f"{folder / results.STATUS} cannot be read: it is only a report, and is "
+                    "written anew")
     journal.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
     return True
 

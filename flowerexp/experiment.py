@@ -35,8 +35,8 @@ from flowerexp.events import Events
 from flowerexp.journal import Journal
 from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
-from flowerexp.resuming import Past, Saver
 from flowerexp.results import Scores
+from flowerexp.resuming import Past, Saver
 from flowerexp.trainer import Trainer
 
 GIB = 2**30

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowerexp import composition
+from flowerexp import composition, execution
 from tests.processes import (
     RUN,
     begin,
@@ -120,6 +120,7 @@ def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tin
     (["sampling=original,class_weights"], "did you mean 'class_weight'?"),
     (["seed=1,1"], "two jobs of the sweep are called default+seed=1"),
     (["name=a,b"], "name cannot be swept"),
+    (["loop.max_minutes=1,2"], "loop.max_minutes cannot be swept"),
     (["seed=1,2", "fresh=true"], "fresh=true has no meaning in a sweep"),
     (["seed=1,2", "hardware=workers"], "hardware=workers has no meaning in a sweep"),
     (["loop.batch_size_per_replica=8,64"],
@@ -278,6 +279,21 @@ def test_killed_and_interrupted_jobs_go_on_to_what_they_would_have_been(tmp_path
     assert straight.returncode == 0, straight.stderr
     same_results(tmp_path / "outputs/straight", first)
     assert history_of(second) != history_of(first)
+
+
+def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path, tiny):
+    words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
+    done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.3")
+    assert done.returncode == execution.OUT_OF_TIME, done.stderr
+    runs = [tmp_path / f"outputs/quota/default+seed={seed}" for seed in (1, 2)]
+    assert "interrupted by loop.max_minutes" in done.stdout
+    assert f"not started: {runs[1].name}" in done.stdout
+    assert read(runs[0], "status.json")["state"] == "interrupted"
+    assert "interrupted by loop.max_minutes=0.3" in (runs[0] / "run.log").read_text()
+    assert not (runs[0].parent / ".deadline").exists()
+    plan = execute(tmp_path, tiny, *words, "loop.max_minutes=99", "dry_run=true")
+    assert plan.returncode == 0, plan.stderr  # another quota is no other run
+    assert "epochs" in plan.stdout
 
 
 def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny):
