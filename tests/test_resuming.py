@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import checkpoints, composition, execution, experiment, provenance, results
+from flowerexp import checkpoints, composition, execution, experiment, provenance, results, resuming
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal
 from tests.processes import history_of, read, same_results, weights_of
@@ -165,35 +166,41 @@ def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, part
     assert "fresh" not in str(refused.value)
 
 
-def test_the_best_epoch_that_is_to_predict_and_is_unreadable_is_named(tiny, tmp_path):
-    folder, config = tmp_path / "run", config_of(tiny, "results.use=best", "schedule.max_lr=1e-9")
-    assert not run(config, folder, after(16))
-    history = results.read_history(folder)
-    best = results.best_epoch(history)
-    assert best == 0, "F1 does not move at this rate"
-    truncate(checkpoints.folder_of(folder, 10) / "state.index")
-    with pytest.raises(UserError, match="of the best epoch, 1, cannot be read"):
-        run(config, folder)
+def saver_of(folder, minutes=None):
+    """For what needs no trainer but its ten updates an epoch."""
+    return resuming.Saver(folder, Journal(folder), SimpleNamespace(
+        plan=SimpleNamespace(updates_per_epoch=10)), {}, minutes)
 
 
-def test_checkpoints_inside_an_epoch_change_no_number(tiny, whole, tmp_path, monkeypatch):
+def test_the_best_epoch_that_is_to_predict_and_is_unreadable_is_named(partial):
+    truncate(checkpoints.folder_of(partial, 20) / "state.index")
+    with pytest.raises(UserError, match="of the best epoch, 2, cannot be read"):
+        saver_of(partial).load_epoch(1)
+
+
+def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
+        tiny, whole, tmp_path, monkeypatch):
     saved = []
+    monkeypatch.setattr(tf.data, "AUTOTUNE", 3)  # of every map that decodes
     plain = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda *arguments: (
         saved.append(arguments[2]), plain(*arguments), saved.append(
             len(checkpoints.saved_updates(arguments[1])))))
     folder = tmp_path / "run"
-    assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9"), folder)
-    assert saved[::2] == list(range(2, 31, 2)), "after every call, once at the end of an epoch"
+    assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9", "loop.steps_per_execution=5",
+                         "dataset.cache=decoded"), folder)
+    assert saved[::2] == list(range(5, 31, 5)), "after every call, once at the end of an epoch"
     assert max(saved[1::2]) <= 3
     same_results(whole, folder)
 
 
-def test_a_checkpoint_is_due_by_the_clock_alone(tiny, tmp_path, monkeypatch):
-    saved = []
-    monkeypatch.setattr(checkpoints, "save", lambda *arguments: saved.append(arguments[2]))
-    assert run(config_of(tiny, "loop.checkpoint_minutes=60", "loop.epochs=1"), tmp_path / "run")
-    assert saved == [10]
+def test_a_checkpoint_is_due_by_the_clock_alone(tmp_path, monkeypatch):
+    never, hourly = saver_of(tmp_path), saver_of(tmp_path, 60)
+    assert not hourly.is_due()
+    later = time.monotonic() + 3601
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert hourly.is_due()
+    assert not never.is_due()
 
 
 # Stopping
@@ -227,9 +234,6 @@ def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny
     assert not run(config, resumed, after(9))
     # As after a kill between the last checkpoint and the predictions.
     assert run(config, resumed)
-    shutil.rmtree(resumed / "events", ignore_errors=True)
-    same_results(straight, resumed)
-    assert run(config, resumed), "nothing is left to train"
     same_results(straight, resumed)
 
 
@@ -239,6 +243,10 @@ def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_pa
         code = execution.execute(folder, composed_of(tiny, *quota), quota)
         state = read(folder, results.STATUS)["state"]
         assert (code, state) == ((execution.OUT_OF_TIME, "interrupted") if quota else (0, "done"))
+    status = read(folder, results.STATUS)
+    assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
+    assert status.get("git") == provenance.commit()
+    assert len(status["beginning"]["data"]) == 16
     assert "interrupted by loop.max_minutes=1e-09; the same command goes on" in (
         folder / results.LOG).read_text()
     assert "going on from" in capsys.readouterr().out
@@ -256,16 +264,7 @@ def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
     assert stopped()
 
 
-# What a run says of itself, and what repeats
-
-def test_status_tells_versions_commit_and_data(tiny, tmp_path):
-    folder = tmp_path / "run"
-    assert execution.execute(folder, composed_of(tiny, "loop.epochs=1"), ()) == 0
-    status = read(folder, results.STATUS)
-    assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
-    assert status.get("git") == provenance.commit()
-    assert len(status["beginning"]["data"]) == 16
-
+# What a run is made with, and what repeats
 
 def git(folder, *words):
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder,
