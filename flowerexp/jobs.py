@@ -97,9 +97,7 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
                           markup=False)
         execute_in_process(folder, deadline, quiet=launcher != "basic")
     status = results.last_status(folder)
-    history = results.read_history(folder)
-    best = results.best_epoch(history)
-    score = history[best]["valid f1"] or 0.0 if best is not None else 0.0
+    score = best_score(folder)
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
              if status.get("state") == "done"
              else f"{status.get('state')} {status.get('error', '')}".rstrip())
@@ -112,6 +110,16 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     if status.get("state") == "failed" and config.on_failure == "stop":
         ask_to_stop(folder.parent, "failure")
     return score if status.get("state") == "done" else 0.0
+
+
+def best_score(folder: Path) -> float:
+    """The best validation F1 of a run; 0 before its first epoch, and where it cannot be read."""
+    try:
+        history = results.read_history(folder)
+    except UserError:  # the job's own process has said so
+        return 0.0
+    best = results.best_epoch(history)
+    return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
 def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> None:

@@ -383,6 +383,7 @@ def test_constant_schedule_takes_its_own_end():
     (["augmentation=[flip,perspective]"], "augmentation=-flip-perspective-+seed=0"),
     (["dataset=sample", "experiment=rare_classes"], "rare_classes+dataset=sample+seed=0"),
     (["experiment=rare_classes"], "rare_classes+seed=0"),
+    (["loop.max_minutes=9", "loop.checkpoint_minutes=1"], "default+seed=0"),
 ])
 def test_run_name(overrides, folder):
     assert composition.run_name(None, 0, overrides) == folder

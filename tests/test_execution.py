@@ -1,4 +1,4 @@
-"""Whole runs as real processes: what they leave, and how they end; kills: tests/proofs/faults.py."""
+"""Whole runs as real processes: what they leave, and how they end (kills: proofs/faults.py)."""
 
 import csv
 import json
