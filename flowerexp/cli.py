@@ -106,6 +106,7 @@ def write_comparison(compared: Any, output: Path, console: Any) -> None:
 def resume(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Go on with the run of a folder where it stopped; a finished one says its result.
 
@@ -114,7 +115,7 @@ def resume(
     if parent is not None:
         journal.stop_without(parent)
     with composition.one_sentence():
-        if code := execution.resume(folder):
+        if code := execution.resume(folder, deadline):
             raise typer.Exit(code)
 
 

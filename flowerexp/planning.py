@@ -131,7 +131,7 @@ def show(console: Console, folder: Path, previews: Mapping[str, Preview]) -> Non
         cells = ("-",) * 4 if numbers is None else (
             str(numbers.epochs), str(numbers.updates_per_epoch), str(numbers.updates),
             str(numbers.update_size))
-        status = results.read_status(folder / name)
+        status = results.last_status(folder / name)
         done = status.get("epochs_done", 0)
         table.add_row(name, *cells, {"done": "finished"}.get(
             status.get("state", ""), f"{done} epochs" if done else "new"))

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from flowerexp.journal import Journal
 
 HERE = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
-UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep")
+UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep", "loop.max_minutes")
 """Keys of which a sweep has one value."""
 LONGEST_LOCAL_JOB = 60 * 24 * 30
 """Minutes; submitit's own default ends a local job after one hour."""
@@ -89,7 +90,7 @@ def open_sweep(config: DictConfig) -> Opened | None:
     Raises:
         UserError: for a mistake in any of the jobs, before the first one starts.
     """
-    hydra = config.hydra
+    start, hydra = time.time(), config.hydra
     folder = Path(hydra.sweep.dir)
     overrides, params = list(hydra.overrides.task), hydra.sweeper.get("params")
     swept = composition.swept_keys(overrides, params)
@@ -130,6 +131,8 @@ def open_sweep(config: DictConfig) -> Opened | None:
         hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
     for stale in (jobs.STOP, jobs.REFUSED):
         (folder / stale).unlink(missing_ok=True)
+    minutes = next(iter(configs.values())).loop.max_minutes  # of the sweep as a whole
+    jobs.set_deadline(folder, None if minutes is None else start + 60 * minutes)
     return Opened(folder, tuple(folder / name for name in configs) if ours else None, lock,
                   take_signals(folder))
 
@@ -232,6 +235,7 @@ def close_sweep(opened: Opened) -> int:
     refused = jobs.lines_of(opened.folder / jobs.REFUSED)
     for file in (jobs.STOP, jobs.REFUSED):
         (opened.folder / file).unlink(missing_ok=True)
+    jobs.set_deadline(opened.folder, None)
     console = Journal().console
     here = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
     wanted = opened.jobs or here
@@ -244,6 +248,10 @@ def close_sweep(opened: Opened) -> int:
         console.print(f"not started: {', '.join(untouched)}", soft_wrap=True, markup=False)
     for sentence in refused:
         console.print(f"not run: {sentence}", soft_wrap=True, markup=False)
+    out_of_time = bool(missing) and jobs.QUOTA in asked
+    if out_of_time:
+        console.print("interrupted by loop.max_minutes, which is of the sweep as a whole",
+                      soft_wrap=True, markup=False)
     if missing:
         console.print(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command "
                       "goes on with them", soft_wrap=True, markup=False)
@@ -252,4 +260,6 @@ def close_sweep(opened: Opened) -> int:
                   markup=False)
     unlock_sweep(opened.folder, opened.lock)
     signals = [int(reason) for reason in asked if reason.isdigit()]
-    return 128 + signals[0] if signals else int(bool(missing or refused))
+    if signals:
+        return 128 + signals[0]
+    return execution.OUT_OF_TIME if out_of_time else int(bool(missing or refused))
