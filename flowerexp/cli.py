@@ -28,6 +28,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 eda = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                   help="Look at the data before training.")
 app.add_typer(eda, name="eda")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                   help="Look after data sets.")
+app.add_typer(data, name="data")
 
 
 @app.callback()
@@ -103,6 +106,7 @@ def write_comparison(compared: Any, output: Path, console: Any) -> None:
 def resume(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Go on with the run of a folder where it stopped; a finished one says its result.
 
@@ -111,7 +115,7 @@ def resume(
     if parent is not None:
         stop_without(parent)
     with composition.one_sentence():
-        if code := execution.resume(folder):
+        if code := execution.resume(folder, deadline):
             raise typer.Exit(code)
 
 
@@ -137,6 +141,39 @@ def draw_augmentation(
             from flowerexp import eda
 
             eda.draw_augmentation(config, images, output, journal)
+
+
+@data.command("check")
+def check_data(
+    root: Annotated[str, typer.Argument(
+        help="As dataset.root: holds train, val and perhaps test, or folders tfrecords-jpeg-SxS.",
+        show_default=False)],
+    size: Annotated[int | None, typer.Option(
+        min=1, help="As dataset.image_size, in pixels.", show_default=False)] = None,
+    classes: Annotated[int | None, typer.Option(
+        min=1, help="As dataset.num_classes.", show_default=False)] = None,
+    names: Annotated[str | None, typer.Option(
+        help="As dataset.class_names, a file.", show_default=False)] = None,
+) -> None:
+    """Read every record and list every fault, then the images of each class.
+
+    The exit code is 1 where a fault would stop a run. Faults that stop none are called doubtful:
+    an id that occurs twice, the same JPEG in two splits, a class without training images.
+    Example: python -m flowerexp data check /data/flowers --size 192
+    """
+    with composition.one_sentence():
+        from flowerexp import hardware
+        from flowerexp.config import Hardware
+        from flowerexp.journal import Journal
+
+        hardware.prepare(Hardware("cpu"))
+        journal = Journal()
+        with journal.native_log():
+            from flowerexp import data_check
+
+            readable = data_check.run(root, size, classes, names, journal.console)
+    if not readable:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -39,8 +39,10 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
 """Keys that say where a run is kept, beside which others and in what sweep, not what it is."""
+TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
+"""Keys that are no part of a name, so that a run goes on in its folder with another quota."""
 INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
-              "model.summary")
+              "model.summary", *TIME_KEYS)
 """Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 """Of these, those that decide the order of a run that streams from its files."""
@@ -142,7 +144,7 @@ def run_name(name: str | None, seed: int, overrides: list[str],
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
     changed = [f"{key}={values[key]}" for key in sorted(values)
-               if key not in (*PLACE_KEYS, *unnamed, "seed", "sweep")]
+               if key not in (*PLACE_KEYS, *TIME_KEYS, *unnamed, "seed", "sweep")]
     parts = [part for part in (experiment, *changed) if part] or ["default"]
     return f"{path_safe('+'.join(parts))}+seed={seed}"
 

@@ -69,10 +69,13 @@ class Dataset:
     """auto | decoded | encoded | none: what is kept in memory."""
     memory_gb: float = 4.0
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
+    on_bad_record: str = "stop"
+    """stop | skip: whether a record that is wrong ends the run or is left out of it."""
 
     def __post_init__(self) -> None:
         one_of("dataset.kind", self.kind, ("auto", "sample", "flowers", "tfrecords"))
         one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
+        one_of("dataset.on_bad_record", self.on_bad_record, ("stop", "skip"))
         if self.image_size is not None:
             at_least("dataset.image_size", self.image_size, 1)
         if self.num_classes is not None:
@@ -175,8 +178,19 @@ class Loop:
     """Fewer epochs where sampling makes them longer: about as many images seen in all."""
     log_interval: int = 10
     """Metrics are printed at the first, the last and every log_interval-th epoch."""
+    checkpoint_minutes: float | None = None
+    """Minutes after which a checkpoint is made inside an epoch; null: at the end of epochs only."""
+    max_minutes: float | None = None
+    """Minutes after which a run, or a sweep as a whole, stops and can go on later; null: never."""
+    patience: int | None = None
+    """Stop when validation F1 has not risen for so many epochs; null: never."""
 
     def __post_init__(self) -> None:
+        for key in ("checkpoint_minutes", "max_minutes"):
+            if getattr(self, key) is not None:
+                positive(f"loop.{key}", getattr(self, key))
+        if self.patience is not None:
+            at_least("loop.patience", self.patience, 1)
         for key in ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
                     "gradient_accumulation_steps", "log_interval"):
             at_least(f"loop.{key}", getattr(self, key), 1)
@@ -318,6 +332,10 @@ class Config:
         if self.name is not None:
             check_name(self.name)
         one_of("on_failure", self.on_failure, ("continue", "stop"))
+        for key in ("checkpoint_minutes", "max_minutes"):
+            if getattr(self.loop, key) is not None and self.hardware.kind == "workers":
+                raise UserError(f"loop.{key} has no meaning with hardware=workers, whose clocks "
+                                "would end or save at different updates: leave it out")
 
 
 def check_name(name: str) -> None:

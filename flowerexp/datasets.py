@@ -15,10 +15,12 @@ import numpy.typing as npt
 import platformdirs
 import tensorflow as tf
 
-from flowerexp import records, sample_data
+from flowerexp import records, sample_data, skipping
 from flowerexp.config import Dataset
 from flowerexp.errors import UserError
+from flowerexp.faults import Fault
 from flowerexp.records import RecordFile
+from flowerexp.skipping import Readable
 
 COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
@@ -55,24 +57,38 @@ def fingerprint(source: Source, counts: list[int]) -> str:
     return hashlib.sha256(json.dumps([files, counts]).encode()).hexdigest()[:16]
 
 
-def read_labelled(source: Source, keep_images: bool
-                  ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...]]:
-    """Training and validation split, and the classes' names: numbers where they have none.
+def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
+                  ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
+                             tuple[Fault, ...]]:
+    """Training and validation split, the classes' names (numbers where they have none), and what
+    was left out of any split.
 
-    The test split is looked through too, features and sizes; its images are decoded when they are
-    predicted. Raises UserError for the first record that is wrong.
+    The test split is looked through too: with `stop` features and sizes, for its images are decoded
+    when they are predicted. Raises UserError for the first record that is wrong, or with `skip`
+    for a split that is lost.
     """
-    train, valid = (records.read(source.files[split], source.image_size, True, source.num_classes,
-                                 keep_images) for split in ("train", "val"))
-    if "test" in source.files:
-        records.read(source.files["test"], source.image_size, False, None, keep_images=False)
+    splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record)
+              for split in source.files}
+    train, valid = splits["train"].table, splits["val"].table
     classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
-    return (train, valid), source.class_names or tuple(str(label) for label in range(classes))
+    return ((train, valid), source.class_names or tuple(str(label) for label in range(classes)),
+            tuple(fault for split in splits.values() for fault in split.faults))
 
 
-def class_counts(source: Source) -> npt.NDArray[np.int64]:
+def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str) -> Readable:
+    """A split as a run reads it; raises UserError as `records.read` or `skipping.read`."""
+    labelled = split != "test"
+    asked = (source.files[split], source.image_size, labelled,
+             source.num_classes if labelled else None, keep_images)
+    if on_bad_record == "skip":
+        return skipping.read(*asked)
+    table = records.read(*asked)
+    return Readable(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_))
+
+
+def class_counts(source: Source, on_bad_record: str = "stop") -> npt.NDArray[np.int64]:
     """int64 [classes], training images of each class; every record is looked at, none kept."""
-    (train, _), names = read_labelled(source, keep_images=False)
+    (train, _), names, _ = read_labelled(source, False, on_bad_record)
     return np.bincount(train.labels, minlength=len(names))
 
 

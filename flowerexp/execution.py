@@ -5,11 +5,10 @@ TensorFlow is imported when the config, the folder and its lock have been found 
 
 import contextlib
 import errno
-import importlib.metadata
 import os
-import platform
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,24 +17,28 @@ from typing import Any
 import filelock
 from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import __version__, composition, hardware, planning, results
+from flowerexp import composition, hardware, planning, provenance, results
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal, now, process
 
+OUT_OF_TIME = 75
+"""The exit code of a run or a sweep that `loop.max_minutes` ended: EX_TEMPFAIL, try again later."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int:
+def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
+            deadline: float | None = None) -> int:
     """Starts a new run, goes on with a partial one, leaves a finished one alone.
 
     Args:
         folder: of the run; with `fresh`, the first free one of folder, folder.2 and so on.
         composed: the config as Hydra composed it.
         overrides: the command line's.
+        deadline: a time.time() at which it stops, of the sweep that it belongs to, or None.
 
     Returns:
-        The exit code: 0, or 128 and the number of the signal that interrupted the run.
+        The exit code: 0, 128 and the number of the signal that interrupted the run, or OUT_OF_TIME.
 
     Raises:
         UserError: for every mistake of the user; the folder's status names it.
@@ -56,17 +59,20 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> int
         refuse_other_run(config, folder)
         if is_done(folder):
             return 0
-        return start(config, folder, Journal(folder, chief=False))
+        return start(config, folder, Journal(folder, chief=False), deadline)
     with locked(folder):
         refuse_other_run(config, folder, data_of_finished(config, folder))
         if lay_down(config, folder, composed, overrides):
-            return start(config, folder, Journal(folder))
+            return start(config, folder, Journal(folder), deadline)
     Journal().say(f"{folder} holds a finished run of this command:\n{summary(folder)}")
     return 0
 
 
-def resume(folder: Path) -> int:
+def resume(folder: Path, deadline: float | None = None) -> int:
     """Executes a run folder by itself, in the directory that its command was given in.
+
+    Args:
+        deadline: as of `execute`.
 
     Returns:
         The exit code, as of `execute`.
@@ -77,13 +83,13 @@ def resume(folder: Path) -> int:
     folder = folder.resolve()
     composed, overrides = results.read_composed(folder), results.read_overrides(folder)
     OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
-    directory = results.read_status(folder).get("working_directory")
+    directory = results.last_status(folder).get("working_directory")
     if directory and not Path(directory).is_dir():
         Journal().say(f"the directory of the run's command, {directory}, is not here: relative "
                       f"paths start from {Path.cwd()}")
     elif directory:
         os.chdir(directory)
-    return execute(folder, composed, overrides)
+    return execute(folder, composed, overrides, deadline)
 
 
 @contextlib.contextmanager
@@ -95,7 +101,7 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except filelock.Timeout:
-        status = results.read_status(folder)
+        status = results.last_status(folder)
         holder = (f"process {status['pid']} on {status['host']}" if "pid" in status
                   else "another process")
         raise UserError(f"{folder} is in use by {holder}: wait for it, or start beside it under "
@@ -117,8 +123,13 @@ def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequ
         return False
     # Anew each time, for where the data and the directory are may have changed.
     results.write_config(folder, composed, overrides)
-    Journal(folder).record(state="new", error=None, traceback=None,
-                           working_directory=str(Path.cwd()))
+    journal = Journal(folder)
+    try:
+        results.read_status(folder)
+    except UserError:
+        journal.say(f"{folder / results.STATUS} cannot be read: it is only a report, and is "
+                    "written anew")
+    journal.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
     return True
 
 
@@ -136,7 +147,7 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
 
 
 def is_done(folder: Path) -> bool:
-    return results.read_status(folder).get("state") == "done"
+    return results.last_status(folder).get("state") == "done"
 
 
 def is_untrained(folder: Path) -> bool:
@@ -155,7 +166,7 @@ def fresh_folder(config: Config, folder: Path) -> Path:
     while (free / results.CONFIG).exists():
         number, last = number + 1, free
         free = folder.with_name(f"{folder.name}.{number}")
-    if (last != folder and results.read_status(last).get("state") != "done"
+    if (last != folder and results.last_status(last).get("state") != "done"
             and not composition.differences(results.read_config(last), config)):
         return last
     return free
@@ -178,7 +189,7 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
         return
     before = results.read_config(folder)
     differing = composition.differences(before, config)
-    then = results.read_status(folder).get("beginning", {}).get("data")
+    then = results.last_status(folder).get("beginning", {}).get("data")
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
@@ -187,14 +198,14 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
                         "fresh=true to start beside it")
 
 
-def start(config: Config, folder: Path, journal: Journal) -> int:
-    """Runs until the end, a signal, or an error, and says which in status.json."""
+def start(config: Config, folder: Path, journal: Journal, deadline: float | None = None) -> int:
+    """Runs until the end, a signal, its time, or an error, and says which in status.json."""
+    stopped = Stopped(config.loop.max_minutes, deadline)
     hardware.prepare(config.hardware)
     journal.record(state="running", **process(), error=None, traceback=None, ended=None,
-                   versions=versions(),
-                   started=results.read_status(folder).get("started", now()))
+                   versions=provenance.versions(), git=provenance.commit(),
+                   started=results.last_status(folder).get("started", now()))
     journal.say(f"run: {folder}")
-    stopped = Stopped()
     with stopped:
         try:
             with journal.native_log():
@@ -222,9 +233,10 @@ def start(config: Config, folder: Path, journal: Journal) -> int:
         journal.say(summary(folder))
         return 0
     journal.record(state="interrupted", ended=now())
-    journal.say(f"interrupted by {signal.Signals(stopped.number).name}; the same command goes on "
-                f"from here: {folder}")
-    return 128 + stopped.number
+    why = (signal.Signals(stopped.number).name if stopped.number
+           else f"loop.max_minutes={config.loop.max_minutes:g}")
+    journal.say(f"interrupted by {why}; the same command goes on from here: {folder}")
+    return 128 + stopped.number if stopped.number else OUT_OF_TIME
 
 
 def fail(journal: Journal, sentence: str) -> None:
@@ -240,14 +252,24 @@ def fail(journal: Journal, sentence: str) -> None:
 
 
 class Stopped:
-    """Whether SIGINT or SIGTERM has come; a second SIGINT raises KeyboardInterrupt at once."""
+    """Whether SIGINT or SIGTERM has come, or the time is over.
 
-    def __init__(self) -> None:
+    A second SIGINT raises KeyboardInterrupt at once.
+
+    Args:
+        minutes: from now, or None.
+        deadline: a time.time(), or None.
+    """
+
+    def __init__(self, minutes: float | None = None, deadline: float | None = None) -> None:
         self.number = 0
         self.before: dict[int, Any] = {}
+        seconds = [60 * minutes] if minutes is not None else []
+        seconds += [deadline - time.time()] if deadline is not None else []
+        self.end = time.monotonic() + min(seconds) if seconds else None
 
     def __call__(self) -> bool:
-        return self.number != 0
+        return self.number != 0 or (self.end is not None and time.monotonic() >= self.end)
 
     def __enter__(self) -> "Stopped":
         if threading.current_thread() is threading.main_thread():
@@ -281,16 +303,6 @@ def summary(folder: Path) -> str:
                 f"{row['valid recall']:.4f}, precision {row['valid precision']:.4f}, f1 "
                 f"{row['valid f1']:.4f}")
 
-    return f"best: {of(best)}\nlast: {of(len(history) - 1)}\nfolder: {folder}"
-
-
-def versions() -> dict[str, str]:
-    """Of Python, this package and the packages that decide a result."""
-    found: dict[str, str] = {"python": platform.python_version(), "flowerexp": __version__}
-    for package in ("tensorflow", "tensorflow-tpu", "keras", "tf_keras", "numpy", "efficientnet"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
+    lines = [f"best: {of(best)}", f"last: {of(len(history) - 1)}", f"folder: {folder}"]
+    early = results.last_status(folder).get("stopped_early")
+    return "\n".join([early, *lines] if early else lines)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from flowerexp import (
     augmentation,
-    checkpoints,
+    composition,
     datasets,
     hardware,
     losses,
@@ -24,17 +24,22 @@ from flowerexp import (
     plots,
     records,
     results,
+    resuming,
     sampling,
     schedules,
+    skipping,
 )
 from flowerexp.config import Config, Dataset
 from flowerexp.datasets import Source
 from flowerexp.errors import UserError
 from flowerexp.events import Events
+from flowerexp.faults import Fault
 from flowerexp.journal import Journal
 from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
 from flowerexp.results import Scores
+from flowerexp.resuming import Past, Saver
+from flowerexp.skipping import Readable
 from flowerexp.trainer import Trainer
 
 GIB = 2**30
@@ -51,20 +56,13 @@ class Data:
     """decoded | encoded | none"""
     train: Images
     valid: Images
+    skipped: tuple[Fault, ...] = ()
+    """Of every split, what dataset.on_bad_record=skip left out."""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 [classes], training images of each class."""
         return np.bincount(self.train.table.labels, minlength=len(self.names))
-
-
-@dataclass(frozen=True)
-class Past:
-    """The epochs that have ended."""
-
-    history: list[Scores]
-    predictions: list[list[int]]
-    """Class ids of the validation set by epoch."""
 
 
 def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]) -> bool:
@@ -88,15 +86,19 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     data = load_data(config.dataset, journal)
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
-    refuse_other_beginning(folder, journal, numbers, data)
+    beginning = {**asdict(numbers),
+                 "data": datasets.fingerprint(data.source, data.counts.tolist())}
+    resuming.refuse_other_beginning(folder, journal, beginning)
     for line in plan.sentences(config, numbers, data.counts):
         journal.say(line)
     journal.say(augment.sentence if augment else "augmentation: none")
     trainer = build_trainer(config, strategy, numbers, data, journal)
-    past = go_on(folder, journal, trainer)
-    if not train(config, folder, journal, stop, trainer, data, augment, past):
+    saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
+                  config.loop.checkpoint_minutes)
+    past = saver.go_on()
+    if not train(config, saver, stop, data, augment, past):
         return False
-    predict(config, folder, journal, trainer, data, past)
+    predict(config, saver, data, past)
     return True
 
 
@@ -113,28 +115,12 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
     return numbers, augmentation.build(config.augmentation, config.seed, numbers.batch_size)
 
 
-def refuse_other_beginning(folder: Path, journal: Journal, numbers: Plan, data: Data) -> None:
-    """Raises UserError where the folder's checkpoints were made on other data or replicas.
-
-    The config alone does not tell: `auto` takes what is there, and files can be exchanged.
-    """
-    now = {**asdict(numbers), "data": datasets.fingerprint(data.source, data.counts.tolist())}
-    then = results.read_status(folder).get("beginning")
-    if then is not None and checkpoints.saved_updates(folder):
-        differing = [f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
-                     if then.get(key) != value]
-        if differing:
-            raise UserError(f"{folder} was begun on other hardware or data "
-                            f"({'; '.join(differing)}): bring them back, or start beside it with "
-                            "fresh=true")
-    journal.record(beginning=now)
-
-
 def load_data(dataset: Dataset, journal: Journal) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
     source = datasets.find(dataset)
     journal.say(source.reason)
-    labelled, names = datasets.read_labelled(source, keep_images=dataset.cache != "none")
+    labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
+                                                      dataset.on_bad_record)
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
@@ -148,7 +134,10 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
                 f"{source.folder}; {kept}")
     journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                          "classes": len(names), "train": train.count, "val": valid.count})
-    return Data(source, names, cache, train, valid)
+    if dataset.on_bad_record == "skip":
+        journal.record(skipped=skipping.status(skipped))
+        journal.say(skipping.sentence(skipped))
+    return Data(source, names, cache, train, valid, skipped)
 
 
 def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Images:
@@ -165,6 +154,8 @@ def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str
 
 def raise_fault(images: Images, labelled: bool, error: Exception) -> None:
     """Raises UserError if the error comes of a record of this split."""
+    if images.table.frames is not None:  # its bad records were left out: it comes of another thing
+        return
     fault = records.first_fault(images.table.files, images.image_size, labelled, None)
     if fault:
         raise UserError(fault) from error
@@ -189,11 +180,14 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 
 
-def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool],
-          trainer: Trainer, data: Data, augment: augmentation.Augment | None,
-          past: Past) -> bool:
-    """The epochs that are left, added to the past; False where `stop` ended them."""
-    numbers = trainer.plan
+def train(config: Config, saver: Saver, stop: Callable[[], bool], data: Data,
+          augment: augmentation.Augment | None, past: Past) -> bool:
+    """The epochs that are left, added to the past; False where `stop` ended them.
+
+    Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
+    """
+    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
+    numbers, patience = trainer.plan, config.loop.patience
     if journal.writes:
         results.write_classes(folder, data.names, data.counts.tolist())
         results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
@@ -202,22 +196,32 @@ def train(config: Config, folder: Path, journal: Journal, stop: Callable[[], boo
                                         config.seed, augment)
     with journal.progress(numbers.updates * numbers.update_size,
                           int(trainer.update.numpy()) * numbers.update_size) as advance:
-        for epoch in range(len(past.history), numbers.epochs):
+        # Patience is asked of the history alone, so that a run that goes on ends where it would.
+        while (epoch := len(past.history)) < numbers.epochs and not results.is_over(past.history,
+                                                                                    patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
                 advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
                 if stop():
                     break
+                if saver.is_due() and int(trainer.update.numpy()) % numbers.updates_per_epoch:
+                    saver.save(past)
             if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
-                save(folder, journal, trainer, past)
+                saver.save(past)
                 return False
-            row = end_epoch(folder, journal, trainer, data, past)
+            row = end_epoch(saver, data, past)
+            last = epoch + 1 == numbers.epochs or results.is_over(past.history, patience)
             if events:
                 events.write(epoch, row)
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
-            shown = (epoch + 1) % config.loop.log_interval == 0 or epoch in (0, numbers.epochs - 1)
+            shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
             (journal.say if shown else journal.log)(sentence)
-            if stop() and epoch + 1 < numbers.epochs:
+            if stop() and not last:
                 return False
+    if len(past.history) < numbers.epochs:
+        early = (f"stopped early after epoch {len(past.history)} of {numbers.epochs}: validation "
+                 f"F1 has not risen for {patience} epochs (loop.patience)")
+        journal.log(early)
+        journal.record(stopped_early=early)  # said with the summary
     return True
 
 
@@ -238,11 +242,12 @@ def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
         raise
 
 
-def end_epoch(folder: Path, journal: Journal, trainer: Trainer, data: Data, past: Past) -> Scores:
+def end_epoch(saver: Saver, data: Data, past: Past) -> Scores:
     """Validates, and writes the epoch's results and then its checkpoint; returns its row.
 
     In this order, a run that is killed between the two does the epoch once more.
     """
+    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
     progress = trainer.progress()
     row = metrics.epoch_scores("train", progress.loss, progress.confusion)
     logits = predict_logits(trainer, data.valid, True)
@@ -253,26 +258,9 @@ def end_epoch(folder: Path, journal: Journal, trainer: Trainer, data: Data, past
     if journal.writes:
         results.write_history(folder, past.history)
         results.write_predictions(folder, past.predictions)
-    save(folder, journal, trainer, past)
+    saver.save(past)
     journal.record(epochs_done=len(past.history), epochs=trainer.plan.epochs)
     return row
-
-
-def go_on(folder: Path, journal: Journal, trainer: Trainer) -> Past:
-    """Restores the last checkpoint, if any; returns what the run had done up to it."""
-    saved = checkpoints.saved_updates(folder)
-    if not saved:
-        return Past([], [])
-    checkpoints.restore(trainer.checkpoint, folder, saved[-1])
-    epochs, inside = divmod(saved[-1], trainer.plan.updates_per_epoch)
-    history, predictions = results.read_history(folder), results.read_predictions(folder)
-    if min(len(history), len(predictions)) < epochs:
-        raise UserError(f"{folder / results.HISTORY} ends before the last checkpoint, which has "
-                        f"done {epochs} epochs: start anew with fresh=true")
-    where = f" and {inside} of {trainer.plan.updates_per_epoch} updates" if inside else ""
-    journal.say(f"going on from {checkpoints.folder_of(folder, saved[-1])}: {epochs} of "
-                f"{trainer.plan.epochs} epochs{where} are done")
-    return Past(history[:epochs], predictions[:epochs])
 
 
 def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
@@ -304,35 +292,27 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) 
     return metrics.epoch_scores("valid", loss, matrix)
 
 
-def save(folder: Path, journal: Journal, trainer: Trainer, past: Past) -> None:
-    """A checkpoint of now; that of the end of the best epoch stays."""
-    best = results.best_epoch(past.history)
-    kept = None if best is None else (best + 1) * trainer.plan.updates_per_epoch
-    checkpoints.save(trainer.checkpoint, folder, int(trainer.update.numpy()), kept, journal.writes)
-
-
-def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, data: Data,
-            past: Past) -> None:
+def predict(config: Config, saver: Saver, data: Data, past: Past) -> None:
     """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
     """
-    history = past.history
+    folder, journal, trainer, history = saver.folder, saver.journal, saver.trainer, past.history
     best = results.best_epoch(history)
     assert best is not None
     used = best if config.results.use == "best" else len(history) - 1
     if used != len(history) - 1:
-        weights = tf.train.Checkpoint(model=trainer.model)
-        checkpoints.restore(weights, folder, (used + 1) * trainer.plan.updates_per_epoch)
+        saver.load_epoch(used)
     logits = predict_logits(trainer, data.valid, True)
-    test = load_test(data)
-    test_logits = predict_logits(trainer, test, False) if test else None
+    test = load_test(config.dataset, data)
+    test_logits = predict_logits(trainer, Images(test.table, data.source.image_size),
+                                 False) if test else None
     if not journal.writes:
         return
     results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
     if test is not None and test_logits is not None:
-        predicted = test_logits.argmax(-1).tolist()
-        results.write_array(folder / results.TEST_PROBABILITIES, results.softmax(test_logits))
+        probabilities, predicted = test_rows(test, test_logits, data.counts)
+        results.write_array(folder / results.TEST_PROBABILITIES, probabilities)
         results.write_json(folder / results.TEST_PREDICTIONS, predicted)
-        results.write_submission(folder, test.table.ids, predicted)
+        results.write_submission(folder, test.ids, predicted)
         journal.say(f"predictions: {len(predicted)} test images in {results.SUBMISSION}, by the "
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
@@ -348,13 +328,26 @@ def predict(config: Config, folder: Path, journal: Journal, trainer: Trainer, da
     plots.save(plots.confusion(matrix, data.names), folder / "confusion.png")
 
 
-def load_test(data: Data) -> Images | None:
+def load_test(dataset: Dataset, data: Data) -> Readable | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
-    table = records.read(data.source.files["test"], data.source.image_size, False, None,
-                         data.cache != "none")
-    return Images(table, data.source.image_size)
+    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record)
+
+
+def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+              ) -> tuple[npt.NDArray[np.float16], list[int]]:
+    """Probabilities float16 [test records, classes] and class ids of every test record.
+
+    One that could not be read is the commonest class of the training set, with probability 1.
+
+    Args:
+        logits: float32 [readable records, classes].
+        counts: int64 [classes], training images of each class.
+    """
+    commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
+    probabilities = skipping.fill(results.softmax(logits), test.kept, commonest)
+    return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
 
 
 def describe(row: Scores) -> str:

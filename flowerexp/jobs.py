@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,15 @@ from flowerexp.journal import Journal, now
 STOP = ".stop"
 REFUSED = ".refused"
 """The jobs that could not be started, a sentence a line."""
+DEADLINE = ".deadline"
+QUOTA = "quota"
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
 """How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
 
 
 def ask_to_stop(folder: Path, reason: str) -> None:
-    """Leaves a request for all jobs of the sweep: a signal's number, or `failure`."""
+    """Leaves a request for all jobs of the sweep: a signal's number, `failure` or `quota`."""
     with (folder / STOP).open("a", encoding="utf-8") as file:
         file.write(f"{reason}\n")
 
@@ -48,6 +51,22 @@ def lines_of(path: Path) -> list[str]:
         return []
 
 
+def set_deadline(folder: Path, seconds: float | None) -> None:
+    """Leaves for all jobs of the sweep the time.time() at which they stop, or that there is none.
+    """
+    if seconds is None:
+        (folder / DEADLINE).unlink(missing_ok=True)
+    else:
+        results.write_text(folder / DEADLINE, f"{seconds}\n")
+
+
+def deadline_of(folder: Path) -> float | None:
+    try:
+        return float((folder / DEADLINE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
 def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launcher: str) -> float:
     """Executes a job's folder in a process of its own, and brings the sweep's tables up to date.
 
@@ -60,6 +79,9 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
         The best validation F1, the objective of a sweeper that optimises; 0 for a job that did not
         finish.
     """
+    deadline = deadline_of(folder.parent)
+    if deadline is not None and time.time() >= deadline:
+        ask_to_stop(folder.parent, QUOTA)
     if requests_to_stop(folder.parent):
         return 0.0
     journal = Journal()
@@ -78,11 +100,9 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     if starts:
         if launcher != "basic":
             journal.say(f"{folder.name}: started, {folder / results.LOG}")
-        execute_in_process(folder, quiet=launcher != "basic")
-    status = results.read_status(folder)
-    history = results.read_history(folder)
-    best = results.best_epoch(history)
-    score = history[best]["valid f1"] or 0.0 if best is not None else 0.0
+        execute_in_process(folder, deadline, quiet=launcher != "basic")
+    status = results.last_status(folder)
+    score = best_score(folder)
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
              if status.get("state") == "done"
              else f"{status.get('state')} {status.get('error', '')}".rstrip())
@@ -96,7 +116,17 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     return score if status.get("state") == "done" else 0.0
 
 
-def execute_in_process(folder: Path, quiet: bool) -> None:
+def best_score(folder: Path) -> float:
+    """The best validation F1 of a run; 0 before its first epoch, and where it cannot be read."""
+    try:
+        history = results.read_history(folder)
+    except UserError:  # the job's own process has said so
+        return 0.0
+    best = results.best_epoch(history)
+    return history[best]["valid f1"] or 0.0 if best is not None else 0.0
+
+
+def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> None:
     """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -111,6 +141,8 @@ def execute_in_process(folder: Path, quiet: bool) -> None:
     # In a session of its own, a Ctrl-C at the terminal reaches it once, through the sweep.
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
                "--parent", str(os.getpid())]
+    if deadline is not None:
+        command += ["--deadline", str(deadline)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=errors,
                                    stdout=subprocess.DEVNULL if quiet else None)
@@ -123,6 +155,8 @@ def execute_in_process(folder: Path, quiet: bool) -> None:
         errors.seek(0)
         said = errors.read().decode("utf-8", "backslashreplace").strip()
     settle(folder, process.returncode, said, asked)
+    if process.returncode == execution.OUT_OF_TIME:
+        ask_to_stop(folder.parent, QUOTA)
 
 
 def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
@@ -132,10 +166,12 @@ def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
             return passed > 0
-        for reason in requests_to_stop(sweep)[passed:]:
+        # Of the end of the quota every job knows by itself.
+        reasons = [reason for reason in requests_to_stop(sweep) if reason != QUOTA]
+        for reason in reasons[passed:]:
             process.send_signal(signal.SIGINT if reason == str(int(signal.SIGINT))
                                 else signal.SIGTERM)
-            passed += 1
+        passed = len(reasons)
 
 
 def settle(folder: Path, code: int, said: str, asked: bool) -> None:
@@ -148,7 +184,7 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
     """
     try:
         with execution.locked(folder):
-            if results.read_status(folder).get("state") not in ("new", "running"):
+            if results.last_status(folder).get("state") not in ("new", "running"):
                 return
             journal = Journal(folder)
             if asked and (code < 0 or code > 128):

@@ -86,7 +86,7 @@ class Journal:
     def record(self, **fields: Any) -> None:
         """Puts fields into status.json; None takes one out."""
         if self.folder:
-            status = {**results.read_status(self.folder), **fields, "updated": now()}
+            status = {**results.last_status(self.folder), **fields, "updated": now()}
             results.write_json(self.folder / results.STATUS,
                                {key: value for key, value in status.items() if value is not None},
                                indent=1)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from flowerexp import records, sampling
 from flowerexp.config import Sampling
 from flowerexp.errors import UserError
+from flowerexp.frames import FRAME
 from flowerexp.plan import Plan
 from flowerexp.records import Table
 
@@ -163,6 +164,7 @@ def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch:
     wanted = plan.updates_per_epoch * plan.replicas_per_worker * plan.share
     bytes_each = max(1, mean_record_bytes(images.table))
     buffer = int(max(plan.share, min(images.shuffle_bytes / bytes_each, wanted)))
+    stream_file = file_reader(images.table)
 
     def draw_of(draw: int) -> tf.data.Dataset:
         repeats = sampling.example_repeats(images.table.labels, policy, seed, epoch, draw)
@@ -173,7 +175,7 @@ def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch:
         repeats_tensor = tf.constant(repeats)
 
         def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-            numbered = tf.data.TFRecordDataset(path).enumerate(offset)
+            numbered = stream_file(path).enumerate(offset)
             return numbered.flat_map(lambda number, serialized: tf.data.Dataset.from_tensors(
                 (serialized, number)).repeat(repeats_tensor[number]))
 
@@ -198,11 +200,38 @@ def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], li
     if len(paths) < workers:
         raise UserError(f"dataset.cache=none: {workers} workers cannot share {len(paths)} "
                                 "training files: write more files or choose dataset.cache=encoded")
+    if not sum(table.counts[worker::workers]):
+        raise UserError(f"dataset.cache=none: the training files of worker {worker} hold no good "
+                        "record: write more files or choose dataset.cache=encoded")
     return paths[worker::workers], offsets[worker::workers]
+
+
+def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from a file's path to the data of its records that are in the table, in order.
+
+    Where records were left out, a file is read whole and cut by the places of the others, for
+    TensorFlow reads nothing that comes after a damaged record.
+    """
+    if table.frames is None:
+        return lambda path: tf.data.TFRecordDataset(path)
+    paths = tf.constant([file.path for file in table.files])
+    places = tf.constant([frame for frames in table.frames for frame in frames], tf.int64)
+    ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
+
+    def read(path: tf.Tensor) -> tf.data.Dataset:
+        file = tf.argmax(tf.cast(paths == path, tf.int32))
+        content = tf.io.read_file(path)
+        mine = tf.data.Dataset.from_tensor_slices(places[ends[file]:ends[file + 1]])
+        return mine.map(lambda place: tf.strings.substr(content, place[0], place[1]))
+
+    return read
 
 
 def mean_record_bytes(table: Table) -> float:
     """Bytes of a record on the average."""
+    if table.frames is not None:
+        kept = [frame.length + FRAME for frames in table.frames for frame in frames]
+        return float(np.mean(kept))
     length = sum(int(tf.io.gfile.stat(file.path).length) for file in table.files)
     return length / max(1, sum(table.counts))
 
@@ -240,5 +269,6 @@ def stream_in_order(images: Images, wanted: int) -> tf.data.Dataset:
     """JPEG bytes of a streamed split in file order, from the start again until `wanted`."""
     paths = [file.path for file in images.table.files]
     labelled = bool((images.table.labels >= 0).all())
-    return tf.data.TFRecordDataset(paths).repeat().take(wanted).map(
+    streamed = tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table))
+    return streamed.repeat().take(wanted).map(
         lambda serialized: records.parse(serialized[None], labelled)["image"][0])

@@ -76,7 +76,8 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
                 key = repr(config.dataset)
                 if key not in tables:
                     source = datasets.find(config.dataset)
-                    tables[key] = source, datasets.class_counts(source)
+                    tables[key] = source, datasets.class_counts(
+                        source, config.dataset.on_bad_record)
                 models.refuse_missing_weights(config.model)
                 source, counts = tables[key]
                 found[name] = of_run(config, source, counts, workers, replicas)
@@ -129,7 +130,7 @@ def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> Non
         cells = ("-",) * 4 if numbers is None else (
             str(numbers.epochs), str(numbers.updates_per_epoch), str(numbers.updates),
             str(numbers.update_size))
-        status = results.read_status(folder / name)
+        status = results.last_status(folder / name)
         done = status.get("epochs_done", 0)
         table.add_row(name, *cells, {"done": "finished"}.get(
             status.get("state", ""), f"{done} epochs" if done else "new"))

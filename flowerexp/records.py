@@ -1,26 +1,44 @@
 """TFRecord files of JPEGs: list, count, read, write; a fault is named by file and record.
 
 A record has the features `image` (JPEG bytes), `class` (int64; absent in test) and `id` (bytes;
-optional in train and val).
+optional in train and val). The sentences on what is wrong are those of flowerexp/faults.py.
 """
 
+import contextlib
+import functools
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.errors import UserError
+from flowerexp.faults import (
+    LABELS,
+    Fault,
+    as_text,
+    feature_faults,
+    image_faults,
+    label_faults,
+    raw_id,
+)
+from flowerexp.frames import Frame, contents, frames_of
 
 BATCH = 256
 """Records parsed together."""
-LABELS = 2**31
-"""Labels are under it, whatever the data set."""
-FRAME = 16
-"""Bytes of a record besides its data: length, its CRC, the data's CRC."""
+FIRST = 32
+"""Images that tell the size of all."""
+LARGEST = 8192
+"""Pixels of an image's side, unless its size is given."""
+THREADS = 4
+"""Records looked at together."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,29 @@ class RecordFile:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A record's features: JPEG bytes, -1 without a label, an empty text without an id."""
+
+    image: bytes
+    label: int
+    identifier: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record that was looked at, or what is wrong with the end of its file (no `frame`).
+
+    example: None where its features cannot be read.
+    identifier: as far as it can be read, else None.
+    """
+
+    frame: Frame | None
+    example: Example | None
+    identifier: str | None
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """A split in memory.
 
@@ -39,6 +80,7 @@ class Table:
     labels: int32 [n]; -1 in a split without labels.
     ids: n texts, empty where a record has none.
     files, counts: the files in reading order and the records of each.
+    frames: by file, the places of these records, where others were left out; else None.
     """
 
     images: tf.Tensor | None
@@ -46,6 +88,7 @@ class Table:
     ids: list[str]
     files: tuple[RecordFile, ...]
     counts: tuple[int, ...]
+    frames: tuple[tuple[Frame, ...], ...] | None = None
 
     def place(self, index: int) -> str:
         """Where the image at `index` stands, for a message."""
@@ -103,137 +146,174 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
             broken JPEG, an image of another size, a label out of range, or a count that is not the
             one in the file's name.
     """
-    paths = tf.constant([file.path for file in files])
-
-    def parse_checked(file: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = parse(serialized, labelled)
-        shapes = tf.map_fn(tf.io.extract_jpeg_shape, parsed["image"],
-                           fn_output_signature=tf.TensorSpec([3], tf.int32))
-        good = tf.reduce_all(shapes[:, :2] == image_size)
-        if labelled:
-            good &= tf.reduce_all((parsed["class"] >= 0)
-                                  & (parsed["class"] < (num_classes or LABELS)))
-        if not keep_images:
-            parsed["image"] = tf.zeros([0], tf.string)
-        return {**parsed, "file": tf.fill(tf.shape(serialized), file), "good": good,
-                "bytes": tf.cast(tf.strings.length(serialized), tf.int64) + FRAME}
-
-    batches = tf.data.Dataset.range(len(files)).flat_map(
-        lambda file: tf.data.TFRecordDataset(paths[file]).batch(BATCH).map(
-            lambda serialized: parse_checked(file, serialized))).prefetch(2)
+    refuse_broken_frames(files, image_size, labelled, num_classes)
+    check = parse_checked(image_size, labelled, num_classes or LABELS, keep_images)
     parts: list[dict[str, tf.Tensor]] = []
+    counts: list[int] = []
     try:
-        for batch in batches:
-            if not batch["good"]:
-                raise UserError(first_fault(files, image_size, labelled, num_classes))
-            parts.append(batch)
+        for file in files:
+            # Of the old interface; tf.data would trace and optimise a graph for every call.
+            serialized = tf.compat.v1.io.tf_record_iterator(file.path)
+            counts.append(0)
+            while batch := list(itertools.islice(serialized, BATCH)):
+                parsed = check(tf.constant(batch))
+                if not parsed.pop("good"):
+                    raise UserError(first_fault(files, image_size, labelled, num_classes))
+                counts[-1] += len(batch)
+                parts.append(parsed)
     # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         fault = first_fault(files, image_size, labelled, num_classes)
         raise UserError(fault or f"{files[0].path} and the files beside it cannot be read: "
                         f"{str(error).splitlines()[0]}") from error
-    return assemble(files, parts, keep_images)
+    return assemble(files, counts, parts, keep_images)
 
 
-def assemble(files: Sequence[RecordFile], parts: list[dict[str, tf.Tensor]],
-             keep_images: bool) -> Table:
+@functools.lru_cache(16)
+def parse_checked(image_size: int, labelled: bool, labels: int, keep_images: bool) -> Any:
+    """A function of records string [n]: their features as of `parse`, and whether all are good."""
+    def of(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = parse(serialized, labelled)
+        shapes = tf.map_fn(tf.io.extract_jpeg_shape, parsed["image"],
+                           fn_output_signature=tf.TensorSpec([3], tf.int32))
+        good = tf.reduce_all(shapes[:, :2] == image_size)
+        if labelled:
+            good &= tf.reduce_all((parsed["class"] >= 0) & (parsed["class"] < labels))
+        if not keep_images:
+            parsed["image"] = tf.zeros([0], tf.string)
+        return {**parsed, "good": good}
+
+    return tf.function(of, input_signature=[tf.TensorSpec([None], tf.string)])
+
+
+def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled: bool,
+                         num_classes: int | None) -> None:
+    """Raises UserError for a file that cannot be read or whose records do not fill it exactly."""
+    for file in files:
+        try:
+            broken = frames_of(file.path)[1] is not None
+        except tf.errors.OpError:
+            broken = True
+        if broken:
+            fault = first_fault(files, image_size, labelled, num_classes)
+            raise UserError(fault or f"{file.path} changes while it is read: start again")
+
+
+def assemble(files: Sequence[RecordFile], counts: Sequence[int],
+             parts: list[dict[str, tf.Tensor]], keep_images: bool) -> Table:
     """The table of parsed batches, its counts held against the files' names."""
     def joined(name: str) -> npt.NDArray[np.generic]:
         return np.concatenate([part[name].numpy() for part in parts] or [np.zeros(0, np.int64)])
 
-    counts = np.bincount(joined("file").astype(np.int64), minlength=len(files))
-    lengths = np.bincount(joined("file").astype(np.int64), joined("bytes"), len(files))
-    for file, count, length in zip(files, counts.tolist(), lengths.tolist(), strict=True):
-        if file.count not in (None, count):
-            raise UserError(f"{file.path} holds {count} records where its name says {file.count}: "
-                            "copy the file again, or rename it if it is whole")
-        # TensorFlow takes a record's length that is cut off for the end of the file.
-        if tf.io.gfile.stat(file.path).length != length:
-            raise UserError(f"{file.path}, record {count}: the file is truncated here: copy it "
-                            "again")
-    if not counts.sum():
+    for file, count in zip(files, counts, strict=True):
+        if wrong := count_fault(file, count):
+            raise UserError(f"{file.path} {wrong}")
+    if not sum(counts):
         raise UserError(f"{files[0].path} holds no record, nor does any file beside it: the split "
                         "is empty")
     images = tf.concat([part["image"] for part in parts], 0) if keep_images and parts else None
-    ids = [identifier.decode("utf-8", "backslashreplace") for identifier in joined("id").tolist()]
-    return Table(images, joined("class").astype(np.int32), ids, tuple(files),
-                 tuple(counts.tolist()))
+    ids = [as_text(identifier) for identifier in joined("id").tolist()]
+    return Table(images, joined("class").astype(np.int32), ids, tuple(files), tuple(counts))
+
+
+def count_fault(file: RecordFile, count: int) -> str | None:
+    """What is wrong with a file that holds `count` whole records, or None."""
+    if file.count in (None, count):
+        return None
+    return (f"holds {count} records where its name says {file.count}: copy the file again, or "
+            "rename it if it is whole")
 
 
 def first_fault(files: Sequence[RecordFile], image_size: int, labelled: bool,
                 num_classes: int | None) -> str | None:
     """A sentence for the first record that is wrong, found by decoding one after another."""
     for file in files:
-        for number, message in faults(file, image_size, labelled, num_classes):
-            return f"{file.path}, record {number}: {message}"
+        for entry in entries(file, image_size, labelled, num_classes):
+            for fault in entry.faults:
+                return fault.sentence
     return None
 
 
-def faults(file: RecordFile, image_size: int, labelled: bool, num_classes: int | None,
-           ) -> Iterator[tuple[int, str]]:
-    """Every fault of one file as (record number from 0, sentence); stops where reading does."""
-    records = iter(tf.data.TFRecordDataset(file.path))
-    number = 0
-    while True:
-        try:
-            serialized = next(records).numpy()
-        except StopIteration:
-            return
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            yield number, ("the file is truncated or damaged here "
-                           f"({str(error.message).split(' [Op')[0]}): copy it again")
-            return
-        except tf.errors.OpError as error:
-            yield number, f"the file cannot be read: {str(error.message).split(' [Op')[0]}"
-            return
-        message = record_fault(serialized, image_size, labelled, num_classes)
-        if message:
-            yield number, message
-        number += 1
+def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int | None,
+            ) -> Iterator[Entry]:
+    """Every record of a file with all that is wrong with it, its image decoded.
+
+    Args:
+        file, image_size, labelled, num_classes: as of `read`, which refuses what has a fault here.
+
+    Yields:
+        The records in their order; after the last, what is wrong with the file's end, if anything.
+    """
+    try:
+        frames, end = frames_of(file.path)
+        data = enumerate(zip(frames, contents(file.path, frames), strict=False))
+        with ThreadPoolExecutor(THREADS) as pool:
+            while chunk := list(itertools.islice(data, BATCH)):
+                yield from pool.map(lambda one: look(file, one[0], one[1][0], one[1][1], image_size,
+                                                     labelled, num_classes), chunk)
+    except tf.errors.OpError as error:
+        yield Entry(None, None, None, (Fault(file.path, None, None, "cannot be read: "
+                                             f"{str(error.message).split(' [Op')[0]}"),))
+        return
+    if end:
+        if file.count is not None and file.count > len(frames):
+            end += (f"; {file.count - len(frames)} of the {file.count} records that its name "
+                    "promises are lost")
+        yield Entry(None, None, None, (Fault(file.path, len(frames), None, end),))
+    elif wrong := count_fault(file, len(frames)):
+        yield Entry(None, None, None, (Fault(file.path, None, None, wrong),))
 
 
-def record_fault(serialized: bytes, image_size: int, labelled: bool,
-                 num_classes: int | None) -> str | None:
-    """What is wrong with one record, or None."""
+def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool],
+         image_size: int, labelled: bool, num_classes: int | None) -> Entry:
+    """One record with what is wrong with it; of damaged data, the id as it stands there."""
+    serialized, whole = content
+    if whole:
+        example, messages = parse_one(serialized, labelled)
+        if example:
+            messages = image_faults(example.image, image_size)
+            if labelled:
+                messages += label_faults(example.label, num_classes)
+    else:
+        example = None
+        messages = ["its data are damaged (CRC error): copy the file again"]
+    identifier = example.identifier if example else raw_id(serialized)
+    return Entry(frame, example, identifier, tuple(Fault(file.path, number, identifier, message)
+                                       for message in messages))
+
+
+def parse_one(serialized: bytes, labelled: bool) -> tuple[Example | None, list[str]]:
+    """A record as a run's own parser reads it, or what is wrong with its features."""
     try:
-        example = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable public home
-        return "it is no tf.train.Example: were these files written by another program?"
-    for name, kind in (("image", "bytes_list"), ("class", "int64_list"), ("id", "bytes_list")):
-        required = name == "image" or name == ("class" if labelled else "id")
-        if name not in example:
-            if required:
-                return (f"the feature '{name}' is missing (it has: "
-                        f"{', '.join(sorted(example)) or 'none'})")
-        elif (required or (name == "id" and labelled)) and \
-                len(getattr(example[name], kind).value) != 1:
-            return f"the feature '{name}' must be one value of type {kind.partition('_')[0]}"
-    image = example["image"].bytes_list.value[0]
-    try:
-        shape = tf.io.extract_jpeg_shape(image).numpy()
-        tf.io.decode_jpeg(image, channels=3)
-    except tf.errors.InvalidArgumentError:
-        return "its image is a broken JPEG or none at all"
-    if tuple(shape[:2]) != (image_size, image_size):
-        return (f"its image is {shape[1]}x{shape[0]} pixels where dataset.image_size says "
-                f"{image_size}x{image_size}")
-    if labelled:
-        label = example["class"].int64_list.value[0]
-        if not 0 <= label < (num_classes or LABELS):
-            return (f"its label {label} is out of range: labels are from 0 to "
-                    f"{(num_classes or LABELS) - 1}")
-    return None
+        parsed = parse(tf.constant([serialized]), labelled)
+    # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.
+    except (tf.errors.OpError, UnicodeDecodeError):
+        return None, feature_faults(serialized, labelled)
+    return Example(parsed["image"].numpy()[0], int(parsed["class"].numpy()[0]),
+                   as_text(parsed["id"].numpy()[0])), []
 
 
 def first_image_size(file: RecordFile) -> int:
-    """Height in pixels of the first image of a file; raises UserError where it cannot be read."""
-    try:
-        serialized = next(iter(tf.data.TFRecordDataset(file.path))).numpy()
-        image = tf.train.Example.FromString(serialized).features.feature["image"]
-        return int(tf.io.extract_jpeg_shape(image.bytes_list.value[0]).numpy()[0])
-    except Exception as error:  # whatever is wrong with it, the size is what is missing
-        raise UserError(f"{file.path}: the size of its first image cannot be read; give "
-                        "dataset.image_size=PIXELS") from error
+    """The commonest height in pixels of a file's first images, so that a bad one does not decide.
+
+    Raises:
+        UserError: where none of them can be read.
+    """
+    heights: Counter[int] = Counter()
+    with contextlib.suppress(tf.errors.OpError):
+        frames = frames_of(file.path)[0][:FIRST]
+        for serialized, whole in contents(file.path, frames):
+            with contextlib.suppress(Exception):  # whatever is wrong with it, it has no size
+                assert whole
+                image = tf.train.Example.FromString(serialized).features.feature["image"]
+                shape = tf.io.extract_jpeg_shape(image.bytes_list.value[0])
+                heights[int(shape.numpy()[0])] += 1
+    size = heights.most_common(1)[0][0] if heights else 0
+    if not 0 < size <= LARGEST:
+        raise UserError(f"{file.path}: the size of its first images cannot be read"
+                        + (f" ({size} pixels are more than {LARGEST})" if size else "")
+                        + "; give dataset.image_size=PIXELS")
+    return size
 
 
 def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,

@@ -124,11 +124,26 @@ def read_status(folder: Path) -> dict[str, Any]:
     return status
 
 
+def last_status(folder: Path) -> dict[str, Any]:
+    """The status of a run, empty where it cannot be read: it is a report, and no run hangs on it.
+    """
+    try:
+        return read_status(folder)
+    except UserError:
+        return {}
+
+
 def best_epoch(history: Sequence[Scores]) -> int | None:
     """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
     if not history:
         return None
     return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
+
+
+def is_over(history: Sequence[Scores], patience: int | None) -> bool:
+    """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
+    best = best_epoch(history)
+    return patience is not None and best is not None and len(history) - 1 - best >= patience
 
 
 def write_history(folder: Path, history: Sequence[Scores]) -> None:

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -28,7 +29,7 @@ from flowerexp.journal import Journal
 
 HERE = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
-UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep")
+UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep", "loop.max_minutes")
 """Keys of which a sweep has one value."""
 LONGEST_LOCAL_JOB = 60 * 24 * 30
 """Minutes; submitit's own default ends a local job after one hour."""
@@ -95,7 +96,7 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     Raises:
         UserError: for a mistake in any of the jobs, before the first one starts.
     """
-    hydra = config.hydra
+    start, hydra = time.time(), config.hydra
     folder = Path(hydra.sweep.dir)
     overrides, params = list(hydra.overrides.task), hydra.sweeper.get("params")
     swept = composition.swept_keys(overrides, params)
@@ -133,6 +134,9 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
         hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
     for stale in (jobs.STOP, jobs.REFUSED):
         (folder / stale).unlink(missing_ok=True)
+    minutes = next(iter(configs.values())).loop.max_minutes  # of the sweep as a whole
+    jobs.set_deadline(folder, None if minutes is None else start + 60 * minutes)
+    stack.callback(jobs.set_deadline, folder, None)
     stack.enter_context(signals_taken(folder))
     opened.append(Opened(folder, tuple(folder / name for name in configs) if ours else None))
 
@@ -242,10 +246,15 @@ def close_sweep(opened: Opened) -> int:
         journal.say(f"not started: {', '.join(untouched)}")
     for sentence in refused:
         journal.say(f"not run: {sentence}")
+    out_of_time = bool(missing) and jobs.QUOTA in asked
+    if out_of_time:
+        journal.say("interrupted by loop.max_minutes, which is of the sweep as a whole")
     if missing:
         journal.say(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command goes "
                     "on with them")
     journal.say("pictures and a page: python -m flowerexp compare "
                 f"{shlex.quote(str(opened.folder))} --output FOLDER")
     signals = [int(reason) for reason in asked if reason.isdigit()]
-    return 128 + signals[0] if signals else int(bool(missing or refused))
+    if signals:
+        return 128 + signals[0]
+    return execution.OUT_OF_TIME if out_of_time else int(bool(missing or refused))

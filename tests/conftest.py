@@ -31,24 +31,6 @@ def logical_devices():
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A data set of three blurred colours, 16 px: 40 train, 13 val and 7 test images."""
-    import numpy as np
-    import tensorflow as tf
+    from tests.processes import write_tiny
 
-    from flowerexp import records
-
-    random = np.random.default_rng(0)
-    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
-    root = tmp_path_factory.mktemp("tiny data")
-    labels = {"train": np.repeat([0, 1, 2], [24, 11, 5]), "val": np.arange(13) % 3,
-              "test": np.arange(7) % 3}
-    for split, ids in labels.items():
-        noise = random.integers(-60, 55, (len(ids), 16, 16, 3))
-        images = (colours[ids][:, None, None] + noise).astype(np.uint8)
-        encoded = [tf.io.encode_jpeg(image, quality=95).numpy() for image in images]
-        half = len(ids) // 2
-        (root / split).mkdir()
-        for number, part in enumerate((slice(None, half), slice(half, None))):
-            names = [f"{split}{index}" for index in range(len(ids))[part]]
-            records.write(root / split / f"{number:02d}-16x16-{len(names)}.tfrec", encoded[part],
-                          None if split == "test" else ids[part].tolist(), names)
-    return root
+    return write_tiny(tmp_path_factory.mktemp("tiny data"))

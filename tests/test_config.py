@@ -168,6 +168,11 @@ MISTAKES = [
     ("optimizer.momentum=0.5", "optimizer.momentum", "optimizer=adam"),
     ("optimizer=sgd optimizer.beta_1=0.5", "optimizer.beta_1", "optimizer=sgd"),
     ("loss=focal loss.label_smoothing=0.1", "loss.label_smoothing", "loss=focal"),
+    ("loop.patience=0", "loop.patience", "at least 1"),
+    ("loop.max_minutes=0", "loop.max_minutes", "greater than 0"),
+    ("loop.checkpoint_minutes=-1", "loop.checkpoint_minutes", "greater than 0"),
+    ("hardware=workers loop.max_minutes=5", "loop.max_minutes", "hardware=workers"),
+    ("hardware=workers loop.checkpoint_minutes=5", "loop.checkpoint_minutes", "leave it out"),
     ("loss.gamma=1", "loss.gamma", "cross_entropy"),
     # what is no override at all
     ("loop.epochs", "loop.epochs", "key=value"),
@@ -322,7 +327,8 @@ KEYS = [f"{group}.{key}".lstrip(".") for group, keys in {
     "sampling": ("kind", "target_count"),
     "loop": ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
              "gradient_accumulation_steps", "steps_per_execution", "lr_scaling",
-             "keep_example_budget", "log_interval"),
+             "keep_example_budget", "log_interval", "checkpoint_minutes", "max_minutes",
+             "patience"),
     "schedule": ("kind", "start_lr", "max_lr", "end_lr", "warmup"),
     "results": ("use",),
 }.items() for key in keys]
@@ -377,6 +383,7 @@ def test_constant_schedule_takes_its_own_end():
     (["augmentation=[flip,perspective]"], "augmentation=-flip-perspective-+seed=0"),
     (["dataset=sample", "experiment=rare_classes"], "rare_classes+dataset=sample+seed=0"),
     (["experiment=rare_classes"], "rare_classes+seed=0"),
+    (["loop.max_minutes=9", "loop.checkpoint_minutes=1"], "default+seed=0"),
 ])
 def test_run_name(overrides, folder):
     assert composition.run_name(None, 0, overrides) == folder

@@ -1,9 +1,8 @@
-"""Whole runs as real processes: what they leave, how they end, and how they go on."""
+"""Whole runs as real processes: what they leave, and how they end (kills: proofs/faults.py)."""
 
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -23,7 +22,6 @@ from tests.processes import (
     history_of,
     read,
     same_results,
-    wait_for,
     wait_for_epochs,
     weights_of,
 )
@@ -144,39 +142,6 @@ def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(place, 
         assert "perspective with probability 0.35" in done.stdout
         assert "make 48 examples" in done.stdout
     same_results(place / "outputs/one", place / "outputs/two")
-
-
-def test_calls_of_three_updates_give_the_same_bits(whole, place, tiny):
-    done = execute(place, tiny, "loop.steps_per_execution=3", "name=sliced")
-    assert done.returncode == 0, done.stderr
-    same_results(whole[0], place / "outputs/sliced")
-
-
-def test_a_killed_run_goes_on_to_the_same_end_and_keeps_others_out(place, tiny):
-    long = ("name=killed", "loop.epochs=12", "loop.steps_per_execution=1")
-    run = place / "outputs/killed"
-    first = begin(place, tiny, *long)
-    wait_for(lambda: (run / "checkpoints").is_dir())
-    second = execute(place, tiny, *long)
-    assert second.returncode == 1
-    assert f"in use by process {first.pid}" in second.stderr
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    assert read(run, "status.json")["state"] == "running"
-    going_on = begin(place, tiny, *long)
-    epochs = len(read(run, "history.json"))
-    wait_for_epochs(run, epochs + 1, going_on)
-    going_on.send_signal(signal.SIGTERM)
-    output, errors = going_on.communicate(timeout=60)
-    assert going_on.returncode == 128 + signal.SIGTERM, errors
-    assert "going on from" in output
-    assert "interrupted by SIGTERM" in output
-    assert read(run, "status.json")["state"] == "interrupted"
-    last = execute(place, tiny, *long)
-    assert last.returncode == 0, last.stderr
-    straight = execute(place, tiny, *long, "name=straight")
-    assert straight.returncode == 0, straight.stderr
-    same_results(place / "outputs/straight", run)
 
 
 def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny):
@@ -341,43 +306,6 @@ def test_a_folder_of_ones_own_a_stream_a_summary_and_legacy_keras(tiny, tmp_path
     assert history["1"]["train loss"] < history["0"]["train loss"]
 
 
-def limit_files():
-    """Files end at 300 kB, less than a checkpoint: as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-
-
-def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_later(whole, place, tiny):
-    full = execute(place, tiny, "name=full", preexec_fn=limit_files)
-    assert full.returncode == 1
-    assert full.stderr.count("\n") == 1
-    assert "cannot be written" in full.stderr
-    assert read(place / "outputs/full", "status.json")["state"] == "failed"
-    later = execute(place, tiny, "name=full")
-    assert later.returncode == 0, later.stderr
-    same_results(whole[0], place / "outputs/full")
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(whole, place, tiny):
-    run = place / "outputs/damaged"
-    process = begin(place, tiny, "name=damaged", "loop.epochs=5000")
-    wait_for_epochs(run, 3, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    before, last = sorted(run.glob("checkpoints/update-*"))[-2:]
-    data = last / "state.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:1000])
-    refused = execute(place, tiny, "name=damaged", "loop.epochs=5000")
-    assert refused.returncode == 1
-    assert f"the checkpoint {last} cannot be read" in refused.stderr
-    assert refused.stderr.count("\n") == 1
-    shutil.rmtree(last)
-    process = begin(place, tiny, "name=damaged", "loop.epochs=5000")
-    wait_for(lambda: "going on from" in (run / "run.log").read_text() or process.poll())
-    process.kill()
-    process.communicate()
-    assert f"going on from {before}: " in (run / "run.log").read_text()
-
-
 def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(place, tiny):
     named, run = "name='mend [it]'", place / "outputs/mend [it]"
     wrong = execute(place, "/nowhere", named)
@@ -401,8 +329,9 @@ def free_port():
 
 
 def test_two_workers_are_two_replicas(place, tiny):
-    """Real processes on the loopback; only the first writes."""
-    chosen = ("loop.batch_size_per_replica=4", "loop.epochs=2")
+    """Real processes on the loopback; only the first writes. Adam would magnify rounding."""
+    chosen = ("loop.batch_size_per_replica=4", "loop.epochs=2", "optimizer=sgd",
+              "schedule.max_lr=0.01")
     one = execute(place, tiny, "name=replicas", "hardware=cpu", "hardware.replicas=2", *chosen)
     assert one.returncode == 0, one.stderr
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
@@ -424,8 +353,8 @@ def test_two_workers_are_two_replicas(place, tiny):
     assert {path.name for path in runs[1].iterdir() if "events" not in path.name} == {
         path.name for path in runs[0].iterdir() if "events" not in path.name}
     for row, other in zip(*(history_of(run).values() for run in runs), strict=True):
-        assert row == pytest.approx(other, rel=1e-3)
+        assert row == pytest.approx(other, abs=1e-5)
     for left, right in zip(*map(weights_of, runs), strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-3)  # Adam magnifies rounding
+        np.testing.assert_allclose(left, right, atol=1e-5)
     for name in ("valid_preds.json", "test_preds.json", "submission.csv"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import pipeline, records, sampling
+from flowerexp import augmentation, pipeline, records, sampling
+from flowerexp.augmentation_options import Flip, Perspective
 from flowerexp.config import Sampling
 from flowerexp.plan import Plan
 
@@ -100,6 +101,19 @@ def test_positions_are_places_in_the_epoch_on_every_worker_and_in_every_cache(ti
         np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(24))
         np.testing.assert_array_equal(seen[1][:4], [4, 5, 6, 7])
         assert elements(images, ORIGINAL, layout, 7, augment=keep_positions)[0]["epoch"] == 7
+
+
+@pytest.mark.parametrize("cache", ["encoded", "none"])
+def test_the_number_of_decoding_threads_changes_no_pixel(tiny, monkeypatch, cache):
+    augment = augmentation.build({"flip": Flip(), "perspective": Perspective()}, 3, 4)
+    found = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(tf.data, "AUTOTUNE", threads)  # of every parallel map
+        parts = elements(images_of(tiny, "train", cache), OVERSAMPLE, plan_of(), augment=augment)
+        found.append((joined(parts), joined(parts, "label")))
+    for images, labels in found[1:]:
+        np.testing.assert_array_equal(images, found[0][0])
+        np.testing.assert_array_equal(labels, found[0][1])
 
 
 def test_a_stream_shows_every_image_once_and_oversamples_by_its_draw(tiny):

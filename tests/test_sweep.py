@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from flowerexp import composition, jobs, sweep
+from flowerexp import composition, execution, jobs, sweep
 from tests.folders import write_run
 from tests.processes import (
     RUN,
@@ -124,6 +124,7 @@ def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tin
     (["name=a,b"], "name cannot be swept"),
     (["model=1,2"], "model=1 chooses no option"),
     (["seed=1,2", "hydra.sweep.subdir=a"], "hydra.sweep.subdir cannot be chosen"),
+    (["loop.max_minutes=1,2"], "loop.max_minutes cannot be swept"),
     (["seed=1,2", "fresh=true"], "fresh=true has no meaning in a sweep"),
     (["seed=1,2", "hardware=workers"], "hardware=workers has no meaning in a sweep"),
     (["loop.batch_size_per_replica=8,64"],
@@ -337,6 +338,22 @@ def test_killed_and_interrupted_jobs_go_on_to_their_end(tmp_path, tiny):
     assert last.returncode == 0, last.stderr
     assert [len(read(run, "history.json")) for run in (first, second)] == [16, 16]
     assert history_of(second) != history_of(first)
+
+
+def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path, tiny):
+    words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
+    done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.4")
+    assert done.returncode == execution.OUT_OF_TIME, done.stderr
+    runs = [tmp_path / f"outputs/quota/default+seed={seed}" for seed in (1, 2)]
+    assert "interrupted by loop.max_minutes" in done.stdout
+    (untouched,) = [line for line in done.stdout.splitlines() if line.startswith("not started: ")]
+    assert runs[1].name in untouched
+    assert not (runs[0].parent / ".deadline").exists()
+    if runs[0].name not in untouched:  # a busy machine may take the quota for the plan
+        assert read(runs[0], "status.json")["state"] == "interrupted"
+        assert "interrupted by loop.max_minutes=0.4" in (runs[0] / "run.log").read_text()
+    plan = execute(tmp_path, tiny, *words, "loop.max_minutes=99", "dry_run=true")
+    assert plan.returncode == 0, plan.stderr  # another quota is no other run
 
 
 @pytest.mark.parametrize(("launcher", "seeds", "untouched"), [

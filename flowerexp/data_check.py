@@ -1,0 +1,187 @@
+"""Every fault of a data set: what would stop a run, what is only doubtful, and the classes' counts.
+
+Images are decoded as they are read and not kept; of a record, its id and the hash of its JPEG bytes
+stay in memory.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from flowerexp import datasets, records
+from flowerexp.config import Dataset
+from flowerexp.datasets import Source
+from flowerexp.faults import Fault
+from flowerexp.frames import FRAME
+from flowerexp.records import Entry, RecordFile
+
+SHOWN = 20
+"""Classes without training images that are named."""
+
+
+@dataclass
+class Checked:
+    """What was found in a data set.
+
+    faults: that stop a run whose dataset.on_bad_record is `stop`, in reading order.
+    doubts: that stop none: duplicate ids, pictures in two splits, classes without images.
+    records: by split, how many could be told apart, good or bad.
+    counts: by labelled split, int64 [classes], good records of each class.
+    names: of the classes, numbers where they have none.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+    records: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+@dataclass
+class Seen:
+    """Places by id, and split and place by the hash of a picture's JPEG bytes."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+
+
+def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Checked:
+    """Reads every record of every split.
+
+    Args:
+        source: the data set.
+        advance: called with the bytes that were read since its last call.
+    """
+    checked, seen = Checked(), Seen()
+    labels: dict[str, list[int]] = {}
+    for split, files in source.files.items():
+        labels[split], checked.records[split] = [], 0
+        for file in files:
+            checked.records[split] += check_file(source, split, file, checked, seen,
+                                                 labels[split], advance)
+        if not checked.records[split]:
+            checked.faults.append(Fault(f"{source.folder}/{split}", None, None,
+                                        "holds no record: the split is empty"))
+    labels.pop("test", None)
+    classes = source.num_classes or 1 + max((label for each in labels.values() for label in each),
+                                            default=-1)
+    checked.names = source.class_names or tuple(str(label) for label in range(classes))
+    checked.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
+                      for split, each in labels.items()}
+    empty = np.flatnonzero(checked.counts["train"] == 0).tolist()
+    if empty:
+        named = ", ".join(checked.names[label] for label in empty[:SHOWN])
+        checked.doubts.append(Fault(
+            f"{source.folder}/train", None, None, f"holds no good image of {len(empty)} of "
+            f"{classes} classes: {named}" + (" and more" if len(empty) > SHOWN else "")))
+    return checked
+
+
+def check_file(source: Source, split: str, file: RecordFile, checked: Checked, seen: Seen,
+               labels: list[int], advance: Callable[[int], None]) -> int:
+    """Adds what is wrong with a file and the labels of its good records; returns its records."""
+    labelled, number = split != "test", 0
+    for entry in records.entries(file, source.image_size, labelled,
+                                 source.num_classes if labelled else None):
+        checked.faults += entry.faults
+        if entry.frame is None:
+            continue
+        checked.doubts += doubts_of(entry, split, file, number, seen)
+        if entry.example is not None and not entry.faults:
+            labels.append(entry.example.label)
+        advance(entry.frame.length + FRAME)
+        number += 1
+    return number
+
+
+def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen) -> list[Fault]:
+    """Whether a record's id or its picture was seen before; the picture in another split only."""
+    doubts = []
+    place = f"{file.path}, record {number}"
+    if entry.identifier:
+        before = seen.ids.setdefault(entry.identifier, place)
+        if before != place:
+            doubts.append(f"its id is also that of {before}")
+    if entry.example is not None:
+        digest = hashlib.blake2b(entry.example.image, digest_size=16).digest()
+        of_split, before = seen.pictures.setdefault(digest, (split, place))
+        if of_split != split:
+            doubts.append(f"its picture (the same JPEG bytes) is also in {of_split}: {before}")
+    return [Fault(file.path, number, entry.identifier, doubt) for doubt in doubts]
+
+
+def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
+        console: Console) -> bool:
+    """Checks the data set at `root` with a progress bar, and prints what was found.
+
+    Args:
+        root: as dataset.root of dataset=tfrecords.
+        image_size, num_classes, names: as dataset.image_size, num_classes and class_names.
+        console: to print on.
+
+    Returns:
+        Whether a run would read it to its end.
+
+    Raises:
+        UserError: for a root in which no data set is found.
+    """
+    dataset = Dataset("tfrecords", root, image_size, num_classes, names)
+    source = datasets.found(dataset, root, "")
+    size = sum(length_of(file) for files in source.files.values() for file in files)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24),
+               TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(compact=True),
+               TextColumn("left"))
+    with Progress(*columns, console=console, transient=True,
+                  disable=not console.is_terminal) as bar:
+        task = bar.add_task("records", total=size)
+        checked = check(source, lambda length: bar.advance(task, length))
+    show(source, checked, console)
+    return not checked.faults
+
+
+def length_of(file: RecordFile) -> int:
+    try:
+        return int(tf.io.gfile.stat(file.path).length)
+    except tf.errors.OpError:
+        return 0  # the check itself names it
+
+
+def show(source: Source, checked: Checked, console: Console) -> None:
+    """Prints faults by file, counts by class, and how many faults would stop a run."""
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    for kind, faults in (("stops a run", checked.faults), ("doubtful", checked.doubts)):
+        for fault in faults:
+            say(f"{kind}: {describe(fault)}")
+    counts = list(checked.counts.values())
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for split in checked.counts:
+        table.add_column(split, justify="right", no_wrap=True)
+    for label, name in enumerate(checked.names):
+        table.add_row(Text(name if name == str(label) else f"{label} {name}"),
+                      *(str(each[label]) for each in counts))
+    console.print(table)
+    of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
+    say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, {of_splits}; "
+        f"{len(checked.faults) + len(checked.doubts)} faults, {len(checked.faults)} of which would "
+        "stop a run (dataset.on_bad_record=stop)")
+
+
+def describe(fault: Fault) -> str:
+    """A line with file, record number, id and what is wrong."""
+    if fault.record is None:
+        return fault.sentence
+    identifier = f"id {fault.id!r}" if fault.id else "no id"
+    if fault.id is None:
+        identifier = "no readable id"
+    return f"{fault.file}, record {fault.record} ({identifier}): {fault.message}"

@@ -1,0 +1,125 @@
+"""Splits without their bad records, for `dataset.on_bad_record=skip`; test rows are never lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from flowerexp import records
+from flowerexp.errors import UserError
+from flowerexp.faults import Fault
+from flowerexp.frames import Frame
+from flowerexp.records import Entry, RecordFile, Table
+
+
+@dataclass(frozen=True)
+class Readable:
+    """What can be read of a split.
+
+    table: of the good records.
+    faults: of the others and of files that end too early, in reading order.
+    ids: of every record, good or bad; empty where it has none.
+    kept: bool [records], whether a record is in the table.
+    """
+
+    table: Table
+    faults: tuple[Fault, ...]
+    ids: tuple[str, ...]
+    kept: npt.NDArray[np.bool_]
+
+
+def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_classes: int | None,
+         keep_images: bool = True) -> Readable:
+    """Reads a split, decodes every image once, and leaves out the records that have a fault.
+
+    Args:
+        files, image_size, labelled, num_classes, keep_images: as of `records.read`.
+
+    Raises:
+        UserError: where no record is left; in a split without labels, whose rows must all be
+            predicted by their ids, also for a bad record without a readable id and for a file
+            that does not hold the records that it should.
+    """
+    images: list[bytes] = []
+    labels: list[int] = []
+    ids: list[str] = []
+    kept: list[bool] = []
+    faults: list[Fault] = []
+    frames: list[tuple[Frame, ...]] = []
+    for file in files:
+        good: list[Frame] = []
+        for entry in records.entries(file, image_size, labelled, num_classes):
+            if entry.faults and not labelled:
+                refuse_lost_row(entry)
+            faults += entry.faults
+            if entry.frame is None:
+                continue
+            kept.append(not entry.faults)
+            ids.append(entry.identifier or "")
+            if entry.example is not None and not entry.faults:
+                good.append(entry.frame)
+                labels.append(entry.example.label)
+                if keep_images:
+                    images.append(entry.example.image)
+        frames.append(tuple(good))
+    if not any(kept):
+        raise UserError(f"{files[0].path} and the files beside it hold no good record, so that "
+                        "dataset.on_bad_record=skip leaves the split empty"
+                        + (f"; the first fault: {faults[0].sentence}" if faults else ""))
+    good_ids = [identifier for identifier, whole in zip(ids, kept, strict=True) if whole]
+    table = Table(tf.constant(images) if keep_images else None, np.array(labels, np.int32),
+                  good_ids, tuple(files), tuple(map(len, frames)),
+                  tuple(frames) if faults else None)
+    return Readable(table, tuple(faults), tuple(ids), np.array(kept, np.bool_))
+
+
+def refuse_lost_row(entry: Entry) -> None:
+    """Raises UserError for a bad test record that cannot be given a row of the submission."""
+    fault = entry.faults[0]
+    if entry.frame is None:
+        raise UserError(f"{fault.sentence}; dataset.on_bad_record=skip cannot name the test images "
+                        "that are lost")
+    if not entry.identifier:
+        raise UserError(f"{fault.sentence}; dataset.on_bad_record=skip cannot name this test image "
+                        "in a submission, for its id cannot be read")
+
+
+def fill(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.ArrayLike
+         ) -> npt.NDArray[Any]:
+    """The rows of the kept records in their places, and `filling` in those of the others.
+
+    Args:
+        values: [kept records, ...].
+        kept: bool [records].
+        filling: [...], one row.
+    """
+    filled = np.empty((len(kept), *values.shape[1:]), values.dtype)
+    filled[kept], filled[~kept] = values, filling
+    return filled
+
+
+def status(skipped: Sequence[Fault]) -> dict[str, Any]:
+    """What status.json says: how many records were left out, and each fault with its place.
+
+    A record with two faults is counted once and listed twice; a file that is wrong as a whole is
+    listed with the record null, and one that ends too early counts as one.
+    """
+    return {"count": count(skipped), "records": [
+        {"file": fault.file, "record": fault.record, "id": fault.id, "fault": fault.message}
+        for fault in skipped]}
+
+
+def count(skipped: Sequence[Fault]) -> int:
+    """How many places were left out, whatever the number of their faults."""
+    return len({(fault.file, fault.record) for fault in skipped if fault.record is not None})
+
+
+def sentence(skipped: Sequence[Fault]) -> str:
+    """What a run says of them at its start."""
+    if not skipped:
+        return "skipped: no record, for none is bad"
+    return (f"skipped: {count(skipped)} bad records, all named in status.json; the first: "
+            f"{skipped[0].sentence}")

@@ -1,0 +1,317 @@
+"""How a run goes on: checkpoints whole, damaged or of another run, patience, time; in this process.
+
+That real processes survive is proved by tests/proofs/faults.py.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowerexp import checkpoints, composition, execution, experiment, provenance, results, resuming
+from flowerexp.errors import UserError
+from flowerexp.journal import Journal
+from tests.processes import history_of, read, same_results, weights_of
+
+CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
+          "loop.steps_per_execution=2", "schedule.max_lr=1e-3", "dataset.cache=encoded")
+
+
+def config_of(tiny, *overrides):
+    composition.register()
+    return composition.check(composed_of(tiny, *overrides))
+
+
+def composed_of(tiny, *overrides):
+    return composition.compose(["dataset=tfrecords", f"dataset.root='{tiny}'", *CHOSEN, *overrides])
+
+
+def run(config, folder, stop=lambda: False):
+    folder.mkdir(exist_ok=True)
+    return experiment.run(config, folder, Journal(folder), stop)
+
+
+def after(calls):
+    """True from the call of this number on."""
+    answers = iter([False] * calls)
+    return lambda: next(answers, True)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """An uninterrupted run of three epochs of ten updates."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(config_of(tiny), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny, tmp_path_factory):
+    """A run that ended in its third epoch: checkpoints of updates 20 and 24, and of the best."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    assert not run(config_of(tiny), folder, after(13))  # of 5 calls an epoch and one after it
+    assert checkpoints.saved_updates(folder)[-2:] == [20, 24]
+    return folder
+
+
+@pytest.fixture
+def partial(stopped, tmp_path):
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+# Checkpoints
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def change(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def rewrite(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+DAMAGES = {
+    "data truncated": lambda last: truncate(last / "state.data-00000-of-00001"),
+    "data changed": lambda last: change(last / "state.data-00000-of-00001"),
+    "data missing": lambda last: (last / "state.data-00000-of-00001").unlink(),
+    "index truncated": lambda last: truncate(last / "state.index"),
+    "index missing": lambda last: (last / "state.index").unlink(),
+    "manifest missing": lambda last: (last / checkpoints.MANIFEST).unlink(),
+    "manifest no JSON": lambda last: (last / checkpoints.MANIFEST).write_text("{"),
+    "manifest a list": lambda last: (last / checkpoints.MANIFEST).write_text("[]"),
+    "manifest of another": lambda last: rewrite(last / checkpoints.MANIFEST, update=10),
+    "manifest without files": lambda last: rewrite(last / checkpoints.MANIFEST, files={}),
+    "file a folder": lambda last: ((last / "state.index").unlink(),
+                                   (last / "state.index").mkdir()),
+    "empty": lambda last: [file.unlink() for file in last.iterdir()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_seen_without_tensorflow(partial, damage):
+    assert checkpoints.fault(partial, 24) is None
+    DAMAGES[damage](checkpoints.folder_of(partial, 24))
+    assert checkpoints.fault(partial, 24)
+
+
+def test_the_one_before_an_unreadable_checkpoint_is_used_and_it_is_said(tiny, whole, partial):
+    """And neither a status that is damaged nor what a kill left half written is in the way."""
+    last, before = (checkpoints.folder_of(partial, update) for update in (24, 20))
+    truncate(last / "state.data-00000-of-00001")
+    half = last.with_name(".partial-half")
+    half.mkdir()
+    (partial / results.STATUS).write_text("{")
+    asked = after(0)  # the first call of the loop, and the checkpoint of update 22
+    assert not run(config_of(tiny), partial, asked)
+    log = (partial / results.LOG).read_text()
+    assert f"the checkpoint {last} cannot be read (state.data-00000-of-00001 is damaged)" in log
+    assert f"going on from {before}: 2 of 3 epochs are done" in log
+    assert not last.exists()
+    assert not half.exists()
+    assert checkpoints.saved_updates(partial)[-2:] == [20, 22]
+    assert run(config_of(tiny), partial)
+    same_results(whole, partial)
+
+
+def test_without_a_readable_checkpoint_all_are_named(tiny, partial):
+    saved = checkpoints.saved_updates(partial)
+    for update in saved:
+        truncate(checkpoints.folder_of(partial, update) / "state.index")
+    with pytest.raises(UserError, match="trains from the start") as refused:
+        run(config_of(tiny), partial)
+    assert all(checkpoints.folder_of(partial, update).name in str(refused.value)
+               for update in saved)
+    assert checkpoints.saved_updates(partial) == saved
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["model.dropout=0.5"], "is of another run (model.dropout: 0.05 there, 0.5 here)"),
+    (["seed=1"], "is of another run (seed: 0 there, 1 here)"),
+    (["loop.patience=5"], "is of another run (loop.patience: None there, 5 here)")])
+def test_a_checkpoint_of_another_config_is_refused_by_name(tiny, partial, overrides, message):
+    with pytest.raises(UserError) as refused:
+        run(config_of(tiny, *overrides), partial)
+    assert message in str(refused.value)
+    assert str(checkpoints.folder_of(partial, 24)) in str(refused.value)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
+    """As where the package that builds the model was exchanged."""
+    manifest = read(checkpoints.folder_of(stopped, 24), checkpoints.MANIFEST)
+    other = tf.train.Checkpoint(model=tf.keras.Sequential([tf.keras.Input((2,)),
+                                                           tf.keras.layers.Dense(2)]))
+    with pytest.raises(UserError, match="is of another model"):
+        checkpoints.restore(other, stopped, 24, manifest["run"])
+
+
+@pytest.mark.parametrize("name", [results.HISTORY, results.VALID_PREDICTIONS])
+@pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}'])
+def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, partial, name, text):
+    """These are written before the checkpoint, so that no kill can lose them."""
+    (partial / name).unlink()
+    if text is not None:
+        (partial / name).write_text(text)
+    with pytest.raises(UserError, match="the same command trains from the start") as refused:
+        run(config_of(tiny), partial)
+    assert str(partial / name) in str(refused.value)
+    assert "fresh" not in str(refused.value)
+
+
+def saver_of(folder, minutes=None):
+    """For what needs no trainer but its ten updates an epoch."""
+    return resuming.Saver(folder, Journal(folder), SimpleNamespace(
+        plan=SimpleNamespace(updates_per_epoch=10)), {}, minutes)
+
+
+def test_the_best_epoch_that_is_to_predict_and_is_unreadable_is_named(partial):
+    truncate(checkpoints.folder_of(partial, 20) / "state.index")
+    with pytest.raises(UserError, match="of the best epoch, 2, cannot be read"):
+        saver_of(partial).load_epoch(1)
+
+
+def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
+        tiny, whole, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(tf.data, "AUTOTUNE", 3)  # of every map that decodes
+    plain = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *arguments: (
+        saved.append(arguments[2]), plain(*arguments), saved.append(
+            len(checkpoints.saved_updates(arguments[1])))))
+    folder = tmp_path / "run"
+    assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9", "loop.steps_per_execution=5",
+                         "dataset.cache=decoded"), folder)
+    assert saved[::2] == list(range(5, 31, 5)), "after every call, once at the end of an epoch"
+    assert max(saved[1::2]) <= 3
+    same_results(whole, folder)
+
+
+def test_a_checkpoint_is_due_by_the_clock_alone(tmp_path, monkeypatch):
+    never, hourly = saver_of(tmp_path), saver_of(tmp_path, 60)
+    assert not hourly.is_due()
+    later = time.monotonic() + 3601
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert hourly.is_due()
+    assert not never.is_due()
+
+
+# Stopping
+
+def scores(*values):
+    return [{"valid f1": value} for value in values]
+
+
+@pytest.mark.parametrize(("history", "patience", "over"), [
+    ([], 1, False), ([0.5], 1, False), ([0.5, 0.5], 1, True), ([0.5, 0.6], 1, False),
+    ([0.5, 0.4, 0.45], 2, True), ([0.5, 0.4, 0.45], 3, False), ([0.5, 0.4, 0.6, 0.6], 2, False),
+    ([None, None, None], 2, True), ([0.5] * 9, None, False)])
+def test_patience_counts_epochs_since_the_best(history, patience, over):
+    assert results.is_over(scores(*history), patience) == over
+
+
+def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny, tmp_path):
+    # F1 does not move at this rate.
+    chosen = ("loop.patience=2", "schedule.max_lr=1e-9", "loop.epochs=9", "loop.log_interval=9")
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    composed = composed_of(tiny, *chosen)
+    assert execution.execute(straight, composed, chosen) == 0
+    status = read(straight, results.STATUS)
+    assert (status["state"], status["epochs_done"], status["epochs"]) == ("done", 3, 9)
+    early = "stopped early after epoch 3 of 9: validation F1 has not risen for 2 epochs"
+    assert early in execution.summary(straight)
+    log = (straight / results.LOG).read_text()
+    assert early in log
+    assert "epoch 3 of 9: train" in log
+    config = config_of(tiny, *chosen)
+    assert not run(config, resumed, after(9))
+    # As after a kill between the last checkpoint and the predictions.
+    assert run(config, resumed)
+    same_results(straight, resumed)
+
+
+def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    for quota in (["loop.max_minutes=1e-9"], []):
+        code = execution.execute(folder, composed_of(tiny, *quota), quota)
+        state = read(folder, results.STATUS)["state"]
+        assert (code, state) == ((execution.OUT_OF_TIME, "interrupted") if quota else (0, "done"))
+    status = read(folder, results.STATUS)
+    assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
+    assert status.get("git") == provenance.commit()
+    assert len(status["beginning"]["data"]) == 16
+    assert "interrupted by loop.max_minutes=1e-09; the same command goes on" in (
+        folder / results.LOG).read_text()
+    assert "going on from" in capsys.readouterr().out
+    same_results(whole, folder)
+
+
+def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
+    assert not execution.Stopped()()
+    assert not execution.Stopped(1)()
+    assert not execution.Stopped(1, time.time() + 60)()
+    assert execution.Stopped(1, time.time() - 1)()
+    assert execution.Stopped(1e-9, time.time() + 60)()
+    stopped = execution.Stopped()
+    stopped.take(signal.SIGTERM, None)
+    assert stopped()
+
+
+# What a run is made with, and what repeats
+
+def git(folder, *words):
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder,
+                   check=True, capture_output=True)
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    assert provenance.commit(tmp_path) is None
+    git(tmp_path, "init")
+    assert provenance.commit(tmp_path) is None, "there is no commit yet"
+    (tmp_path / "file").write_text("1")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "first")
+    found = provenance.commit(tmp_path)
+    assert len(found["commit"]) == 40
+    assert not found["changed"]
+    (tmp_path / "file").write_text("2")
+    assert provenance.commit(tmp_path) == {**found, "changed": True}
+    (tmp_path / "inside").mkdir()
+    assert provenance.commit(tmp_path / "inside") is None
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit(tmp_path) is None
+
+
+def test_the_seed_changes_the_numbers_and_nothing_else(tiny, whole, tmp_path):
+    """Order and weights here; augmentation in test_augmentation, dropout in test_trainer."""
+    folder = tmp_path / "other"
+    assert run(config_of(tiny, "seed=1"), folder)
+    assert history_of(folder) != history_of(whole)
+    for name in (results.VALID_LABELS, results.CLASSES):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    ids = [(each / results.SUBMISSION).read_text().split("\n") for each in (folder, whole)]
+    assert [line.split(",")[0] for line in ids[0]] == [line.split(",")[0] for line in ids[1]]
+    assert read(folder, results.STATUS)["beginning"] == read(whole, results.STATUS)["beginning"]
+    assert any((one != other).any() for one, other in zip(weights_of(folder), weights_of(whole),
+                                                          strict=True))
+
+
+def test_the_first_weights_are_a_function_of_the_seed(tiny):
+    from flowerexp import models
+
+    def first(seed):
+        options = config_of(tiny).model
+        return models.build(options, 16, 3, "float32", seed).get_weights()
+
+    one, same, other = first(0), first(0), first(1)
+    assert all((left == right).all() for left, right in zip(one, same, strict=True))
+    assert any((left != right).any() for left, right in zip(one, other, strict=True))
+    assert [weight.shape for weight in one] == [weight.shape for weight in other]
+    assert np.isfinite(one[0]).all()

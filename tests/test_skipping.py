@@ -1,0 +1,259 @@
+"""dataset.on_bad_record=skip: what is left out, what is said, and that nothing else changes."""
+
+import csv
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowerexp import datasets, experiment, pipeline, records, skipping
+from flowerexp.config import Dataset
+from flowerexp.errors import UserError
+from flowerexp.journal import Journal
+from flowerexp.plan import Plan
+from flowerexp.sampling import Sampling
+from tests.processes import execute, history_of, read, weights_of
+from tests.test_records import example, good, jpeg, record_ends, write_serialized
+
+DAMAGE = 300
+"""Bytes into a record's data: inside the image."""
+
+
+def flip(path, record, place=DAMAGE):
+    data = bytearray(path.read_bytes())
+    data[([0, *record_ends(path)])[record] + place] ^= 0x40
+    path.write_bytes(data)
+
+
+def serialized(path):
+    return [each.numpy() for each in tf.data.TFRecordDataset(str(path))]
+
+
+def labelled_with(image, label, identifier):
+    return example(image=image, class_=label, id=identifier.encode())
+
+
+@pytest.fixture(scope="module")
+def pair(tiny, tmp_path_factory):
+    """(the tiny data set with bad records of every kind, one from which they were removed)."""
+    bad, clean = (tmp_path_factory.mktemp(name) for name in ("bad", "clean"))
+    for split in ("train", "val", "test"):
+        for path in sorted((tiny / split).iterdir()):
+            data = serialized(path)
+            kept, dirty = list(data), list(data)
+            name = path.name.rpartition("-")[0]
+            image = tf.train.Example.FromString(data[2]).features.feature["image"]
+            cut = image.bytes_list.value[0][:-40]
+            if split == "train" and name.startswith("00"):
+                dirty[3] = labelled_with(cut, 0, "train3")
+                dirty[7] = labelled_with(jpeg(0, 8, 8), 0, "train7")
+                dirty[11] = example(class_=0, id=b"train11")
+                kept = [each for index, each in enumerate(data) if index not in (3, 7, 11, 13)]
+            elif split == "train":  # cut off in its last record
+                kept = data[:-1]
+            elif split == "val" and name.startswith("00"):
+                dirty[0] = labelled_with(jpeg(0), 2**25, "val0")
+                kept = data[1:]
+            elif split == "test":
+                identifier = "test0" if name.startswith("00") else "test3"
+                dirty[0] = example(image=cut, id=identifier.encode())
+            for root, contents, ending in ((bad, dirty, len(data)), (clean, kept, len(kept))):
+                (root / split).mkdir(exist_ok=True)
+                write_serialized(root / split / f"{name}-{ending}.tfrec", contents)
+    flip(bad / "train/00-16x16-20.tfrec", 13)
+    flip(bad / "test/01-16x16-4.tfrec", 2)  # test5
+    cut_off = bad / "train/01-16x16-20.tfrec"
+    cut_off.write_bytes(cut_off.read_bytes()[:-9])
+    return bad, clean
+
+
+BAD_PLACES = [("train/00", 3), ("train/00", 7), ("train/00", 11), ("train/00", 13),
+              ("train/01", 19), ("val/00", 0), ("test/00", 0), ("test/01", 0), ("test/01", 2)]
+BAD_TEST = (0, 3, 5)
+
+
+def test_a_run_that_skips_is_the_run_without_the_bad_records(pair, tmp_path):
+    """As it streams; for the other caches, it is the table that must be the same."""
+    bad, clean = pair
+    chosen = ("dataset.cache=none", "loop.epochs=2", "hardware=cpu", "hardware.replicas=2",
+              "augmentation=[flip]")
+    for name, root, policy in (("bad", bad, "skip"), ("clean", clean, "stop")):
+        done = execute(tmp_path, root, f"name={name}", f"dataset.on_bad_record={policy}", *chosen)
+        assert done.returncode == 0, done.stderr
+        if policy == "skip":
+            assert "skipped: 9 bad records, all named in status.json; the first: " in done.stdout
+    one, other = tmp_path / "outputs/bad", tmp_path / "outputs/clean"
+    assert history_of(one) == history_of(other)
+    for name in ("valid_preds.json", "valid_labels.json", "valid_probs.npy", "classes.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for left, right in zip(weights_of(one), weights_of(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+    listed = read(one, "status.json")["skipped"]
+    assert listed["count"] == 9
+    assert [(each["file"].removeprefix(f"{bad}/")[:-len("-16x16-20.tfrec")]
+             if "train" in each["file"] else each["file"].removeprefix(f"{bad}/").split("-")[0],
+             each["record"]) for each in listed["records"]] == BAD_PLACES
+    assert [each["id"] for each in listed["records"]] == [
+        "train3", "train7", "train11", "train13", None, "val0", "test0", "test3", "test5"]
+    assert all(each["fault"] for each in listed["records"])
+    assert "skipped" not in read(other, "status.json")
+    check_test_rows(one, bad, pair)
+
+
+def check_test_rows(run, root, pair):
+    """7 rows in order; the bad ones are class 0, of which the training set has the most."""
+    predicted, probabilities = read(run, "test_preds.json"), np.load(run / "test_probs.npy")
+    assert len(predicted) == 7
+    with (run / "submission.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["id", "label"], *(
+            [f"test{index}", str(label)] for index, label in enumerate(predicted))]
+    assert [predicted[index] for index in BAD_TEST] == [0, 0, 0]
+    assert probabilities[list(BAD_TEST)].tolist() == [[1, 0, 0]] * 3
+    np.testing.assert_array_equal(probabilities.argmax(1), predicted)
+    model = tf.keras.models.load_model(run / "model.keras", compile=False)
+    images = [record.example.image for file in records.list_files(str(root / "test"))
+              for record in records.entries(file, 16, False, None) if not record.faults]
+    pixels = np.stack([tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy()
+                       for image in images])
+    good_rows = [index for index in range(7) if index not in BAD_TEST]
+    assert [predicted[index] for index in good_rows] == model(pixels).numpy().argmax(1).tolist()
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+def test_the_same_data_stop_a_run_by_default(pair, cache):
+    """With the first fault of the files in their order, although lengths are walked before."""
+    with pytest.raises(UserError) as mistake:
+        experiment.load_data(Dataset("tfrecords", str(pair[0]), cache=cache), Journal(chief=False))
+    assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is a "
+                                  "broken JPEG or none at all")
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded"])
+def test_what_is_kept_in_memory_is_that_of_the_clean_data(pair, cache):
+    one, other = (experiment.load_data(Dataset("tfrecords", str(root), cache=cache,
+                                               on_bad_record=policy), Journal(chief=False))
+                  for root, policy in zip(pair, ("skip", "stop"), strict=True))
+    for left, right in ((one.train, other.train), (one.valid, other.valid)):
+        assert (left.decoded is None) == (cache == "encoded")
+        indices = tf.range(left.count)
+        np.testing.assert_array_equal(pipeline.load(left, indices), pipeline.load(right, indices))
+        np.testing.assert_array_equal(left.table.labels, right.table.labels)
+    assert one.names == other.names
+    assert len(one.skipped) == 9
+
+
+def readable(root, split="train", classes=None, **options):
+    files = records.list_files(str(root / split))
+    return skipping.read(files, 16, split != "test", classes, **options)
+
+
+def test_the_table_of_what_is_left(pair):
+    bad, clean = pair
+    for split in ("train", "val"):
+        left = readable(bad, split)
+        expected = records.read(records.list_files(str(clean / split)), 16, True, None)
+        assert left.table.images.numpy().tolist() == expected.images.numpy().tolist()
+        assert left.table.labels.tolist() == expected.labels.tolist()
+        assert left.table.labels.dtype == np.int32
+        assert left.table.ids == expected.ids
+        assert left.table.counts == expected.counts
+    assert readable(clean).table.frames is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_leaves_out_the_same_records(pair, workers):
+    """In the order of the clean data set, from any update on, on every worker."""
+    from tests.test_pipeline import Workers
+
+    bad, clean = pair
+    plan = Plan(workers, workers, 4, 1, 4, 35, 8 // workers, 1)
+    for start in (0, 2):
+        parts = []
+        for table in (readable(bad, keep_images=False).table,
+                      records.read(records.list_files(str(clean / "train")), 16, True, None,
+                                   False)):
+            images = pipeline.Images(table, 16, shuffle_bytes=1e6)
+            assert images.streamed
+            for worker in range(workers):
+                batches = pipeline.training_batches(Workers(worker), images, Sampling(), plan, 3,
+                                                    None)(1, start)
+                parts.append(np.concatenate([each["image"] for each
+                                             in batches.as_numpy_iterator()]))
+        for one, other in zip(parts[:workers], parts[workers:], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_validation_stream_is_in_order(pair):
+    images = pipeline.Images(readable(pair[0], "val", keep_images=False).table, 16)
+    streamed = list(pipeline.stream_in_order(images, 14).as_numpy_iterator())
+    expected = readable(pair[0], "val").table.images.numpy().tolist()
+    assert len(expected) == 12
+    assert streamed == [*expected, *expected[:2]]
+
+
+def test_a_split_of_bad_records_is_a_mistake(tmp_path):
+    write_serialized(tmp_path / "a.tfrec", [example(class_=0), b"no example"])
+    with pytest.raises(UserError) as mistake:
+        skipping.read(records.list_files(str(tmp_path)), 16, True, None)
+    assert "leaves the split empty" in str(mistake.value)
+    assert f"{tmp_path}/a.tfrec, record 0" in str(mistake.value)
+
+
+def in_test(number):
+    return example(image=jpeg(number), id=f"t{number}".encode())
+
+
+@pytest.mark.parametrize("kind", ["cut off", "cut after a record", "too many", "no id",
+                                  "foreign record"])
+def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
+    bad = {"no id": example(image=jpeg()), "foreign record": b"\xff\xfe"}.get(kind, in_test(2))
+    path = write_serialized(tmp_path / "a-4.tfrec", [in_test(0), in_test(1), bad, in_test(3),
+                                                     *[in_test(4)] * (kind == "too many")])
+    ends = record_ends(path)
+    cut = {"cut off": ends[2] + 30, "cut after a record": ends[2]}.get(kind)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError) as mistake:
+        skipping.read(records.list_files(str(tmp_path)), 16, False, None)
+    assert str(path) in str(mistake.value)
+    assert "on_bad_record=skip cannot name" in str(mistake.value)
+    assert "\n" not in str(mistake.value)
+
+
+def test_filling_keeps_the_order():
+    kept = np.array([False, True, True, False, True])
+    assert skipping.fill(np.array([4, 5, 6]), kept, 0).tolist() == [0, 4, 5, 0, 6]
+    rows = skipping.fill(np.ones((3, 2), np.float16), kept, np.array([0, 2], np.float16))
+    assert rows.tolist() == [[0, 2], [1, 1], [1, 1], [0, 2], [1, 1]]
+    assert rows.dtype == np.float16
+
+
+def test_the_commonest_class_is_the_lowest_on_a_tie():
+    test = skipping.Readable(None, (), ("a", "b"), np.array([True, False]))
+    logits = np.array([[0, 0, 9]], np.float32)
+    probabilities, predicted = experiment.test_rows(test, logits, np.array([1, 5, 5]))
+    assert predicted == [2, 1]
+    assert probabilities[1].tolist() == [0, 1, 0]
+
+
+def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
+    images = pipeline.Images(readable(pair[0]).table, 16)
+    experiment.raise_fault(images, True, ValueError("of another thing"))
+
+
+def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
+    """A label far out of range is left out before it counts as a class."""
+    write = Dataset("tfrecords", str(pair[0]), on_bad_record="skip")
+    source = datasets.find(write)
+    data = experiment.load_data(write, Journal(chief=False))
+    assert len(data.names) == 3
+    assert data.counts.tolist() == datasets.class_counts(source, "skip").tolist()
+    assert data.counts.tolist() == [20, 11, 4]
+
+
+def test_good_records_only_is_no_change(tmp_path):
+    write_serialized(tmp_path / "a-3.tfrec", [good(number) for number in range(3)])
+    left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
+    assert left.faults == ()
+    assert left.kept.all()
+    assert skipping.sentence(()) == "skipped: no record, for none is bad"
+    assert skipping.status(()) == {"count": 0, "records": []}
