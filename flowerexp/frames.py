@@ -9,13 +9,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import google_crc32c
 import tensorflow as tf
 
 HEAD = 12
 """Bytes before a record's data."""
 FRAME = 16
 """Bytes of a record besides its data."""
-POLYNOMIAL = 0x82F63B78
 MASK = 0xA282EAD8
 
 
@@ -26,25 +26,9 @@ class Frame(NamedTuple):
     length: int
 
 
-def crc_table() -> tuple[int, ...]:
-    """The CRC32C of every byte."""
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (POLYNOMIAL if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-CRC_TABLE = crc_table()
-
-
 def masked_crc(data: bytes) -> int:
-    """The CRC32C that a TFRecord keeps of its data; some 10 MB a second."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
+    """The CRC32C that a TFRecord keeps of its data, rotated and shifted."""
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
 
 

@@ -34,3 +34,33 @@ def tiny(tmp_path_factory):
     from tests.processes import write_tiny
 
     return write_tiny(tmp_path_factory.mktemp("tiny data"))
+
+
+@pytest.fixture(scope="module")
+def hydra_of_the_project():
+    """Lets this process compose the project's configs."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from flowerexp import composition
+
+    composition.register()
+    with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
+        yield
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory):
+    """Two seeds each of a baseline and a better and shorter run, and runs of hostile names."""
+    from tests.pages import compare_hostile
+
+    return compare_hostile(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def page(compared, tmp_path_factory):
+    """The page of `compared`, with its pictures."""
+    from flowerexp import report
+
+    return report.write(compared, tmp_path_factory.mktemp("comparison of all"))

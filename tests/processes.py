@@ -1,5 +1,6 @@
 """Real commands as processes, for the tests of runs and sweeps."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -88,3 +89,10 @@ def wait_for(condition, seconds=120):
 def wait_for_epochs(run, epochs, process):
     wait_for(lambda: process.poll() is not None or (
         (run / "history.json").exists() and len(read(run, "history.json")) >= epochs))
+
+
+def rows_of(folder):
+    """comparison.csv by run, without what is measured in seconds."""
+    with (folder / "comparison.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if "second" not in key}
+                for row in csv.DictReader(file)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import filelock
 import pytest
-from folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 from flowerexp import comparison
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 from flowerexp import comparison, results
 from flowerexp.errors import UserError
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")
 

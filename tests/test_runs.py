@@ -9,7 +9,11 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
-from folders import (
+from omegaconf import OmegaConf
+
+from flowerexp import comparison, composition, metrics, results, runs
+from flowerexp.errors import UserError
+from tests.folders import (
     LABELS,
     PREDICTIONS,
     compose_of_seed,
@@ -17,10 +21,6 @@ from folders import (
     write_healthy,
     write_run,
 )
-from omegaconf import OmegaConf
-
-from flowerexp import comparison, composition, metrics, results, runs
-from flowerexp.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 # Finding folders

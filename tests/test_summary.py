@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from folders import write_experiment
 
 from flowerexp import comparison, summary
+from tests.folders import write_experiment
 
 
 @pytest.fixture(scope="module")

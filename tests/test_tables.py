@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from folders import LABELS, PREDICTIONS, write_experiment, write_run
 from rich.cells import cell_len
 from rich.console import Console
 
 from flowerexp import comparison, results, summary, tables
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
 WIDTHS = (60, 80, 140)
 HOSTILE = "[bold red]a|b*[/] \x1b[31m\n## `<i>`:smile:\t[link=x]"
