@@ -22,6 +22,8 @@ from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal, now, process
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""That end a run in order; the last is what Slurm sends before a job's time is over."""
 OUT_OF_TIME = 75
 """The exit code of a run or a sweep that `loop.max_minutes` ended: EX_TEMPFAIL, try again later."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -247,12 +249,11 @@ def fail(journal: Journal, sentence: str) -> None:
         journal.record(state="failed", error=sentence, traceback=traceback.format_exc(),
                        ended=now())
     except OSError as error:
-        journal.console.print(f"the status cannot be written ({error.strerror})",
-                              markup=False)
+        Journal().say(f"the status cannot be written ({error.strerror})")
 
 
 class Stopped:
-    """Whether SIGINT or SIGTERM has come, or the time is over.
+    """Whether one of SIGNALS has come, or the time is over.
 
     A second SIGINT raises KeyboardInterrupt at once.
 
@@ -273,7 +274,7 @@ class Stopped:
 
     def __enter__(self) -> "Stopped":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self.before[number] = signal.signal(number, self.take)
         return self
 

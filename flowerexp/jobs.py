@@ -29,6 +29,8 @@ REFUSED = ".refused"
 DEADLINE = ".deadline"
 QUOTA = "quota"
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 120
+"""How long a cluster may take from its first signal to the requeue of a preempted job."""
 PATIENCE_SECONDS = 60.0
 """How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
 
@@ -100,7 +102,11 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     if starts:
         if launcher != "basic":
             journal.say(f"{folder.name}: started, {folder / results.LOG}")
-        execute_in_process(folder, deadline, quiet=launcher != "basic")
+        stranger = execute_in_process(folder, deadline, quiet=launcher != "basic")
+        if stranger and launcher.startswith("submitit"):
+            journal.say(f"{folder.name}: interrupted, and not by the sweep: waiting "
+                        f"{GRACE_SECONDS} s for the cluster to requeue or to end this job")
+            time.sleep(GRACE_SECONDS)  # a job that ended by itself would not be requeued
     status = results.last_status(folder)
     score = best_score(folder)
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
@@ -126,8 +132,12 @@ def best_score(folder: Path) -> float:
     return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
-def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> None:
-    """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it."""
+def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> bool:
+    """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it.
+
+    Returns:
+        Whether it was stopped in order by a signal that the sweep did not ask for.
+    """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
@@ -157,6 +167,7 @@ def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> Non
     settle(folder, process.returncode, said, asked)
     if process.returncode == execution.OUT_OF_TIME:
         ask_to_stop(folder.parent, QUOTA)
+    return not asked and process.returncode > 128
 
 
 def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:

@@ -6,11 +6,12 @@ Before: every job composed and checked, the plan printed. After: the table, and 
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,19 @@ from flowerexp.journal import Journal
 
 HERE = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
+SUITED: Mapping[str, Mapping[str, Any]] = {
+    # 30 days; submitit's own default ends a local job after one hour.
+    "submitit_local": {"timeout_min": 60 * 24 * 30},
+    # Of one attempt: SIGUSR2 comes two minutes before its end, and the job is requeued.
+    "submitit_slurm": {"name": "flowerexp", "timeout_min": 240, "signal_delay_s": 120,
+                       "max_num_timeout": 100, "cpus_per_task": 4, "gpus_per_node": 1,
+                       "mem_gb": 16},
+}
+"""What launchers get under hydra.launcher where the command line says nothing."""
+LAUNCHERS = ("joblib", "submitit")
+"""Packages whose exceptions tell of workers and clusters, not of our own mistakes."""
 UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep", "loop.max_minutes")
 """Keys of which a sweep has one value."""
-LONGEST_LOCAL_JOB = 60 * 24 * 30
-"""Minutes; submitit's own default ends a local job after one hour."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,13 @@ def closing() -> Iterator[None]:
         token = CURRENT.set((stack, opened))
         try:
             yield
-        except Exception:
+        except Exception as error:
             code = close_sweep(opened[0]) if opened else 1
             if code <= 128:  # else it was asked to stop, and its workers with it
+                if type(error).__module__.partition(".")[0] in LAUNCHERS:
+                    raise UserError("the launcher could not run its jobs "
+                                    f"({composition.first_line(error)}): mend that, and the same "
+                                    "command goes on") from error
                 raise
         else:
             code = close_sweep(opened[0]) if opened else 0
@@ -105,6 +119,7 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     if chosen(hydra, "hydra.sweep.subdir"):
         raise UserError("hydra.sweep.subdir cannot be chosen: a job is named by what it is")
     pin(hydra, folder, unnamed)
+    launcher = suit_launcher(hydra)
     ours = "BasicSweeper" in hydra.sweeper._target_
     if ours:
         batch = BasicSweeper.split_arguments(list(parsed.values()), None)[0]
@@ -113,7 +128,6 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
                   if not override.is_sweep_override()]]
         suit_optuna(hydra, config.seed)
     configs = checked_jobs(batch, unnamed, swept)
-    launcher = hydra.runtime.choices["hydra/launcher"]
     journal = Journal()
     journal.say(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
                 f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
@@ -130,8 +144,6 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     if config.dry_run:
         journal.say("dry run: nothing was started")
         sys.exit(0)
-    if launcher == "submitit_local" and not chosen(hydra, "hydra.launcher.timeout_min"):
-        hydra.launcher.timeout_min = LONGEST_LOCAL_JOB
     for stale in (jobs.STOP, jobs.REFUSED):
         (folder / stale).unlink(missing_ok=True)
     minutes = next(iter(configs.values())).loop.max_minutes  # of the sweep as a whole
@@ -147,6 +159,22 @@ def pin(hydra: DictConfig, folder: Path, unnamed: Sequence[str]) -> None:
     hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
     hydra.overrides.hydra.append("hydra.job.config.override_dirname.exclude_keys="
                                  f"[{','.join(unnamed)}]")
+
+
+def suit_launcher(hydra: DictConfig) -> str:
+    """Gives the launcher what SUITED holds for it; returns its name.
+
+    Raises:
+        UserError: where there is no Slurm.
+    """
+    launcher: str = hydra.runtime.choices["hydra/launcher"]
+    if launcher == "submitit_slurm" and not shutil.which("srun"):
+        raise UserError("hydra/launcher=submitit_slurm: there is no srun here; start the sweep on "
+                        "a machine of the cluster, or choose hydra/launcher=submitit_local")
+    for key, value in SUITED.get(launcher, {}).items():
+        if not chosen(hydra, f"hydra.launcher.{key}"):
+            hydra.launcher[key] = value
+    return launcher
 
 
 def chosen(hydra: DictConfig, key: str) -> bool:

@@ -17,6 +17,7 @@ from tests.processes import (
     history_of,
     read,
     rows_of,
+    same_results,
     wait_for,
     wait_for_epochs,
 )
@@ -137,3 +138,51 @@ def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
     assert nothing.returncode == 1
     assert "is no run folder" in nothing.stderr
     assert Path(json.loads((moved / "status.json").read_text())["working_directory"]) == tmp_path
+
+
+def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_path, tiny):
+    """Slurm tells a job by SIGUSR2, or by SIGTERM first; submitit's local executor stands in."""
+    words = ("-m", "loop.log_interval=5,6,7", "loop.epochs=40", "loop.steps_per_execution=1",
+             "hydra/launcher=submitit_local", "name=queue")
+    whole, told, preempted = (tmp_path / f"outputs/queue/loop.log_interval={number}+seed=0"
+                              for number in (5, 6, 7))
+    process = begin(tmp_path, tiny, *words)
+    for job, first in ((told, signal.SIGUSR2), (preempted, signal.SIGTERM)):
+        wait_for_epochs(job, 2, process)
+        pid = read(job, "status.json")["pid"]
+        worker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(pid, first)
+        if first == signal.SIGTERM:
+            wait_for(lambda: read(preempted, "status.json")["state"] == "interrupted")
+        os.kill(worker, signal.SIGUSR2)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    for job in (told, preempted):
+        assert "going on from" in (job / "run.log").read_text()
+        same_results(whole, job)
+    assert "going on from" not in (whole / "run.log").read_text()
+
+
+def test_slurm_is_asked_for_what_its_options_say(tmp_path, tiny):
+    """Up to sbatch, which here only keeps the script that it was given."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    keep = f'cp "$1" {tmp_path}/script; echo full >&2; exit 1'
+    for name, text in (("srun", ""), ("sbatch", keep)):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    words = ("-m", "seed=1,2", "hydra/launcher=submitit_slurm", "name=slurm",
+             "hydra.launcher.partition=flowers", "hydra.launcher.mem_gb=7")
+    done = execute(tmp_path, tiny, *words,
+                   env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
+    assert done.returncode == 1
+    said, sentence = done.stderr.splitlines()
+    assert said == "full"  # of sbatch itself
+    assert sentence.startswith("flowerexp: the launcher could not run its jobs (full)")
+    assert "not started: default+seed=1, default+seed=2" in done.stdout
+    asked = {line.removeprefix("#SBATCH --") for line in
+             (tmp_path / "script").read_text().splitlines() if line.startswith("#SBATCH")}
+    assert asked >= {"partition=flowers", "mem=7GB", "time=240", "signal=USR2@120", "nodes=1",
+                     "cpus-per-task=4", "gpus-per-node=1", "array=0-1%2", "open-mode=append"}
+    elsewhere = execute(tmp_path, tiny, *words, env={**os.environ, "PATH": "/usr/bin:/bin"})
+    assert "there is no srun here" in elsewhere.stderr
