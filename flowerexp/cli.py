@@ -6,13 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerexp import composition, execution, results
-from flowerexp.config import Config
-from flowerexp.errors import UserError
+from flowerexp import cli_data, cli_eda, composition, execution, results
 from flowerexp.journal import Journal, stop_without
-
-Overrides = Annotated[list[str] | None, typer.Argument(
-    help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
 
 
 class Epoch(enum.Enum):
@@ -25,22 +20,13 @@ class Epoch(enum.Enum):
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   help="Commands around the runs of flowerexp (a run itself: python run.py).")
-eda = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                  help="Look at the data before training.")
-app.add_typer(eda, name="eda")
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                   help="Look after data sets.")
-app.add_typer(data, name="data")
+app.add_typer(cli_eda.app, name="eda")
+app.add_typer(cli_data.app, name="data")
 
 
 @app.callback()
 def before_every_command() -> None:
     composition.register()
-
-
-def checked(overrides: list[str] | None) -> Config:
-    """The config of a command's overrides, checked before TensorFlow is imported."""
-    return composition.check(composition.compose(overrides or []))
 
 
 @app.command("compare")
@@ -117,63 +103,6 @@ def resume(
     with composition.one_sentence():
         if code := execution.resume(folder, deadline):
             raise typer.Exit(code)
-
-
-@eda.command("augmentation")
-def draw_augmentation(
-    overrides: Overrides = None,
-    images: Annotated[int, typer.Option(min=1, max=400, help="How many images to show.")] = 12,
-    output: Annotated[Path, typer.Option(help="The PNG.")] = Path("augmentation.png"),
-) -> None:
-    """Draw images beside what the augmentation makes of them.
-
-    Example: python -m flowerexp eda augmentation augmentation=[flip,perspective] --images 8
-    """
-    with composition.one_sentence():
-        config = checked(overrides)
-        if output.suffix.lower() != ".png":
-            raise UserError(f"--output={output} must end in .png")
-        from flowerexp import hardware
-
-        hardware.prepare(config.hardware)
-        journal = Journal()
-        with journal.native_log():
-            from flowerexp import eda
-
-            eda.draw_augmentation(config, images, output, journal)
-
-
-@data.command("check")
-def check_data(
-    root: Annotated[str, typer.Argument(
-        help="As dataset.root: holds train, val and perhaps test, or folders tfrecords-jpeg-SxS.",
-        show_default=False)],
-    size: Annotated[int | None, typer.Option(
-        min=1, help="As dataset.image_size, in pixels.", show_default=False)] = None,
-    classes: Annotated[int | None, typer.Option(
-        min=1, help="As dataset.num_classes.", show_default=False)] = None,
-    names: Annotated[str | None, typer.Option(
-        help="As dataset.class_names, a file.", show_default=False)] = None,
-) -> None:
-    """Read every record and list every fault, then the images of each class.
-
-    The exit code is 1 where a fault would stop a run. Faults that stop none are called doubtful:
-    an id that occurs twice, the same JPEG in two splits, a class without training images.
-    Example: python -m flowerexp data check /data/flowers --size 192
-    """
-    with composition.one_sentence():
-        from flowerexp import hardware
-        from flowerexp.config import Hardware
-        from flowerexp.journal import Journal
-
-        hardware.prepare(Hardware("cpu"))
-        journal = Journal()
-        with journal.native_log():
-            from flowerexp import data_check
-
-            readable = data_check.run(root, size, classes, names, journal.console)
-    if not readable:
-        raise typer.Exit(1)
 
 
 def main() -> None:
