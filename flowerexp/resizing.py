@@ -1,0 +1,39 @@
+"""The one rule by which a picture of any size becomes a square: of conversion, prediction, export.
+"""
+
+import tensorflow as tf
+
+
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """A picture as uint8 [height, width, 3], of the bytes (string []) of a JPEG, PNG, BMP or GIF.
+
+    JPEGs are decoded as a run decodes its records. EXIF's orientation is not looked at, and of an
+    animation the first frame is taken.
+
+    Raises:
+        tf.errors.InvalidArgumentError: for bytes that are no such picture.
+    """
+    image = tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False))
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def square(image: tf.Tensor, size: int) -> tf.Tensor:
+    """The middle square of a picture in another size, bilinear with an antialiasing filter.
+
+    Args:
+        image: uint8 [height, width, 3].
+        size: height and width of the result in pixels.
+
+    Returns:
+        uint8 [size, size, 3]; a square of that size is returned as it is.
+    """
+    shape = tf.shape(image)
+    side = tf.minimum(shape[0], shape[1])
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    middle = image[top:top + side, left:left + side]
+    resized = tf.image.resize(middle, [size, size], antialias=True)
+    return tf.ensure_shape(tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8),
+                           [size, size, 3])
