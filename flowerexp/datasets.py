@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,17 @@ class Source:
     files: dict[str, tuple[RecordFile, ...]]
 
 
-def fingerprint(source: Source, counts: list[int]) -> str:
-    """The first 16 digits of a hash of the files' names and sizes and the images of each class."""
+def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()) -> str:
+    """The first 16 digits of a hash of the files' names and sizes and the images of each class.
+
+    And of the places of the records that were left out, where there are any: a mended byte changes
+    neither names nor sizes, and outside of the training set no count.
+    """
     files = {split: [(Path(file.path).name, tf.io.gfile.stat(file.path).length) for file in files]
              for split, files in source.files.items()}
-    return hashlib.sha256(json.dumps([files, counts]).encode()).hexdigest()[:16]
+    places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
+    known = [files, counts, *([places] if places else [])]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
@@ -86,10 +93,15 @@ def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str
     return Readable(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_))
 
 
-def class_counts(source: Source, on_bad_record: str = "stop") -> npt.NDArray[np.int64]:
-    """int64 [classes], training images of each class; every record is looked at, none kept."""
-    (train, _), names, _ = read_labelled(source, False, on_bad_record)
-    return np.bincount(train.labels, minlength=len(names))
+def class_counts(source: Source, on_bad_record: str = "stop"
+                 ) -> tuple[npt.NDArray[np.int64], str]:
+    """int64 [classes], training images of each class, and the fingerprint of the data.
+
+    Every record is looked at, none kept.
+    """
+    (train, _), names, skipped = read_labelled(source, False, on_bad_record)
+    counts = np.bincount(train.labels, minlength=len(names))
+    return counts, fingerprint(source, counts.tolist(), skipped)
 
 
 def find(dataset: Dataset) -> Source:
