@@ -174,7 +174,7 @@ def found(dataset: Dataset, root: str, reason: str) -> Source:
                             "and val (and test, for predictions)")
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
-    image_size = dataset.image_size or named_size or records.first_image_size(files["train"][0])
+    image_size = dataset.image_size or named_size or records.first_image_size(files["train"])
     names = read_class_names(dataset.class_names)
     if names and dataset.num_classes not in (None, len(names)):
         raise UserError(f"dataset.class_names holds {len(names)} names where dataset.num_classes "
@@ -187,7 +187,8 @@ def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:
     """The folder with train, val and test at or below `root`, and the size in its name, if any."""
     root = root.rstrip("/") or "/"
     if not tf.io.gfile.isdir(root):
-        raise UserError(f"the data set's root {root} does not exist: give dataset.root=FOLDER")
+        found = "is no folder" if tf.io.gfile.exists(root) else "does not exist"
+        raise UserError(f"the data set's root {root} {found}: give dataset.root=FOLDER")
     if tf.io.gfile.isdir(f"{root}/train"):
         return root, size_in_name(root)
     sizes = {size_in_name(name): name.rstrip("/") for name in tf.io.gfile.listdir(root)}

@@ -95,7 +95,7 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     trainer = build_trainer(config, strategy, numbers, data, journal)
     saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
                   config.loop.checkpoint_minutes)
-    past = saver.go_on()
+    past = saver.go_on(data.valid.count, len(data.names))
     if not train(config, saver, stop, data, augment, past):
         return False
     predict(config, saver, data, past)
