@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import tensorflow as tf
 
 from flowerexp import results
@@ -104,7 +105,7 @@ def fault(run: Path, update: int) -> str | None:
     """Why a checkpoint is not what was written, in a few words; None for one that is whole."""
     folder = folder_of(run, update)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = orjson.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
         if manifest["update"] != update or not isinstance(manifest["run"], dict) or not files:
             return f"{MANIFEST} is of another checkpoint"

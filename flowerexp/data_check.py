@@ -168,6 +168,9 @@ def show(source: Source, checked: Checked, console: Console) -> None:
     for split in checked.counts:
         table.add_column(split, justify="right", no_wrap=True)
     for label, name in enumerate(checked.names):
+        # One label that is far too great makes a million classes, where nobody said how many.
+        if source.num_classes is None and not any(each[label] for each in counts):
+            continue
         table.add_row(Text(name if name == str(label) else f"{label} {name}"),
                       *(str(each[label]) for each in counts))
     console.print(table)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,17 @@ class Source:
     files: dict[str, tuple[RecordFile, ...]]
 
 
-def fingerprint(source: Source, counts: list[int]) -> str:
-    """The first 16 digits of a hash of the files' names and sizes and the images of each class."""
+def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()) -> str:
+    """The first 16 digits of a hash of the files' names and sizes and the images of each class.
+
+    And of the places of the records that were left out, where there are any: a mended byte changes
+    neither names nor sizes, and outside of the training set no count.
+    """
     files = {split: [(Path(file.path).name, tf.io.gfile.stat(file.path).length) for file in files]
              for split, files in source.files.items()}
-    return hashlib.sha256(json.dumps([files, counts]).encode()).hexdigest()[:16]
+    places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
+    known = [files, counts, *([places] if places else [])]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
@@ -86,10 +93,15 @@ def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str
     return Readable(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_))
 
 
-def class_counts(source: Source, on_bad_record: str = "stop") -> npt.NDArray[np.int64]:
-    """int64 [classes], training images of each class; every record is looked at, none kept."""
-    (train, _), names, _ = read_labelled(source, False, on_bad_record)
-    return np.bincount(train.labels, minlength=len(names))
+def class_counts(source: Source, on_bad_record: str = "stop"
+                 ) -> tuple[npt.NDArray[np.int64], str]:
+    """int64 [classes], training images of each class, and the fingerprint of the data.
+
+    Every record is looked at, none kept.
+    """
+    (train, _), names, skipped = read_labelled(source, False, on_bad_record)
+    counts = np.bincount(train.labels, minlength=len(names))
+    return counts, fingerprint(source, counts.tolist(), skipped)
 
 
 def find(dataset: Dataset) -> Source:
@@ -162,7 +174,7 @@ def found(dataset: Dataset, root: str, reason: str) -> Source:
                             "and val (and test, for predictions)")
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
-    image_size = dataset.image_size or named_size or records.first_image_size(files["train"][0])
+    image_size = dataset.image_size or named_size or records.first_image_size(files["train"])
     names = read_class_names(dataset.class_names)
     if names and dataset.num_classes not in (None, len(names)):
         raise UserError(f"dataset.class_names holds {len(names)} names where dataset.num_classes "
@@ -175,7 +187,8 @@ def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:
     """The folder with train, val and test at or below `root`, and the size in its name, if any."""
     root = root.rstrip("/") or "/"
     if not tf.io.gfile.isdir(root):
-        raise UserError(f"the data set's root {root} does not exist: give dataset.root=FOLDER")
+        found = "is no folder" if tf.io.gfile.exists(root) else "does not exist"
+        raise UserError(f"the data set's root {root} {found}: give dataset.root=FOLDER")
     if tf.io.gfile.isdir(f"{root}/train"):
         return root, size_in_name(root)
     sizes = {size_in_name(name): name.rstrip("/") for name in tf.io.gfile.listdir(root)}

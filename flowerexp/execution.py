@@ -191,7 +191,8 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
         return
     before = results.read_config(folder)
     differing = composition.differences(before, config)
-    then = results.last_status(folder).get("beginning", {}).get("data")
+    beginning = results.last_status(folder).get("beginning")
+    then = beginning.get("data") if isinstance(beginning, dict) else None
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:

@@ -87,7 +87,7 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
     beginning = {**asdict(numbers),
-                 "data": datasets.fingerprint(data.source, data.counts.tolist())}
+                 "data": datasets.fingerprint(data.source, data.counts.tolist(), data.skipped)}
     resuming.refuse_other_beginning(folder, journal, beginning)
     for line in plan.sentences(config, numbers, data.counts):
         journal.say(line)
@@ -95,7 +95,7 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     trainer = build_trainer(config, strategy, numbers, data, journal)
     saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
                   config.loop.checkpoint_minutes)
-    past = saver.go_on()
+    past = saver.go_on(data.valid.count, len(data.names))
     if not train(config, saver, stop, data, augment, past):
         return False
     predict(config, saver, data, past)

@@ -76,26 +76,26 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
                 key = repr(config.dataset)
                 if key not in tables:
                     source = datasets.find(config.dataset)
-                    tables[key] = source, datasets.class_counts(
+                    tables[key] = source, *datasets.class_counts(
                         source, config.dataset.on_bad_record)
                 models.refuse_missing_weights(config.model)
-                source, counts = tables[key]
-                found[name] = of_run(config, source, counts, workers, replicas)
+                source, counts, data = tables[key]
+                found[name] = of_run(config, source, counts, data, workers, replicas)
             except UserError as error:
                 where = f"{name}: " if len(configs) > 1 else ""
                 raise UserError(f"{where}{error}") from error
     return found
 
 
-def of_run(config: Config, source: Any, counts: Any, workers: int, replicas: int | None
-           ) -> Preview:
-    """The preview of one run on a source whose classes have these counts."""
-    from flowerexp import datasets, experiment
+def of_run(config: Config, source: Any, counts: Any, data: str, workers: int,
+           replicas: int | None) -> Preview:
+    """The preview of one run on a source whose classes have these counts and this fingerprint."""
+    from flowerexp import experiment
 
     numbers = None
     if replicas is not None:
         numbers, _ = experiment.derive(config, source, counts, workers, replicas)
-    return Preview(source.reason, datasets.fingerprint(source, counts.tolist()), numbers)
+    return Preview(source.reason, data, numbers)
 
 
 def replicas_here(asked: Hardware) -> tuple[int, int | None]:

@@ -293,12 +293,23 @@ def parse_one(serialized: bytes, labelled: bool) -> tuple[Example | None, list[s
                    as_text(parsed["id"].numpy()[0])), []
 
 
-def first_image_size(file: RecordFile) -> int:
-    """The commonest height in pixels of a file's first images, so that a bad one does not decide.
+def first_image_size(files: Sequence[RecordFile]) -> int:
+    """The commonest height in pixels of the first images of the first file with a readable one.
 
     Raises:
-        UserError: where none of them can be read.
+        UserError: where there is none.
     """
+    size = next(filter(None, map(commonest_height, files)), 0)
+    if not 0 < size <= LARGEST:
+        raise UserError(f"{files[0].path}: the size of its first images cannot be read"
+                        + (f" ({size} pixels are more than {LARGEST})" if size else
+                           ", nor in a file beside it")
+                        + "; give dataset.image_size=PIXELS (--size for data check)")
+    return size
+
+
+def commonest_height(file: RecordFile) -> int:
+    """In pixels, of a file's first images, so that a bad one does not decide; 0 without any."""
     heights: Counter[int] = Counter()
     with contextlib.suppress(tf.errors.OpError):
         frames = frames_of(file.path)[0][:FIRST]
@@ -308,12 +319,7 @@ def first_image_size(file: RecordFile) -> int:
                 image = tf.train.Example.FromString(serialized).features.feature["image"]
                 shape = tf.io.extract_jpeg_shape(image.bytes_list.value[0])
                 heights[int(shape.numpy()[0])] += 1
-    size = heights.most_common(1)[0][0] if heights else 0
-    if not 0 < size <= LARGEST:
-        raise UserError(f"{file.path}: the size of its first images cannot be read"
-                        + (f" ({size} pixels are more than {LARGEST})" if size else "")
-                        + "; give dataset.image_size=PIXELS")
-    return size
+    return heights.most_common(1)[0][0] if heights else 0
 
 
 def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowerexp import checkpoints, results
+from flowerexp import checkpoints, results, runs
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal
 from flowerexp.results import Scores
@@ -72,8 +72,12 @@ class Saver:
                          kept, self.identity, self.journal.writes)
         self.saved = time.monotonic()
 
-    def go_on(self) -> Past:
+    def go_on(self, images: int, classes: int) -> Past:
         """Restores the last checkpoint that can be read; returns what the run had done up to it.
+
+        Args:
+            images: of the validation set.
+            classes: of the data set.
 
         Raises:
             UserError: where there are checkpoints and none can be read, where the one is of another
@@ -87,7 +91,7 @@ class Saver:
             fault = checkpoints.fault(self.folder, update)
             if fault is None:
                 checkpoints.restore(self.trainer.checkpoint, self.folder, update, self.identity)
-                return self.past_of(where, update)
+                return self.past_of(where, update, images, classes)
             faults.append(f"{where.name}: {fault}")
             self.journal.say(f"the checkpoint {where} cannot be read ({fault}): the one before it "
                              "is used, and this one is removed when the next is written")
@@ -97,7 +101,7 @@ class Saver:
                             "the start")
         return Past([], [])
 
-    def past_of(self, checkpoint: Path, update: int) -> Past:
+    def past_of(self, checkpoint: Path, update: int, images: int, classes: int) -> Past:
         """The epochs that ended before a checkpoint, from the files of the folder."""
         numbers = self.trainer.plan
         epochs, inside = divmod(update, numbers.updates_per_epoch)
@@ -105,8 +109,9 @@ class Saver:
                   f"nowhere else: bring the file back, or remove {checkpoint.parent}, and the same "
                   "command trains from the start, to the same numbers")
         try:
-            history = results.read_history(self.folder)
-            predictions = results.read_predictions(self.folder)
+            history = runs.finite_history(results.read_history(self.folder),
+                                          self.folder / results.HISTORY)
+            predictions = runs.read_predictions(self.folder, images, classes).tolist()
         except UserError as error:
             # What comes after the colon is for a folder without checkpoints.
             raise UserError(f"{str(error).partition(': run')[0]}; {remedy}") from error

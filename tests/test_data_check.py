@@ -250,6 +250,20 @@ def test_the_command_ends_with_zero_where_a_run_would_start(root):
     assert "2 faults, 0 of which would stop a run" in done.stdout
 
 
+def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
+    path = root / "train/a-6.tfrec"
+    path.write_bytes(b"")
+    (fault,) = of(root).faults
+    assert fault.sentence.startswith(f"{path} holds 0 records where its name says 6")
+
+
+def test_a_stray_label_makes_no_million_rows(root, capsys):
+    put(root, example(image=jpeg(8), class_=900_000, id=b"id8"))
+    data_check.run(str(root), None, None, None, Console())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-6:-1]] == ["class", "0", "1", "2", "900000"]
+
+
 @pytest.mark.parametrize("missing", [".", "train", "val", "val/*"])
 def test_missing_folders_are_a_mistake(root, missing):
     place = root / missing.rstrip("/*")
@@ -266,6 +280,11 @@ def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(f"flowerexp: the data set's root {tmp_path}/nowhere")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_file_as_root_is_said_to_be_none(root):
+    with pytest.raises(UserError, match="is no folder: give dataset.root"):
+        data_check.run(str(root / "train/a-6.tfrec"), None, None, None, Console(quiet=True))
 
 
 def test_lines_are_whole_in_a_narrow_terminal(root, capsys):

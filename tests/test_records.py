@@ -183,7 +183,7 @@ def test_labels_are_not_held_against_an_unknown_number_of_classes(tmp_path):
 
 def test_first_image_size(tmp_path):
     path = write_serialized(tmp_path / "a.tfrec", [example(image=jpeg(0, 24, 24), class_=0)])
-    assert records.first_image_size(records.RecordFile(str(path), None)) == 24
+    assert records.first_image_size([records.RecordFile(str(path), None)]) == 24
 
 
 def test_write_leaves_no_file_that_is_not_whole(tmp_path):
@@ -363,6 +363,6 @@ def test_good_split_has_no_fault(tmp_path):
 def test_size_of_an_unreadable_first_image(tmp_path):
     path = write_serialized(tmp_path / "a.tfrec", [example(image=b"no", class_=0)])
     with pytest.raises(UserError) as mistake:
-        records.first_image_size(records.RecordFile(str(path), None))
+        records.first_image_size([records.RecordFile(str(path), None)])
     assert str(path) in str(mistake.value)
     assert "dataset.image_size" in str(mistake.value)

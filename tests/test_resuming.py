@@ -87,6 +87,7 @@ DAMAGES = {
     "index missing": lambda last: (last / "state.index").unlink(),
     "manifest missing": lambda last: (last / checkpoints.MANIFEST).unlink(),
     "manifest no JSON": lambda last: (last / checkpoints.MANIFEST).write_text("{"),
+    "manifest too deep": lambda last: (last / checkpoints.MANIFEST).write_text("[" * 99999),
     "manifest a list": lambda last: (last / checkpoints.MANIFEST).write_text("[]"),
     "manifest of another": lambda last: rewrite(last / checkpoints.MANIFEST, update=10),
     "manifest without files": lambda last: rewrite(last / checkpoints.MANIFEST, files={}),
@@ -154,7 +155,8 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
 
 
 @pytest.mark.parametrize("name", [results.HISTORY, results.VALID_PREDICTIONS])
-@pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}'])
+@pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}', '{"0": {}, "1": {}}',
+                                  '{"0": 5, "1": 5}', '{"0": [1], "1": [1]}'])
 def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, partial, name, text):
     """These are written before the checkpoint, so that no kill can lose them."""
     (partial / name).unlink()
@@ -164,6 +166,15 @@ def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, part
         run(config_of(tiny), partial)
     assert str(partial / name) in str(refused.value)
     assert "fresh" not in str(refused.value)
+
+
+def test_a_status_with_a_damaged_beginning_is_in_nobodys_way(tiny, partial):
+    """Of valid JSON: it is only a report, and the manifests of the checkpoints tell the same."""
+    results.write_config(partial, composed_of(tiny), [])
+    results.write_json(partial / results.STATUS, {"state": "interrupted", "beginning": "x"})
+    execution.refuse_other_run(config_of(tiny), partial, "0123456789abcdef")
+    with pytest.raises(UserError, match="holds a run of another config"):
+        execution.refuse_other_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
 
 
 def saver_of(folder, minutes=None):

@@ -1,12 +1,13 @@
 """dataset.on_bad_record=skip: what is left out, what is said, and that nothing else changes."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import datasets, experiment, pipeline, records, skipping
+from flowerexp import composition, datasets, experiment, pipeline, records, skipping
 from flowerexp.config import Dataset
 from flowerexp.errors import UserError
 from flowerexp.journal import Journal
@@ -246,8 +247,35 @@ def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     source = datasets.find(write)
     data = experiment.load_data(write, Journal(chief=False))
     assert len(data.names) == 3
-    assert data.counts.tolist() == datasets.class_counts(source, "skip").tolist()
-    assert data.counts.tolist() == [20, 11, 4]
+    counts, fingerprint = datasets.class_counts(source, "skip")
+    assert data.counts.tolist() == counts.tolist() == [20, 11, 4]
+    assert fingerprint == datasets.fingerprint(source, counts.tolist(), data.skipped)
+
+
+def begin(root, folder):
+    """The first update of a run that skips."""
+    chosen = ("dataset=tfrecords", f"dataset.root='{root}'", "dataset.on_bad_record=skip",
+              "hardware=cpu", "loop.steps_per_execution=1")
+    composition.register()
+    folder.mkdir(exist_ok=True)
+    assert not experiment.run(composition.check(composition.compose(chosen)), folder,
+                              Journal(folder), lambda: True)
+
+
+@pytest.mark.parametrize(("split", "other"), [("val", None), ("test", None), ("train", 3)])
+def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_path, split, other):
+    """Mended in place, or another one of the same class is bad: no size and no count differs."""
+    root, folder = shutil.copytree(tiny, tmp_path / "data"), tmp_path / "run"
+    path = next((root / split).glob("00-*"))
+    whole = path.read_bytes()
+    flip(path, 2)
+    begin(root, folder)
+    begin(root, folder)
+    path.write_bytes(whole)
+    if other is not None:
+        flip(path, other)
+    with pytest.raises(UserError, match="was begun on other hardware or data"):
+        begin(root, folder)
 
 
 def test_good_records_only_is_no_change(tmp_path):
