@@ -99,6 +99,9 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
     for tables, and on files and workers too where images are streamed.
     """
     labels = tf.constant(images.table.labels)
+    if images.streamed:
+        for worker in range(plan.workers):  # here, so that all end of what one could not do
+            worker_files(images.table, plan.workers, worker)
 
     def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
         shape = [plan.share, images.image_size, images.image_size, 3]
