@@ -97,6 +97,7 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
     saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
                   config.loop.checkpoint_minutes)
     past = saver.go_on()
+    saver.refuse_unequal()
     code = train(config, saver, lambda: int(trainer.greatest(stop())), data, augment, past)
     if code == 0:
         predict(config, saver, data, past)

@@ -189,13 +189,13 @@ class Trainer:
         return self.strategy.gather(self.strategy.run(lambda: number[None]), axis=0)
 
     def greatest(self, number: float) -> float:
-        """The greatest of all workers' numbers, in float32; every worker must ask.
+        """The greatest of all workers' numbers; every worker must ask.
 
         For what follows from a worker's own clock or signals, where all must do the same.
         """
         if self.plan.workers == 1:
             return number
-        return float(self._gather(tf.constant(number, tf.float32)).numpy().max())
+        return float(self._gather(tf.constant(number, tf.float64)).numpy().max())
 
     def start_epoch(self) -> None:
         """Clears what an epoch counts."""
