@@ -233,7 +233,8 @@ def start(config: Config, folder: Path, journal: Journal, deadline: float | None
             raise
     if code == 0:
         journal.record(state="done", ended=now())
-        journal.say(summary(folder))
+        if journal.writes:
+            journal.say(summary(folder))
         return 0
     journal.record(state="interrupted", ended=now())
     why = (f"loop.max_minutes={config.loop.max_minutes:g}" if code == OUT_OF_TIME

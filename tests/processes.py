@@ -139,7 +139,7 @@ def begin_workers(places, root, *overrides, own=((), ()), clocks=(1, 1)):
     return workers
 
 
-def end_workers(workers, seconds=150):
+def end_workers(workers, seconds=300):
     """[(exit code, output, errors)] of each; kills them if they take longer."""
     end, late = time.monotonic() + seconds, False
     for worker in workers:
