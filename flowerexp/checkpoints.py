@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import tensorflow as tf
 
-from flowerexp import results
+from flowerexp import results, workers
 from flowerexp.errors import UserError
 
 KEPT = 2
@@ -74,6 +74,8 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
             for old in set(updates) - set(current[-KEPT:]) - {best} | set(updates) - set(current):
                 discard(folder_of(run, old))
     except (OSError, tf.errors.OpError) as error:
+        if workers.is_of_another(error):
+            raise
         first = str(error).strip().split("\n")[0]
         raise UserError(f"the checkpoint {target} cannot be written ({first}): make room and run "
                         "the same command again; what was saved before is whole") from error

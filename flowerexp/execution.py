@@ -212,9 +212,10 @@ def start(config: Config, folder: Path, journal: Journal, deadline: float | None
     with stopped:
         try:
             with journal.native_log():
-                from flowerexp import experiment
+                from flowerexp import experiment, workers
 
-                finished = experiment.run(config, folder, journal, stopped)
+                with workers.watched(config.hardware):
+                    code = experiment.run(config, folder, journal, stopped)
         except UserError as error:
             fail(journal, str(error))
             raise
@@ -231,15 +232,17 @@ def start(config: Config, folder: Path, journal: Journal, deadline: float | None
         except BaseException as error:
             fail(journal, f"{type(error).__name__}: {composition.first_line(error)}")
             raise
-    if finished:
+    if code == 0:
         journal.record(state="done", ended=now())
-        journal.say(summary(folder))
+        if journal.writes:
+            journal.say(summary(folder))
         return 0
     journal.record(state="interrupted", ended=now())
-    why = (signal.Signals(stopped.number).name if stopped.number
-           else f"loop.max_minutes={config.loop.max_minutes:g}")
-    journal.say(f"interrupted by {why}; the same command goes on from here: {folder}")
-    return 128 + stopped.number if stopped.number else OUT_OF_TIME
+    why = (f"loop.max_minutes={config.loop.max_minutes:g}" if code == OUT_OF_TIME
+           else signal.Signals(code - 128).name)
+    where = "" if stopped() else " to another worker"
+    journal.say(f"interrupted by {why}{where}; the same command goes on from here: {folder}")
+    return code
 
 
 def fail(journal: Journal, sentence: str) -> None:
@@ -254,7 +257,7 @@ def fail(journal: Journal, sentence: str) -> None:
 
 
 class Stopped:
-    """Whether one of SIGNALS has come, or the time is over.
+    """The exit code to end with once one of SIGNALS has come, or the time is over; 0 before.
 
     A second SIGINT raises KeyboardInterrupt at once.
 
@@ -270,8 +273,10 @@ class Stopped:
         seconds += [deadline - time.time()] if deadline is not None else []
         self.end = time.monotonic() + min(seconds) if seconds else None
 
-    def __call__(self) -> bool:
-        return self.number != 0 or (self.end is not None and time.monotonic() >= self.end)
+    def __call__(self) -> int:
+        if self.number:
+            return 128 + self.number
+        return OUT_OF_TIME if self.end is not None and time.monotonic() >= self.end else 0
 
     def __enter__(self) -> "Stopped":
         if threading.current_thread() is threading.main_thread():

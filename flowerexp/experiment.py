@@ -65,17 +65,18 @@ class Data:
         return np.bincount(self.train.table.labels, minlength=len(self.names))
 
 
-def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]) -> bool:
+def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int]) -> int:
     """Trains, validates and predicts, going on from the folder's last checkpoint.
 
     Args:
         config: of the run.
         folder: of the run; only the chief writes it.
         journal: the run's voice.
-        stop: asked between calls of the compiled loop; True saves and ends.
+        stop: asked between calls of the compiled loop; the exit code to save and end with, or 0.
+            Of several workers' codes the greatest ends them all.
 
     Returns:
-        Whether the run is finished; False where `stop` ended it.
+        0 where the run is finished, else the code that `stop` ended it with.
 
     Raises:
         UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
@@ -96,10 +97,11 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], bool]
     saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
                   config.loop.checkpoint_minutes)
     past = saver.go_on(data.valid.count, len(data.names))
-    if not train(config, saver, stop, data, augment, past):
-        return False
-    predict(config, saver, data, past)
-    return True
+    saver.refuse_unequal()
+    code = train(config, saver, lambda: int(trainer.greatest(stop())), data, augment, past)
+    if code == 0:
+        predict(config, saver, data, past)
+    return code
 
 
 def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], workers: int,
@@ -180,9 +182,9 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 
 
-def train(config: Config, saver: Saver, stop: Callable[[], bool], data: Data,
-          augment: augmentation.Augment | None, past: Past) -> bool:
-    """The epochs that are left, added to the past; False where `stop` ended them.
+def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
+          augment: augmentation.Augment | None, past: Past) -> int:
+    """The epochs that are left, added to the past; the code where `stop` ended them, else 0.
 
     Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
     """
@@ -201,13 +203,13 @@ def train(config: Config, saver: Saver, stop: Callable[[], bool], data: Data,
                                                                                     patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
                 advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
-                if stop():
+                if code := stop():
                     break
                 if saver.is_due() and int(trainer.update.numpy()) % numbers.updates_per_epoch:
                     saver.save(past)
             if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
                 saver.save(past)
-                return False
+                return code
             row = end_epoch(saver, data, past)
             last = epoch + 1 == numbers.epochs or results.is_over(past.history, patience)
             if events:
@@ -215,14 +217,14 @@ def train(config: Config, saver: Saver, stop: Callable[[], bool], data: Data,
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
             shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
             (journal.say if shown else journal.log)(sentence)
-            if stop() and not last:
-                return False
+            if (code := stop()) and not last:
+                return code
     if len(past.history) < numbers.epochs:
         early = (f"stopped early after epoch {len(past.history)} of {numbers.epochs}: validation "
                  f"F1 has not risen for {patience} epochs (loop.patience)")
         journal.log(early)
         journal.record(stopped_early=early)  # said with the summary
-    return True
+    return 0
 
 
 def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,

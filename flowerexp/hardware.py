@@ -6,6 +6,7 @@
 import importlib.util
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,17 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
     import tensorflow as tf
 
     index, workers = worker_of_config()
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
                         f"({first}): is its port free?") from error
+    finally:
+        # TensorFlow takes SIGTERM as a notice of preemption, behind Python's back; without this,
+        # nobody would hear it.
+        signal.signal(signal.SIGTERM, handler)
     replicas = strategy.num_replicas_in_sync
     return strategy, f"worker {index} of {workers} from TF_CONFIG, {replicas} replicas"
 

@@ -99,6 +99,10 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
     for tables, and on files and workers too where images are streamed.
     """
     labels = tf.constant(images.table.labels)
+    if images.streamed:
+        for worker in range(plan.workers):  # here, so that all end of what one could not do
+            worker_files(images.table, plan.workers, worker)
+        buffer = shuffle_buffer(images, plan)
 
     def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
         shape = [plan.share, images.image_size, images.image_size, 3]
@@ -118,7 +122,7 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         examples = plan.updates_per_epoch * plan.update_size
         positions = worker_rows(np.arange(examples), plan, start, worker)
         if images.streamed:
-            pairs = stream_epoch(images, policy, plan, seed, epoch, worker)
+            pairs = stream_epoch(images, policy, plan, seed, epoch, worker, buffer)
             pairs = pairs.batch(plan.share).skip(start * plan.replicas_per_worker)
             chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
         else:
@@ -154,16 +158,14 @@ def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
 
 
 def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch: int,
-                 worker: int) -> tf.data.Dataset:
+                 worker: int, buffer: int) -> tf.data.Dataset:
     """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
 
     The files are shuffled and read four at a time, a record is repeated by the policy, and encoded
-    images are shuffled in a buffer of bounded memory: a function of (files, seed, epoch, worker).
+    images are shuffled in a buffer of so many: a function of (files, seed, epoch, worker, buffer).
     """
     mine, offsets = worker_files(images.table, plan.workers, worker)
-    wanted = plan.updates_per_epoch * plan.replicas_per_worker * plan.share
-    bytes_each = max(1, mean_record_bytes(images.table))
-    buffer = int(max(plan.share, min(images.shuffle_bytes / bytes_each, wanted)))
+    wanted = worker_examples(plan)
     stream_file = file_reader(images.table)
 
     def draw_of(draw: int) -> tf.data.Dataset:
@@ -191,6 +193,20 @@ def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch:
     labels = tf.constant(images.table.labels)
     return stream.take(wanted).map(lambda serialized, number: (
         records.parse(serialized[None], True)["image"][0], labels[number]))
+
+
+def worker_examples(plan: Plan) -> int:
+    """How many examples one worker feeds in an epoch."""
+    return plan.updates_per_epoch * plan.replicas_per_worker * plan.share
+
+
+def shuffle_buffer(images: Images, plan: Plan) -> int:
+    """How many encoded images fit the memory of the shuffle buffer, as far as an epoch needs them.
+
+    The sizes of all files are asked, so that it is the same on every worker.
+    """
+    bytes_each = max(1, mean_record_bytes(images.table))
+    return int(max(plan.share, min(images.shuffle_bytes / bytes_each, worker_examples(plan))))
 
 
 def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], list[int]]:

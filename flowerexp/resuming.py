@@ -101,6 +101,15 @@ class Saver:
                             "the start")
         return Past([], [])
 
+    def refuse_unequal(self) -> None:
+        """Raises UserError where the workers go on from different updates."""
+        here = int(self.trainer.update.numpy())
+        least, most = -int(self.trainer.greatest(-here)), int(self.trainer.greatest(here))
+        if least != most:
+            raise UserError(f"the workers would go on from different updates ({least} and {most}, "
+                            f"this one from {here}): the run folder, {self.folder}, must be on a "
+                            "disk that all of them share")
+
     def past_of(self, checkpoint: Path, update: int, images: int, classes: int) -> Past:
         """The epochs that ended before a checkpoint, from the files of the folder."""
         numbers = self.trainer.plan

@@ -77,6 +77,7 @@ class Trainer:
                             else self.accumulate)
         self._run_updates = tf.function(self.run_updates)
         self._predict_step = tf.function(self.predict_step)
+        self._gather = tf.function(self.gather)
         self._updates_per_call = 1
 
     def micro_batch(self, batch: dict[str, tf.Tensor], number: tf.Tensor
@@ -162,7 +163,8 @@ class Trainer:
 
         Yields the number of updates of each call once it has ended, so that the caller can show
         progress, look at `first_bad_update` or stop. `epoch` slices by time; the weights do not
-        depend on the slices.
+        depend on the slices. Of several workers all slice alike, or each would wait in a collective
+        that the others never come to.
         """
         start = time.perf_counter()
         iterator = iter(batches)
@@ -176,11 +178,24 @@ class Trainer:
             self.update.numpy()  # waits until the device is there
             seconds = time.perf_counter() - start
             self.seconds.assign_add(seconds)
-            # The first call traces; the size grows by steps so that one fast call does no harm.
-            fitting = int(count * SECONDS_PER_CALL / max(seconds, 1e-9))
-            self._updates_per_call = max(1, min(fitting, 8 * self._updates_per_call))
+            if steps_per_execution == "epoch":
+                # The first call traces; the size grows by steps so that one fast call does no harm.
+                fitting = int(count * SECONDS_PER_CALL / max(self.greatest(seconds), 1e-9))
+                self._updates_per_call = max(1, min(fitting, 8 * self._updates_per_call))
             yield count
             start = time.perf_counter()
+
+    def gather(self, number: tf.Tensor) -> tf.Tensor:
+        return self.strategy.gather(self.strategy.run(lambda: number[None]), axis=0)
+
+    def greatest(self, number: float) -> float:
+        """The greatest of all workers' numbers; every worker must ask.
+
+        For what follows from a worker's own clock or signals, where all must do the same.
+        """
+        if self.plan.workers == 1:
+            return number
+        return float(self._gather(tf.constant(number, tf.float64)).numpy().max())
 
     def start_epoch(self) -> None:
         """Clears what an epoch counts."""

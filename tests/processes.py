@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+import random
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,14 @@ from flowerexp import records
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
+OTHER_CLOCK = """
+import runpy, sys, time
+clock = time.perf_counter
+time.perf_counter = lambda: {speed} * clock()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a command whose clock goes at another speed, as on a machine that is busier."""
 
 
 def write_tiny(root):
@@ -96,3 +108,56 @@ def rows_of(folder):
     with (folder / "comparison.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if "second" not in key}
                 for row in csv.DictReader(file)]
+
+
+@dataclass
+class Worker:
+    process: subprocess.Popen
+    output: Path
+    """A file, for a pipe that is read after the other's may be full and wait for its reader."""
+    errors: Path
+
+
+def free_port():
+    """One below those that the system gives to connections, so that none of them takes it."""
+    while True:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+def begin_workers(places, root, *overrides, own=((), ()), clocks=(1, 1)):
+    """Two workers on the loopback.
+
+    places: working directory of each. own: overrides of each. clocks: speed of each one's clock.
+    """
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    workers = []
+    for index in range(2):
+        words = command(root, "hardware=workers", *overrides, *own[index])
+        if clocks[index] != 1:
+            words[1:1] = ["-c", OTHER_CLOCK.format(speed=clocks[index])]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        files = [places[index] / f"worker{index}.{end}" for end in ("out", "err")]
+        with files[0].open("w") as output, files[1].open("w") as errors:
+            process = subprocess.Popen(words, cwd=places[index], stdout=output, stderr=errors,
+                                       env={**os.environ, "TF_CONFIG": json.dumps(task)})
+        workers.append(Worker(process, *files))
+    return workers
+
+
+def end_workers(workers, seconds=300):
+    """[(exit code, output, errors)] of each; kills them if they take longer."""
+    end, late = time.monotonic() + seconds, False
+    for worker in workers:
+        try:
+            worker.process.wait(max(0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            late = True
+            worker.process.kill()
+            worker.process.wait()
+    ends = [(worker.process.returncode, worker.output.read_text(), worker.errors.read_text())
+            for worker in workers]
+    assert not late, f"still running after {seconds} s: {ends}"
+    return ends

@@ -34,7 +34,7 @@ def composed_of(tiny, *overrides):
 
 def run(config, folder, stop=lambda: False):
     folder.mkdir(exist_ok=True)
-    return experiment.run(config, folder, Journal(folder), stop)
+    return experiment.run(config, folder, Journal(folder), stop) == 0
 
 
 def after(calls):

@@ -1,0 +1,121 @@
+"""Proof: two workers end together, whatever happens to one of them, and go on exactly.
+
+Run it from the checkout: python tests/proofs/workers.py. It starts real pairs on the loopback: one
+that nothing happens to; one whose chief is killed with SIGKILL, and which is ended by SIGTERM to
+the other worker alone when both are started again, and then goes on to the end; one of which one
+worker has a mistake of its own; one with fewer files than workers. The workers' clocks differ. It
+prints what it saw, and takes two minutes on two quiet cores.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from tests.processes import (
+    begin_workers,
+    end_workers,
+    read,
+    same_results,
+    wait_for_epochs,
+    write_tiny,
+)
+
+LONGEST = 60
+"""Seconds after which no worker may wait for one that is gone."""
+
+
+class Proof:
+    """The place and the data of all pairs."""
+
+    def __init__(self, place):
+        self.place, self.root = place, place / "data"
+        self.root.mkdir()
+        write_tiny(self.root)
+
+    def begin(self, name, *more, **options):
+        return begin_workers([self.place] * 2, self.root, f"name={name}", "loop.epochs=12", *more,
+                             clocks=(1, 7), **options)
+
+    def run(self, name):
+        return self.place / "outputs" / name
+
+
+def end(workers, codes, *words):
+    """What they printed, once they ended with these codes and said these words."""
+    start = time.monotonic()
+    ends = end_workers(workers)
+    said = " ".join(output + errors for _, output, errors in ends)
+    assert [code for code, *_ in ends] == codes, ends
+    assert all(word in said for word in words), ends
+    return time.monotonic() - start, ends
+
+
+def killed_and_stopped(proof):
+    seconds, _ = end(proof.begin("whole"), [0, 0])
+    print(f"uninterrupted: {seconds:.0f} s", flush=True)
+    run = proof.run("broken")
+    workers = proof.begin("broken")
+    wait_for_epochs(run, 2, workers[0].process)
+    workers[0].process.kill()
+    seconds, ends = end(workers, [-signal.SIGKILL, 1], "worker 0 of 2 no longer answers")
+    assert seconds < LONGEST, seconds
+    assert ends[1][2].count("\n") == 1, ends
+    done = len(read(run, "history.json"))
+    print(f"chief killed after {done} of 12 epochs; {seconds:.1f} s later: {ends[1][2].strip()}",
+          flush=True)
+    workers = proof.begin("broken")
+    wait_for_epochs(run, done + 2, workers[0].process)
+    workers[1].process.send_signal(signal.SIGTERM)
+    seconds, ends = end(workers, [143, 143], "going on from",
+                        "interrupted by SIGTERM to another worker")
+    assert seconds < LONGEST, seconds
+    assert read(run, "status.json")["state"] == "interrupted"
+    done = len(read(run, "history.json"))
+    print(f"SIGTERM to worker 1 alone: both ended with 143 after {done} epochs", flush=True)
+    end(proof.begin("broken"), [0, 0], "going on from")
+    same_results(proof.run("whole"), run)
+    print("started again: every result as uninterrupted, bit for bit", flush=True)
+
+
+def one_mistaken(proof):
+    wrong = ("dataset.root=/nowhere",)
+    seconds, ends = end(proof.begin("mistaken", own=((), wrong)), [1, 1],
+                        "/nowhere does not exist", "worker 1 of 2 no longer answers")
+    print(f"a mistake of worker 1: both ended, {seconds:.0f} s after their start: "
+          f"{ends[1][2].strip()} | {ends[0][2].strip()}", flush=True)
+
+
+def too_few_files(proof):
+    files = sorted((proof.root / "train").iterdir())
+    shutil.move(files[1], proof.place)
+    words = "2 workers cannot share 1 training files"
+    _, ends = end(proof.begin("few", "dataset.cache=none"), [1, 1], words)
+    assert all(words in errors and errors.count("\n") == 1 for *_, errors in ends), ends
+    print(f"one file for two workers: {ends[1][2].strip()}", flush=True)
+
+
+def main():
+    failures = 0
+    with tempfile.TemporaryDirectory() as place:
+        proof = Proof(Path(place).resolve())
+        for case in (killed_and_stopped, one_mistaken, too_few_files):
+            try:
+                case(proof)
+            except Exception as error:
+                failures += 1
+                print(f"FAILED: {case.__name__}: {error!r}", flush=True)
+    print(f"{3 - failures} of 3 cases; {time.monotonic() - START:.0f} s")
+    return failures > 0
+
+
+START = time.monotonic()
+
+if __name__ == "__main__":
+    sys.exit(main())

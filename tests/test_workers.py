@@ -1,0 +1,101 @@
+"""Two workers as real processes on the loopback (more ways to end: proofs/workers.py)."""
+
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.processes import (
+    begin_workers,
+    end_workers,
+    execute,
+    history_of,
+    read,
+    same_results,
+    wait_for_epochs,
+    weights_of,
+)
+
+CHOSEN = ("loop.epochs=8",)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("work place")
+
+
+@pytest.fixture(scope="module")
+def whole(place, tiny):
+    """An uninterrupted run of two workers: (its folder, how each ended)."""
+    ends = end_workers(begin_workers([place] * 2, tiny, "name=workers", *CHOSEN))
+    assert [code for code, *_ in ends] == [0, 0], ends
+    return place / "outputs/workers", ends
+
+
+def files_of(run):
+    return {path.name for path in run.rglob("*") if "events" not in path.name}
+
+
+def test_two_workers_are_two_replicas_and_the_first_writes(whole, place, tiny):
+    one = execute(place, tiny, "name=replicas", "hardware=cpu", "hardware.replicas=2", *CHOSEN)
+    assert one.returncode == 0, one.stderr
+    run, ends = whole
+    assert "worker 0 of 2 from TF_CONFIG, 2 replicas" in ends[0][1]
+    assert ends[1][1:] == ("", "")
+    other = place / "outputs/replicas"
+    assert files_of(run) == files_of(other)
+    assert len(list(run.glob("events*"))) == 1
+    for row, same in zip(*(history_of(each).values() for each in (run, other)), strict=True):
+        assert row == pytest.approx(same, abs=1e-5)
+    for left, right in zip(weights_of(run), weights_of(other), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-5)
+    for name in ("valid_preds.json", "test_preds.json", "submission.csv"):
+        assert (run / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny):
+    """By workers whose clocks differ, which must not change what they do."""
+    run = place / "outputs/killed"
+
+    def begin():
+        return begin_workers([place] * 2, tiny, "name=killed", *CHOSEN, clocks=(1, 7))
+
+    workers = begin()
+    wait_for_epochs(run, 2, workers[0].process)
+    workers[1].process.kill()
+    start = time.monotonic()
+    ends = end_workers(workers)
+    assert time.monotonic() - start < 60
+    assert [code for code, *_ in ends] == [1, -signal.SIGKILL], ends
+    sentence = "worker 1 of 2 no longer answers"
+    assert sentence in ends[0][2]
+    assert ends[0][2].count("\n") == 1, "one sentence"
+    status = read(run, "status.json")
+    assert status["state"] == "failed"
+    assert sentence in status["error"]
+    assert len(read(run, "history.json")) < 8
+    ends = end_workers(begin())
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert "going on from" in ends[0][1]
+    same_results(whole[0], run)
+
+
+def test_a_streaming_worker_reads_its_own_files_and_writes_none(tiny, tmp_path):
+    """Each has a folder of its own, and data that lack the other's training files after a while."""
+    places = [tmp_path / "first", tmp_path / "second"]
+    for each in places:
+        shutil.copytree(tiny, each / "data")
+    workers = begin_workers(places, "data", "name=stream", "dataset.cache=none", "loop.epochs=8")
+    run = places[0] / "outputs/stream"
+    wait_for_epochs(run, 1, workers[0].process)
+    files = sorted(path.name for path in (tiny / "train").iterdir())
+    for each, foreign in zip(places, reversed(files), strict=True):
+        (each / "data/train" / foreign).unlink()
+    before = len(read(run, "history.json"))
+    ends = end_workers(workers)
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert before < len(read(run, "history.json")) == 8
+    assert (run / "model.keras").exists()
+    assert [path for path in (places[1] / "outputs").rglob("*") if path.is_file()] == []
