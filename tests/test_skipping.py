@@ -278,6 +278,13 @@ def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_p
         begin(root, folder)
 
 
+def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
+    for policy in ("skip", "stop"):
+        experiment.load_data(Dataset("tfrecords", str(tiny), on_bad_record=policy),
+                             Journal(tmp_path))
+        assert ("skipped" in read(tmp_path, "status.json")) == (policy == "skip")
+
+
 def test_good_records_only_is_no_change(tmp_path):
     write_serialized(tmp_path / "a-3.tfrec", [good(number) for number in range(3)])
     left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
