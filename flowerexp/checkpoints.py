@@ -30,9 +30,16 @@ def folder_of(run: Path, update: int) -> Path:
 
 
 def saved_updates(run: Path) -> list[int]:
-    """The updates at which checkpoints were made, ascending."""
-    names = [path.name.removeprefix("update-")
-             for path in (run / "checkpoints").glob("update-*") if path.is_dir()]
+    """The updates at which checkpoints were made, ascending.
+
+    Raises:
+        OSError: where they cannot be listed, for then the run must not begin anew over them.
+    """
+    if not (run / "checkpoints").exists():
+        return []
+    # Not glob, to which a folder that may not be read is an empty one.
+    names = [path.name.removeprefix("update-") for path in (run / "checkpoints").iterdir()
+             if path.name.startswith("update-") and path.is_dir()]
     return sorted(int(name) for name in names if name.isdecimal())
 
 

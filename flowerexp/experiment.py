@@ -136,8 +136,9 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
                 f"{source.folder}; {kept}")
     journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                          "classes": len(names), "train": train.count, "val": valid.count})
-    if dataset.on_bad_record == "skip":
-        journal.record(skipped=skipping.status(skipped))
+    skips = dataset.on_bad_record == "skip"
+    journal.record(skipped=skipping.status(skipped) if skips else None)
+    if skips:
         journal.say(skipping.sentence(skipped))
     return Data(source, names, cache, train, valid, skipped)
 

@@ -18,12 +18,14 @@ class Fault:
     record: its number in the file, from 0.
     id: of the record, None where it cannot be read.
     message: the sentence without its place.
+    lost: the records that cannot be read because of it.
     """
 
     file: str
     record: int | None
     id: str | None
     message: str
+    lost: int = 1
 
     @property
     def sentence(self) -> str:

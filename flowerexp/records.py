@@ -255,13 +255,13 @@ def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int 
         yield Entry(None, None, None, (Fault(file.path, None, None, "cannot be read: "
                                              f"{str(error.message).split(' [Op')[0]}"),))
         return
+    lost = max(0, (file.count or 0) - len(frames))
     if end:
-        if file.count is not None and file.count > len(frames):
-            end += (f"; {file.count - len(frames)} of the {file.count} records that its name "
-                    "promises are lost")
-        yield Entry(None, None, None, (Fault(file.path, len(frames), None, end),))
+        if lost:
+            end += f"; {lost} of the {file.count} records that its name promises are lost"
+        yield Entry(None, None, None, (Fault(file.path, len(frames), None, end, max(1, lost)),))
     elif wrong := count_fault(file, len(frames)):
-        yield Entry(None, None, None, (Fault(file.path, None, None, wrong),))
+        yield Entry(None, None, None, (Fault(file.path, None, None, wrong, lost),))
 
 
 def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool],

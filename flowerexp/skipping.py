@@ -105,7 +105,8 @@ def status(skipped: Sequence[Fault]) -> dict[str, Any]:
     """What status.json says: how many records were left out, and each fault with its place.
 
     A record with two faults is counted once and listed twice; a file that is wrong as a whole is
-    listed with the record null, and one that ends too early counts as one.
+    listed with the record null. Of a file that ends too early, the records count that its name
+    promises, and one where it promises none.
     """
     return {"count": count(skipped), "records": [
         {"file": fault.file, "record": fault.record, "id": fault.id, "fault": fault.message}
@@ -113,8 +114,8 @@ def status(skipped: Sequence[Fault]) -> dict[str, Any]:
 
 
 def count(skipped: Sequence[Fault]) -> int:
-    """How many places were left out, whatever the number of their faults."""
-    return len({(fault.file, fault.record) for fault in skipped if fault.record is not None})
+    """How many records were left out, whatever the number of their faults."""
+    return sum({(fault.file, fault.record): fault.lost for fault in skipped}.values())
 
 
 def sentence(skipped: Sequence[Fault]) -> str:

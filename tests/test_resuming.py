@@ -145,6 +145,14 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(tiny, partial, overri
     assert str(checkpoints.folder_of(partial, 24)) in str(refused.value)
 
 
+def test_checkpoints_that_cannot_be_listed_are_not_none(tmp_path):
+    """A new beginning would write its history over that of the run; root may read every folder."""
+    assert checkpoints.saved_updates(tmp_path) == []
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(NotADirectoryError):
+        checkpoints.saved_updates(tmp_path)
+
+
 def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
     """As where the package that builds the model was exchanged."""
     manifest = read(checkpoints.folder_of(stopped, 24), checkpoints.MANIFEST)

@@ -278,6 +278,25 @@ def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_p
         begin(root, folder)
 
 
+@pytest.mark.parametrize(("kept", "lost"), [(0, 3), (1, 2), (2, 1)])
+@pytest.mark.parametrize("more", [0, 5])
+def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kept, lost, more):
+    """Of a file that is empty, ends after a record, or in the middle of one."""
+    write_serialized(tmp_path / "a-1.tfrec", [good(0)])
+    path = write_serialized(tmp_path / "b-3.tfrec", [good(number) for number in range(3)])
+    path.write_bytes(path.read_bytes()[:[0, *record_ends(path)][kept] + more])
+    left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
+    assert skipping.status(left.faults)["count"] == lost
+    assert f"skipped: {lost} bad records" in skipping.sentence(left.faults)
+
+
+def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
+    for policy in ("skip", "stop"):
+        experiment.load_data(Dataset("tfrecords", str(tiny), on_bad_record=policy),
+                             Journal(tmp_path))
+        assert ("skipped" in read(tmp_path, "status.json")) == (policy == "skip")
+
+
 def test_good_records_only_is_no_change(tmp_path):
     write_serialized(tmp_path / "a-3.tfrec", [good(number) for number in range(3)])
     left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
