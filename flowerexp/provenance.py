@@ -29,7 +29,8 @@ def commit(project: Path = PROJECT) -> dict[str, Any] | None:
     """The commit of the project's checkout, and whether a file that git knows was changed since.
 
     Returns:
-        {"commit": 40 hex digits, "changed": bool}, or None without git or without a checkout.
+        {"commit": 40 hex digits, "changed": bool}, or {"error": what git said} where it cannot
+        tell; None without a checkout.
     """
     if not (project / ".git").exists():  # an installed package is of no repository around it
         return None
@@ -42,5 +43,6 @@ def commit(project: Path = PROJECT) -> dict[str, Any] | None:
     try:
         return {"commit": git("rev-parse", "HEAD"),
                 "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        return {"error": said.split("\n")[0]}

@@ -139,6 +139,8 @@ class Saver:
         if fault:
             raise UserError(f"the checkpoint {checkpoints.folder_of(self.folder, update)} of the "
                             f"best epoch, {epoch + 1}, cannot be read ({fault}), and "
-                            "results.use=best predicts with it: start anew with fresh=true")
+                            "results.use=best predicts with it: remove "
+                            f"{self.folder / 'checkpoints'}, and the same command trains from the "
+                            "start, to the same numbers")
         weights = tf.train.Checkpoint(model=self.trainer.model)
         checkpoints.restore(weights, self.folder, update, self.identity)

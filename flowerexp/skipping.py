@@ -1,5 +1,6 @@
 """Splits without their bad records, for `dataset.on_bad_record=skip`; test rows are never lost."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,8 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
 
     Raises:
         UserError: where no record is left; in a split without labels, whose rows must all be
-            predicted by their ids, also for a bad record without a readable id and for a file
-            that does not hold the records that it should.
+            predicted by their ids, also for a bad record without a readable id or with that of
+            another, and for a file that does not hold the records that it should.
     """
     images: list[bytes] = []
     labels: list[int] = []
@@ -69,6 +70,8 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
         raise UserError(f"{files[0].path} and the files beside it hold no good record, so that "
                         "dataset.on_bad_record=skip leaves the split empty"
                         + (f"; the first fault: {faults[0].sentence}" if faults else ""))
+    if not labelled:
+        refuse_shared_id(ids, faults)
     good_ids = [identifier for identifier, whole in zip(ids, kept, strict=True) if whole]
     table = Table(tf.constant(images) if keep_images else None, np.array(labels, np.int32),
                   good_ids, tuple(files), tuple(map(len, frames)),
@@ -85,6 +88,15 @@ def refuse_lost_row(entry: Entry) -> None:
     if not entry.identifier:
         raise UserError(f"{fault.sentence}; dataset.on_bad_record=skip cannot name this test image "
                         "in a submission, for its id cannot be read")
+
+
+def refuse_shared_id(ids: Sequence[str], faults: Sequence[Fault]) -> None:
+    """Raises UserError for a bad test record whose id, damaged perhaps, is also another's."""
+    times = Counter(ids)
+    for fault in faults:
+        if fault.id is not None and times[fault.id] > 1:
+            raise UserError(f"{fault.sentence}; dataset.on_bad_record=skip cannot name this test "
+                            f"image in a submission, for its id {fault.id!r} is also another's")
 
 
 def fill(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.ArrayLike

@@ -205,9 +205,10 @@ def in_test(number):
 
 
 @pytest.mark.parametrize("kind", ["cut off", "cut after a record", "too many", "no id",
-                                  "foreign record"])
+                                  "foreign record", "another's id"])
 def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
-    bad = {"no id": example(image=jpeg()), "foreign record": b"\xff\xfe"}.get(kind, in_test(2))
+    bad = {"no id": example(image=jpeg()), "foreign record": b"\xff\xfe",
+           "another's id": example(image=b"none", id=b"t1")}.get(kind, in_test(2))
     path = write_serialized(tmp_path / "a-4.tfrec", [in_test(0), in_test(1), bad, in_test(3),
                                                      *[in_test(4)] * (kind == "too many")])
     ends = record_ends(path)
