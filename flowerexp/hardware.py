@@ -42,7 +42,8 @@ def prepare(hardware: Hardware) -> None:
     if hardware.kind == "tpu" or (hardware.kind == "auto" and tpu_in_sight(hardware)):
         assert "tensorflow" not in sys.modules, "prepare comes before TensorFlow's import"
         if importlib.util.find_spec("tf_keras") is None:
-            raise UserError("a TPU needs the package tf_keras: pip install -r requirements-tpu.txt")
+            raise UserError("a TPU needs the package tf_keras of TensorFlow's own version: pip "
+                            "install --no-deps 'tf_keras==2.20.*'")
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 

@@ -28,22 +28,23 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a command whose clock goes at another speed, as on a machine that is busier."""
 
 
-def write_tiny(root):
-    """Writes a data set of three blurred colours, 16 px: 40 train, 13 val and 7 test images."""
+def write_tiny(root, size=16):
+    """Writes a data set of three blurred colours: 40 train, 13 val and 7 test images."""
     random = np.random.default_rng(0)
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
     labels = {"train": np.repeat([0, 1, 2], [24, 11, 5]), "val": np.arange(13) % 3,
               "test": np.arange(7) % 3}
     for split, ids in labels.items():
-        noise = random.integers(-60, 55, (len(ids), 16, 16, 3))
+        noise = random.integers(-60, 55, (len(ids), size, size, 3))
         images = (colours[ids][:, None, None] + noise).astype(np.uint8)
         encoded = [tf.io.encode_jpeg(image, quality=95).numpy() for image in images]
         half = len(ids) // 2
         (root / split).mkdir()
         for number, part in enumerate((slice(None, half), slice(half, None))):
             names = [f"{split}{index}" for index in range(len(ids))[part]]
-            records.write(root / split / f"{number:02d}-16x16-{len(names)}.tfrec", encoded[part],
-                          None if split == "test" else ids[part].tolist(), names)
+            file = root / split / f"{number:02d}-{size}x{size}-{len(names)}.tfrec"
+            records.write(file, encoded[part], None if split == "test" else ids[part].tolist(),
+                          names)
     return root
 
 

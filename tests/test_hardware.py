@@ -54,21 +54,22 @@ def test_a_kind_that_is_not_there_is_an_error():
         hardware.build_strategy(Hardware("tpu"))
 
 
-@pytest.mark.parametrize(("replicas", "taken"), [(None, 3), (2, 2)])
-def test_several_gpus_are_mirrored_with_memory_growth(monkeypatch, replicas, taken):
-    """Processors stand for GPUs; what is faked is the list of devices."""
-    grown, mirrored = [], []
+@pytest.mark.parametrize(("replicas", "taken"), [(None, 3), (2, 2), (1, 1)])
+def test_gpus_grow_their_memory_and_are_then_mirrored(monkeypatch, replicas, taken):
+    """What is faked is the list of devices; all of them must grow, before one is set up."""
+    calls = []
     devices = [f"gpu {index}" for index in range(3)]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
-                        lambda device, on: grown.append((device, on)))
+                        lambda device, on: calls.append((device, on)))
     monkeypatch.setattr(tf.config.experimental, "get_device_details",
                         lambda device: {"device_name": "Test 9000"})
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", mirrored.append)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", calls.append)
+    monkeypatch.setattr(tf.distribute, "OneDeviceStrategy", lambda name: calls.append([name]))
     _, sentence = hardware.build_strategy(Hardware("gpu", replicas))
-    assert grown == [(device, True) for device in devices]
-    assert mirrored == [[f"/gpu:{index}" for index in range(taken)]]
-    assert f"{taken} GPUs (Test 9000)" in sentence
+    assert calls == [*((device, True) for device in devices),
+                     [f"/gpu:{index}" for index in range(taken)]]
+    assert f"{'one GPU' if taken == 1 else f'{taken} GPUs'} (Test 9000)" in sentence
     with pytest.raises(UserError, match="there are 3 GPUs"):
         hardware.build_strategy(Hardware("gpu", 4))
 

@@ -1,5 +1,6 @@
 """What is declared: bounded, pinned, and the same for the TPU."""
 
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
@@ -38,10 +39,22 @@ def test_every_dependency_is_bounded_on_both_sides_and_pinned_inside():
 def test_the_tpu_set_is_the_same_but_for_tensorflow():
     tpu = requirements((ROOT / "requirements-tpu.txt").read_text().splitlines())
     declared = requirements(PROJECT["dependencies"])
-    assert set(tpu) - {"tensorflow-tpu", "tf-keras"} == set(declared) - {"tensorflow"}
+    assert set(tpu) - {"tensorflow-tpu"} == set(declared) - {"tensorflow"}
     for name in set(tpu) & set(declared) - {"tensorboard"}:
         assert tpu[name].specifier == declared[name].specifier, name
     assert tpu["tensorflow-tpu"].specifier.contains("2.20.0")
+
+
+def test_nothing_brings_a_second_tensorflow_to_a_tpu():
+    """Both wheels write the module `tensorflow`; what is installed last would win."""
+    tpu = requirements((ROOT / "requirements-tpu.txt").read_text().splitlines())
+    for name in set(tpu) - {"tensorflow-tpu"}:
+        needed = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
+        assert "tensorflow" not in {one.name for one in needed if not one.marker}, name
+    command = ('pip install -r requirements-tpu.txt && pip install --no-deps "tf_keras==2.20.*" '
+               "-e .")
+    assert command in (ROOT / "requirements-tpu.txt").read_text()
+    assert command in (ROOT / "README.md").read_text()
 
 
 def test_no_file_names_a_package_host():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp import augmentation, pipeline, records, sampling
-from flowerexp.augmentation_options import Flip, Perspective
+from flowerexp.augmentation_options import OPTIONS, Flip, Perspective
 from flowerexp.config import Sampling
 from flowerexp.plan import Plan
 
@@ -174,3 +174,19 @@ def test_evaluation_is_in_order_and_padded_to_whole_steps(tiny, cache, workers):
              for worker in range(workers) for replica in range(2 // workers)]
     assert all(part.shape == (4, 16, 16, 3) for part in dealt)
     np.testing.assert_array_equal(np.concatenate(dealt)[:13], pixels)
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+def test_every_shape_of_a_batch_is_known_before_it_is_made(tiny, cache):
+    """As a TPU's compiled update needs them, whatever the augmentation."""
+    plan, images = plan_of(accumulation=2, updates=2), images_of(tiny, "train", cache)
+    for name, chosen in OPTIONS.items():
+        augment = augmentation.build({name: chosen()}, 0, plan.batch_size)
+        batches = pipeline.training_batches(Workers(), images, ORIGINAL, plan, 0, augment)
+        spec = batches(0, 0).element_spec
+        shapes = {"image": [8, 16, 16, 3], "label": [8]}
+        if name in ("cutmix", "mixup"):
+            shapes |= {"other_label": [8], "share": [8]}
+        assert {key: part.shape for key, part in spec.items()} == shapes, name
+    batches, _ = pipeline.evaluation_batches(Workers(), images_of(tiny, "val", cache), plan)
+    assert batches.element_spec.shape == [4, 16, 16, 3]

@@ -259,8 +259,8 @@ def begin(root, folder):
               "hardware=cpu", "loop.steps_per_execution=1")
     composition.register()
     folder.mkdir(exist_ok=True)
-    assert not experiment.run(composition.check(composition.compose(chosen)), folder,
-                              Journal(folder), lambda: True)
+    assert experiment.run(composition.check(composition.compose(chosen)), folder, Journal(folder),
+                          lambda: True)
 
 
 @pytest.mark.parametrize(("split", "other"), [("val", None), ("test", None), ("train", 3)])
