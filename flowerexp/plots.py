@@ -29,6 +29,8 @@ SPLITS = {"train": ("training", GREY, GREY), "valid": ("validation", BLUE, ORANG
 """What a split is called, its colour, and its colour in a baseline."""
 MOST_NAMES = 40
 """Class names beside a confusion matrix up to this many classes; the worst mistakes beyond."""
+MOST_CLASSES = 1000
+"""A confusion matrix of more is no picture."""
 MISTAKES = 13
 MOST_MARKERS = 40
 """A marker for every epoch up to this many."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowerexp import comparison, plots, report, results
+from flowerexp.page import digest, wrap
 from tests.folders import write_run
 from tests.pages import IMAGE, LABELS
 
@@ -55,7 +56,7 @@ def test_page_has_one_script_and_one_style_that_its_policy_names(page):
     assert "unsafe" not in policy
     for tag in ("script", "style"):
         content, = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        assert f"{tag}-src '{report.digest(content)}'" in policy
+        assert f"{tag}-src '{digest(content)}'" in policy
         assert "window.hacked" not in content
 
 
@@ -217,10 +218,10 @@ def test_f1_of_a_class_that_is_nowhere_is_undefined(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "a_b+c", "x" * 99, "<b>&amp;", " a  b ", "\n\n", IMAGE])
 def test_wrapping_leaves_the_text(text):
-    assert Elements(str(report.wrap(text))).found in ([], [("wbr", {})] * report.wrap(text).count(
-        "<wbr>"))
-    assert report.wrap(text).replace("<wbr>", "").unescape() == text
-    assert max(map(len, html.unescape(report.wrap(text)).split("<wbr>"))) <= 20
+    wrapped = wrap(text)
+    assert Elements(str(wrapped)).found in ([], [("wbr", {})] * wrapped.count("<wbr>"))
+    assert wrapped.replace("<wbr>", "").unescape() == text
+    assert max(map(len, html.unescape(wrapped).split("<wbr>"))) <= 20
 
 
 def test_scale_of_the_intervals_holds_all_of_them(compared):
