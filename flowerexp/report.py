@@ -152,12 +152,8 @@ def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[n
     Returns:
         float64 [classes], NaN for a class that no label or prediction has.
     """
-    found = []
-    for run in runs:
-        matrix = metrics.confusion_matrix(
-            run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)
-        present = matrix.sum(0) + matrix.sum(1) > 0
-        found.append(np.where(present, metrics.class_scores(matrix)["f1"], np.nan))
+    found = [metrics.f1_where_present(metrics.confusion_matrix(
+        run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)) for run in runs]
     masked = np.ma.masked_invalid(found).mean(axis=0)
     means: npt.NDArray[np.float64] = masked.filled(np.nan)
     return means
