@@ -22,12 +22,12 @@ MOST_POINTS = 2000
 
 
 def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
-           called: tuple[str, str], names: Sequence[str], title: str) -> Figure:
+           called: Sequence[str], names: Sequence[str], title: str) -> Figure:
     """The share of every class in two sets, as grouped bars, from the largest of the first.
 
     Args:
         first, second: int [classes], images of each class; one image at least in each set.
-        called: what the sets are called.
+        called: what the two sets are called.
         names: of the classes.
     """
     order = np.argsort(-first, kind="stable")
@@ -125,7 +125,7 @@ def learning_rate(rates: npt.NDArray[np.floating], updates_per_epoch: int, title
     chosen = np.unique([*steps, greatest])
     axis.plot(chosen / updates_per_epoch, rates[chosen], color=plots.BLUE, linewidth=1.5)
     side = 6 if 2 * greatest < len(rates) else -6
-    for update, word, place in ((0, "first", (6, 4)), (greatest, "greatest", (side, 15)),
+    for update, word, place in ((0, "first", (16, 4)), (greatest, "greatest", (side, 15)),
                                 (len(rates) - 1, "last", (-6, 4))):
         where = (update / updates_per_epoch, float(rates[update]))
         axis.plot(*where, "o", color=plots.ORANGE, markersize=4)

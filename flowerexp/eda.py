@@ -1,15 +1,242 @@
-"""Look before training: what the pipeline makes of a data set, as pictures."""
+"""Look before training: what the pipeline makes of a data set, as pictures and one page."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+from matplotlib.figure import Figure
 
-from flowerexp import augmentation, experiment, pipeline, plots
-from flowerexp.config import Config
+from flowerexp import (
+    augmentation,
+    distributions,
+    experiment,
+    galleries,
+    hardware,
+    page,
+    pipeline,
+    plan,
+    plots,
+    raw_records,
+    sampling,
+    schedules,
+)
+from flowerexp.config import Config, Sampling
 from flowerexp.errors import UserError
+from flowerexp.experiment import Data
 from flowerexp.journal import Journal
+from flowerexp.page import Picture
+from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
+
+PAGE = "eda.html"
+TEMPLATE = "eda.html.jinja"
+SOFTWARE = "flowerexp eda"
+SAMPLES = 24
+"""Images in a grid of samples."""
+FROM_BATCH = 12
+"""Images in a grid of a batch."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A line of the page's table."""
+
+    name: str
+    label: int
+    train: int
+    valid: int
+    sampled: int
+    """How often its images are seen in the first epoch, before it is cut to whole updates."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The first update of the first epoch."""
+
+    images: npt.NDArray[np.uint8]
+    """[update size, height, width, 3]"""
+    labels: npt.NDArray[np.int32]
+    """[update size]"""
+    shapes: str
+    """What one replica gets, in words."""
+
+
+def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journal) -> Path:
+    """Writes eda.html and its pictures, and says in what numbers the run would be trained.
+
+    The data are read, repeated and batched as by a run on the hardware of this machine; images
+    stay encoded until they are shown.
+
+    Args:
+        config: of the run.
+        overrides: that made it, for the page.
+        folder: of the page and of pictures/.
+        journal: says what a run would, and where the page is.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: whatever a run would end with before its first update.
+    """
+    strategy, sentence = hardware.build_strategy(config.hardware)
+    cache = "none" if config.dataset.cache == "none" else "encoded"
+    data = experiment.load_data(replace(config.dataset, cache=cache), journal)
+    numbers, augment = experiment.derive(config, data.source, data.counts,
+                                         pipeline.count_workers(strategy),
+                                         strategy.num_replicas_in_sync)
+    splits = {"train": data.train, "val": data.valid}
+    if test := experiment.load_test(config.dataset, data):
+        splits["test"] = Images(test.table, data.source.image_size)
+    batches = [first_batch(config, data, strategy, numbers, policy, None)
+               for policy in (Sampling(), config.sampling)]
+    fed = first_batch(config, data, strategy, numbers, config.sampling, augment)
+    sentences = [
+        f"hardware: {sentence}", *map(split_sentence, splits.items()),
+        *plan.sentences(config, numbers, data.counts),
+        f"batch: each replica gets {fed.shapes} in an update, as {numbers.accumulation} x "
+        f"{numbers.batch_size} images", augment.sentence if augment else "augmentation: none"]
+    for line in sentences:
+        journal.say(line)
+    repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
+    everything = all_pictures(config, data, numbers, splits, batches, repeats)
+    place, features = raw_records.first(data.train.table)
+    with journal.steps("pictures", sum(map(len, everything.values()))) as advance:
+        path = page.write(
+            folder / PAGE, TEMPLATE, everything, SOFTWARE, advance, overrides=overrides,
+            sentences=[data.source.reason, *sentences], classes=class_rows(data, repeats),
+            place=place, features=features, test=splits["test"].count if test else 0)
+    journal.say(f"page: {path}")
+    return path
+
+
+def split_sentence(split: tuple[str, Images]) -> str:
+    """Images and classes of a split, (name, images)."""
+    name, images = split
+    labels = images.table.labels
+    if (labels < 0).all():
+        return f"{name}: {images.count} images without labels"
+    counts = np.bincount(labels)
+    present = counts[counts > 0]
+    return (f"{name}: {images.count} images of {len(present)} classes, {present.min()} to "
+            f"{present.max()} each")
+
+
+def class_rows(data: Data, repeats: npt.NDArray[np.integer]) -> list[ClassRow]:
+    """The counts of every class, in label order.
+
+    Args:
+        repeats: int [training images], how often each is seen in the first epoch.
+    """
+    valid, sampled = counts_of(data, repeats)
+    return [ClassRow(name, label, *map(int, (data.counts[label], valid[label], sampled[label])))
+            for label, name in enumerate(data.names)]
+
+
+def counts_of(data: Data, repeats: npt.NDArray[np.integer]
+              ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """int64 [classes] twice: validation images, and training examples after sampling."""
+    valid = np.bincount(data.valid.table.labels, minlength=len(data.names))
+    sampled = np.bincount(data.train.table.labels, repeats, len(data.names))
+    return valid, sampled.astype(np.int64)
+
+
+def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, policy: Sampling,
+                augment: augmentation.Augment | None) -> Batch:
+    """The first update that the pipeline would feed with this policy and augmentation.
+
+    A policy whose epoch is shorter than the config's still fills one update, as in a run.
+    """
+    one = replace(numbers, updates_per_epoch=1)
+    batches = pipeline.training_batches(strategy, data.train, policy, one, config.seed, augment)
+    try:
+        fed = next(iter(batches(0, 0)))
+    except tf.errors.InvalidArgumentError as error:
+        experiment.raise_fault(data.train, True, error)
+        raise
+    local = {key: strategy.experimental_local_results(value) for key, value in fed.items()}
+    shapes = ", ".join(f"{key} {parts[0].dtype.name} {parts[0].shape.as_list()}"
+                       for key, parts in local.items())
+    images, labels = (np.concatenate([part.numpy() for part in local[key]])
+                      for key in ("image", "label"))
+    return Batch(images, labels, shapes)
+
+
+# Pictures
+
+def all_pictures(config: Config, data: Data, numbers: Plan, splits: Mapping[str, Images],
+                 batches: Sequence[Batch], repeats: npt.NDArray[np.integer]
+                 ) -> dict[str, list[Picture]]:
+    """The pictures of every section of the page, by its anchor.
+
+    Args:
+        splits: by name.
+        batches: without and with the config's sampling.
+        repeats: int [training images], of the first epoch.
+    """
+    valid, sampled = counts_of(data, repeats)
+    spread = sampling.class_occurrences(data.train.table.labels, repeats, len(data.names))
+    rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
+    kind = config.sampling.kind
+
+    def shares(file: str, title: str, counts: npt.NDArray[np.int64], *called: str) -> Picture:
+        return Picture(file, title, lambda: distributions.shares(data.counts, counts, called,
+                                                                 data.names, title))
+
+    def samples_of(name: str, images: Images) -> Picture:
+        return Picture(f"samples-{name}.png", f"Samples of {name}",
+                       lambda: samples(name, images, data.names, config.seed))
+
+    seen = f"How often an image is seen in an epoch ({kind})"
+    return {
+        "labels": [
+            shares("labels-validation.png", "Training against validation", valid, "training",
+                   "validation"),
+            shares("labels-sampled.png", f"Original against sampled ({kind}), first epoch",
+                   sampled, "original", "sampled")],
+        "repeats": [Picture("repeats.png", seen, lambda: distributions.occurrences(
+            sampling.class_repeats(data.counts, config.sampling), spread, data.names, seen))],
+        "samples": [samples_of(name, images) for name, images in splits.items()],
+        "batches": [Picture(
+            "batches.png", "The first images of the first update, before augmentation: original "
+            f"beside {kind}", lambda: batch_grids(batches, ("original", kind), data.names))],
+        "rates": [Picture(
+            "learning-rate.png", "The learning rate of every update",
+            lambda: distributions.learning_rate(
+                rates, numbers.updates_per_epoch,
+                f"Learning rate of {len(rates)} updates ({config.schedule.kind})"), wide=False)],
+    }
+
+
+def samples(split: str, images: Images, names: Sequence[str], seed: int) -> Figure:
+    """A grid of images of a split under their classes, or their ids where they have no labels.
+
+    Which ones are drawn by lot; they stand in the split's order.
+    """
+    random = np.random.default_rng((seed, images.count))
+    chosen = np.sort(random.choice(images.count, min(SAMPLES, images.count), replace=False))
+    labels = images.table.labels[chosen]
+    lines = [(names[label] if label >= 0 else f"id {images.table.ids[index]}",)
+             for index, label in zip(chosen.tolist(), labels.tolist(), strict=True)]
+    try:
+        shown = pipeline.pick(images, chosen)
+    except tf.errors.InvalidArgumentError as error:
+        experiment.raise_fault(images, split != "test", error)
+        raise
+    return galleries.grid(shown, lines, f"{split}: {len(chosen)} of {images.count} images")
+
+
+def batch_grids(batches: Sequence[Batch], called: Sequence[str], names: Sequence[str]
+                ) -> Figure:
+    """The first images of batches side by side."""
+    return galleries.beside([
+        (f"{name}: {len(set(batch.labels.tolist()))} classes in {len(batch.labels)} images",
+         batch.images[:FROM_BATCH], [(names[label],) for label in batch.labels[:FROM_BATCH]])
+        for batch, name in zip(batches, called, strict=True)])
 
 
 def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) -> None:
@@ -50,6 +277,7 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     names = [data.names[label] for label in batch["label"]]
     after = [name if share == 1 else f"{share:.2f} {name}\n{1 - share:.2f} {data.names[other]}"
              for name, other, share in zip(names, others, shares, strict=True)]
-    plots.save(plots.pairs(batch["original"], names, batch["image"], after, augment.sentence), path)
+    plots.save(galleries.pairs(batch["original"], names, batch["image"], after, augment.sentence),
+               path)
     journal.say(augment.sentence)
     journal.say(f"picture: {path}")

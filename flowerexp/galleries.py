@@ -41,8 +41,8 @@ def beside(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], column
            ) -> Figure:
     """Several grids side by side, (title, images, names) each as of `grid`, of as many images."""
     width, height = size_of(len(groups[0][1]), columns, len(groups[0][2][0]))
-    figure = Figure(figsize=(width * len(groups), height))
-    parts = figure.subfigures(1, len(groups), squeeze=False).ravel()
+    figure = Figure(figsize=((width + 0.4) * len(groups), height))
+    parts = figure.subfigures(1, len(groups), squeeze=False, wspace=0.4 / width).ravel()
     for part, (title, images, names) in zip(parts, groups, strict=True):
         fill(part, images, names, title, columns)
     return figure
