@@ -19,8 +19,10 @@ LINE = 0.15
 """Inches of a line under it."""
 LETTERS = 33
 """That fit into a line."""
-TITLE = 0.3
-"""Inches of the title."""
+TITLE = 0.4
+"""Inches of the title, two lines."""
+FEWEST = 3
+"""Columns that a title needs."""
 
 
 def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: int = 6) -> Figure:
@@ -31,7 +33,7 @@ def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: in
         names: n times the lines of an image, as many for each; a long one is cut.
         title: over the whole.
     """
-    columns = min(columns, len(images))
+    columns = max(FEWEST, min(columns, len(images)))
     figure = Figure(figsize=size_of(len(images), columns, len(names[0])))
     fill(figure, images, names, title, columns)
     return figure
