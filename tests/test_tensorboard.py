@@ -124,6 +124,12 @@ def test_hparams_are_the_keys_of_each_run_beside_its_final_metrics(runs, ask):
         assert {key: final[key.replace(" ", "/")] for key in last} == pytest.approx(last, rel=1e-6)
 
 
+def test_the_key_that_differs_is_marked(ask):
+    found = ask("plugin/hparams/experiment", body={})["hparamInfos"]
+    assert [info["name"] for info in found if info.get("differs")] == ["seed"]
+    assert len(found) > 30
+
+
 # Pixels
 
 def test_image_of_a_matrix_has_a_square_for_every_cell():
