@@ -1,6 +1,6 @@
 """Look before training: what the pipeline makes of a data set, as pictures and one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,22 @@ class Batch:
     """What one replica gets, in words."""
 
 
+@dataclass(frozen=True)
+class View:
+    """What the page is made of."""
+
+    data: Data
+    numbers: Plan
+    splits: dict[str, Images]
+    """By name: train, val and, where there is one, test."""
+    original: Batch
+    sampled: Batch
+    """Without and with the config's sampling, both before augmentation."""
+    repeats: npt.NDArray[np.int64]
+    """[training images], how often each is seen in the first epoch."""
+    sentences: list[str]
+
+
 def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journal) -> Path:
     """Writes eda.html and its pictures, and says in what numbers the run would be trained.
 
@@ -83,6 +99,23 @@ def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journa
     Raises:
         UserError: whatever a run would end with before its first update.
     """
+    view = prepare(config, journal)
+    for line in view.sentences:
+        journal.say(line)
+    everything = all_pictures(config, view)
+    place, features = raw_records.first(view.data.train.table)
+    with journal.steps("pictures", sum(map(len, everything.values()))) as advance:
+        path = page.write(
+            folder / PAGE, TEMPLATE, everything, SOFTWARE, advance, overrides=overrides,
+            sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
+            place=place, features=features,
+            test=view.splits["test"].count if "test" in view.splits else 0)
+    journal.say(f"page: {path}")
+    return path
+
+
+def prepare(config: Config, journal: Journal) -> View:
+    """Reads the data and the first updates; raises UserError as `look`."""
     strategy, sentence = hardware.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
     data = experiment.load_data(replace(config.dataset, cache=cache), journal)
@@ -92,26 +125,17 @@ def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journa
     splits = {"train": data.train, "val": data.valid}
     if test := experiment.load_test(config.dataset, data):
         splits["test"] = Images(test.table, data.source.image_size)
-    batches = [first_batch(config, data, strategy, numbers, policy, None)
-               for policy in (Sampling(), config.sampling)]
-    fed = first_batch(config, data, strategy, numbers, config.sampling, augment)
+    original, sampled, fed = (
+        first_batch(config, data, strategy, numbers, policy, transform)
+        for policy, transform in ((Sampling(), None), (config.sampling, None),
+                                  (config.sampling, augment)))
+    repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
     sentences = [
         f"hardware: {sentence}", *map(split_sentence, splits.items()),
         *plan.sentences(config, numbers, data.counts),
         f"batch: each replica gets {fed.shapes} in an update, as {numbers.accumulation} x "
         f"{numbers.batch_size} images", augment.sentence if augment else "augmentation: none"]
-    for line in sentences:
-        journal.say(line)
-    repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
-    everything = all_pictures(config, data, numbers, splits, batches, repeats)
-    place, features = raw_records.first(data.train.table)
-    with journal.steps("pictures", sum(map(len, everything.values()))) as advance:
-        path = page.write(
-            folder / PAGE, TEMPLATE, everything, SOFTWARE, advance, overrides=overrides,
-            sentences=[data.source.reason, *sentences], classes=class_rows(data, repeats),
-            place=place, features=features, test=splits["test"].count if test else 0)
-    journal.say(f"page: {path}")
-    return path
+    return View(data, numbers, splits, original, sampled, repeats, sentences)
 
 
 def split_sentence(split: tuple[str, Images]) -> str:
@@ -126,22 +150,19 @@ def split_sentence(split: tuple[str, Images]) -> str:
             f"{present.max()} each")
 
 
-def class_rows(data: Data, repeats: npt.NDArray[np.integer]) -> list[ClassRow]:
-    """The counts of every class, in label order.
-
-    Args:
-        repeats: int [training images], how often each is seen in the first epoch.
-    """
-    valid, sampled = counts_of(data, repeats)
-    return [ClassRow(name, label, *map(int, (data.counts[label], valid[label], sampled[label])))
-            for label, name in enumerate(data.names)]
+def class_rows(view: View) -> list[ClassRow]:
+    """The counts of every class, in label order."""
+    valid, sampled = counts_of(view)
+    return [ClassRow(name, label, *map(int, (view.data.counts[label], valid[label],
+                                             sampled[label])))
+            for label, name in enumerate(view.data.names)]
 
 
-def counts_of(data: Data, repeats: npt.NDArray[np.integer]
-              ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def counts_of(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """int64 [classes] twice: validation images, and training examples after sampling."""
-    valid = np.bincount(data.valid.table.labels, minlength=len(data.names))
-    sampled = np.bincount(data.train.table.labels, repeats, len(data.names))
+    classes = len(view.data.names)
+    valid = np.bincount(view.data.valid.table.labels, minlength=classes)
+    sampled = np.bincount(view.data.train.table.labels, view.repeats, classes)
     return valid, sampled.astype(np.int64)
 
 
@@ -168,18 +189,12 @@ def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, policy
 
 # Pictures
 
-def all_pictures(config: Config, data: Data, numbers: Plan, splits: Mapping[str, Images],
-                 batches: Sequence[Batch], repeats: npt.NDArray[np.integer]
-                 ) -> dict[str, list[Picture]]:
-    """The pictures of every section of the page, by its anchor.
-
-    Args:
-        splits: by name.
-        batches: without and with the config's sampling.
-        repeats: int [training images], of the first epoch.
-    """
-    valid, sampled = counts_of(data, repeats)
-    spread = sampling.class_occurrences(data.train.table.labels, repeats, len(data.names))
+def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
+    """The pictures of every section of the page, by its anchor."""
+    data, numbers = view.data, view.numbers
+    valid, sampled = counts_of(view)
+    spread = sampling.class_occurrences(data.train.table.labels, view.repeats,
+                                        len(data.names))
     rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
     kind = config.sampling.kind
 
@@ -200,10 +215,10 @@ def all_pictures(config: Config, data: Data, numbers: Plan, splits: Mapping[str,
                    sampled, "original", "sampled")],
         "repeats": [Picture("repeats.png", seen, lambda: distributions.occurrences(
             sampling.class_repeats(data.counts, config.sampling), spread, data.names, seen))],
-        "samples": [samples_of(name, images) for name, images in splits.items()],
+        "samples": [samples_of(name, images) for name, images in view.splits.items()],
         "batches": [Picture(
             "batches.png", "The first images of the first update, before augmentation: original "
-            f"beside {kind}", lambda: batch_grids(batches, ("original", kind), data.names))],
+            f"beside {kind}", lambda: batch_grids(view, kind))],
         "rates": [Picture(
             "learning-rate.png", "The learning rate of every update",
             lambda: distributions.learning_rate(
@@ -230,13 +245,13 @@ def samples(split: str, images: Images, names: Sequence[str], seed: int) -> Figu
     return galleries.grid(shown, lines, f"{split}: {len(chosen)} of {images.count} images")
 
 
-def batch_grids(batches: Sequence[Batch], called: Sequence[str], names: Sequence[str]
-                ) -> Figure:
-    """The first images of batches side by side."""
+def batch_grids(view: View, kind: str) -> Figure:
+    """The first images of the original and of the sampled batch side by side."""
     return galleries.beside([
         (f"{name}: {len(set(batch.labels.tolist()))} classes in {len(batch.labels)} images",
-         batch.images[:FROM_BATCH], [(names[label],) for label in batch.labels[:FROM_BATCH]])
-        for batch, name in zip(batches, called, strict=True)])
+         batch.images[:FROM_BATCH],
+         [(view.data.names[label],) for label in batch.labels[:FROM_BATCH]])
+        for batch, name in ((view.original, "original"), (view.sampled, kind))])
 
 
 def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) -> None:

@@ -14,18 +14,15 @@ from flowerexp import (
     composition,
     eda,
     experiment,
-    hardware,
     page,
     pipeline,
     plan,
     raw_records,
-    records,
     sampling,
     schedules,
 )
 from flowerexp.config import Sampling
 from flowerexp.journal import Journal
-from flowerexp.pipeline import Images
 from tests.pages import CLASSES, Elements, refuse_foreign_scripts, refuse_outside
 
 NAMES = CLASSES[:3]
@@ -130,17 +127,11 @@ def test_mistakes_are_one_sentence_before_tensorflow(tmp_path, words, message):
 
 @pytest.fixture(scope="module")
 def pictured(config):
-    """Data, splits, batches, and the figures of the page by file."""
-    strategy, _ = hardware.build_strategy(config.hardware)
-    data = load(config)
-    numbers = plan.derive(config, data.counts, 1, 2)
-    splits = {"train": data.train, "val": data.valid}
-    batches = [eda.first_batch(config, data, strategy, numbers, policy, None)
-               for policy in (Sampling(), config.sampling)]
-    repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
-    pictures = eda.all_pictures(config, data, numbers, splits, batches, repeats)
-    return data, batches, {picture.file: picture.draw() for several in pictures.values()
-                           for picture in several}
+    """What the page is made of, and its figures by file."""
+    config.dataset.cache = "encoded"
+    view = eda.prepare(config, Journal())
+    return view, {picture.file: picture.draw()
+                  for several in eda.all_pictures(config, view).values() for picture in several}
 
 
 def heights(figure):
@@ -148,7 +139,7 @@ def heights(figure):
 
 
 def test_labels_are_drawn_as_shares_of_their_sets(pictured, config):
-    figures = pictured[2]
+    figures = pictured[1]
     shares = [24 / 40, 11 / 40, 5 / 40]
     assert heights(figures["labels-validation.png"]) == [*shares, 5 / 13, 4 / 13, 4 / 13]
     labels = np.repeat([0, 1, 2], COUNTS)
@@ -158,7 +149,7 @@ def test_labels_are_drawn_as_shares_of_their_sets(pictured, config):
 
 
 def test_repeats_are_those_of_the_policy(pictured, config):
-    axis = pictured[2]["repeats.png"].axes[0]
+    axis = pictured[1]["repeats.png"].axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "1", "0"]
     assert axis.patches[0].get_data().values.tolist() == [12 / 5, 12 / 11, 1]
     labels = np.repeat([0, 1, 2], COUNTS)
@@ -170,7 +161,7 @@ def test_repeats_are_those_of_the_policy(pictured, config):
 
 
 def test_learning_rate_is_the_table_of_the_run(pictured, config):
-    axis = pictured[2]["learning-rate.png"].axes[0]
+    axis = pictured[1]["learning-rate.png"].axes[0]
     rates = schedules.learning_rates(config.schedule, 12, config.loop.lr_scaling)
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), rates)
     assert [text.get_text() for text in axis.texts] == [
@@ -183,9 +174,9 @@ def decoded(images):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_samples_are_images_of_the_split_under_their_class(pictured, split):
-    images = getattr(pictured[0], {"train": "train", "val": "valid"}[split])
+    images = pictured[0].splits[split]
     pixels = decoded(images)
-    axes = [axis for axis in pictured[2][f"samples-{split}.png"].axes if axis.images]
+    axes = [axis for axis in pictured[1][f"samples-{split}.png"].axes if axis.images]
     assert len(axes) == min(24, images.count)
     found = [int(np.flatnonzero((pixels == axis.images[0].get_array()).all((1, 2, 3)))[0])
              for axis in axes]
@@ -195,9 +186,9 @@ def test_samples_are_images_of_the_split_under_their_class(pictured, split):
 
 
 def test_batches_are_the_first_updates_of_both_policies(pictured, config):
-    data, batches, figures = pictured
-    pixels, labels = decoded(data.train), data.train.table.labels
-    for batch, policy, part in zip(batches, (Sampling(), config.sampling),
+    view, figures = pictured
+    pixels, labels = decoded(view.data.train), view.data.train.table.labels
+    for batch, policy, part in zip((view.original, view.sampled), (Sampling(), config.sampling),
                                    figures["batches.png"].subfigs, strict=True):
         order = sampling.epoch_indices(labels, policy, config.seed, 0, 16)
         np.testing.assert_array_equal(batch.labels, labels[order])
@@ -209,9 +200,8 @@ def test_batches_are_the_first_updates_of_both_policies(pictured, config):
         assert part.get_suptitle().endswith(f"{len(set(labels[order]))} classes in 16 images")
 
 
-def test_test_images_are_shown_by_their_ids(tiny):
-    table = records.read(records.list_files(str(tiny / "test")), 16, False, None)
-    figure = eda.samples("test", Images(table, 16), ["a"], 0)
+def test_test_images_are_shown_by_their_ids(pictured):
+    figure = pictured[1]["samples-test.png"]
     assert [axis.get_title(loc="left") for axis in figure.axes if axis.images] == [
         f"id test{index}" for index in range(7)]
 

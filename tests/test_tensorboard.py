@@ -95,6 +95,19 @@ def test_scalars_are_those_of_the_history_and_no_step_is_doubled(runs, ask, name
         np.testing.assert_allclose([value for *_, value in points], values, rtol=1e-6)
 
 
+def test_resumed_run_has_one_event_file_without_doubled_steps(runs):
+    """TensorBoard would hide them, others that read event files do not."""
+    file, = (runs[0] / "sweep/resumed").glob("events.out.tfevents.*")
+    steps = {}
+    for event in tf.compat.v1.train.summary_iterator(str(file)):
+        for value in event.summary.value:
+            steps.setdefault(value.tag, []).append(event.step)
+    assert steps.pop("_hparams_/session_start_info") == [0]
+    assert steps.pop("_hparams_/session_end_info") == [0]
+    assert len(steps) == 14
+    assert all(of_tag == [0, 1, 2] for of_tag in steps.values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_picture_of_every_epoch_is_its_confusion_matrix(runs, ask, name):
     folder = runs[0] / "sweep" / name
