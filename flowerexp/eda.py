@@ -118,17 +118,22 @@ def prepare(config: Config, journal: Journal) -> View:
     """Reads the data and the first updates; raises UserError as `look`."""
     strategy, sentence = hardware.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
-    data = experiment.load_data(replace(config.dataset, cache=cache), journal)
-    numbers, augment = experiment.derive(config, data.source, data.counts,
-                                         pipeline.count_workers(strategy),
-                                         strategy.num_replicas_in_sync)
-    splits = {"train": data.train, "val": data.valid}
-    if test := experiment.load_test(config.dataset, data):
-        splits["test"] = Images(test.table, data.source.image_size)
-    original, sampled, fed = (
-        first_batch(config, data, strategy, numbers, policy, transform)
+    with journal.steps("data and first updates", 5) as advance:
+        data = experiment.load_data(replace(config.dataset, cache=cache), journal)
+        advance()
+        numbers, augment = experiment.derive(config, data.source, data.counts,
+                                             pipeline.count_workers(strategy),
+                                             strategy.num_replicas_in_sync)
+        splits = {"train": data.train, "val": data.valid}
+        if test := experiment.load_test(config.dataset, data):
+            splits["test"] = Images(test.table, data.source.image_size)
+        advance()
+        batches = []
         for policy, transform in ((Sampling(), None), (config.sampling, None),
-                                  (config.sampling, augment)))
+                                  (config.sampling, augment)):
+            batches.append(first_batch(config, data, strategy, numbers, policy, transform))
+            advance()
+    original, sampled, fed = batches
     repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
     sentences = [
         f"hardware: {sentence}", *map(split_sentence, splits.items()),
