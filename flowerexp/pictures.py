@@ -72,7 +72,7 @@ def mistakes(shown: npt.NDArray[np.integer], count: int, names: Sequence[str],
     called = probabilities.argmax(-1)
     lines = [(f"true {names[labels[index]]}", f"called {names[called[index]]}",
               f"with probability {probabilities[index].max():.3f}") for index in shown.tolist()]
-    which = (f"The {len(shown)} most confident of {count} mistakes" if len(shown) < count else
-             f"All mistakes ({count}), the most confident first")
-    return galleries.grid(load(shown), lines,
-                          f"{which} among {len(labels)} validation images")
+    which = (f"The {len(shown)} most confident of {count} mistakes among {len(labels)} validation "
+             "images" if len(shown) < count else
+             f"Mistakes among {len(labels)} validation images: {count}, the most confident first")
+    return galleries.grid(load(shown), lines, which)
