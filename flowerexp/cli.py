@@ -67,25 +67,22 @@ def compare(
                 results.write_text(files[name], text)
             else:
                 print(text, end="")
-        console = Journal().console
+        journal = Journal()
         if not wanted:
-            tables.show(compared, console)
+            tables.show(compared, journal.console)
         if output:
-            write_comparison(compared, output, console)
+            write_comparison(compared, output, journal)
 
 
-def write_comparison(compared: Any, output: Path, console: Any) -> None:
+def write_comparison(compared: Any, output: Path, journal: Journal) -> None:
     """The page, its pictures and the tables of a comparison; drawing takes a while."""
-    from rich.progress import Progress
-
     from flowerexp import report, tables
 
     for name, write in tables.FORMATS.items():
         results.write_text(output / f"comparison.{name}", write(compared))
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=report.count(compared))
-        page = report.write(compared, output, lambda: bar.advance(task))
-    console.print(f"page: {page}", soft_wrap=True, markup=False)
+    with journal.steps("pictures", report.count(compared)) as advance:
+        page = report.write(compared, output, advance)
+    journal.say(f"page: {page}")
 
 
 @app.command("resume")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from scipy.special import softmax
 
 from flowerexp import (
     augmentation,
@@ -19,9 +20,9 @@ from flowerexp import (
     models,
     optimizers,
     perspective,
+    pictures,
     pipeline,
     plan,
-    plots,
     records,
     results,
     resuming,
@@ -194,7 +195,8 @@ def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
     if journal.writes:
         results.write_classes(folder, data.names, data.counts.tolist())
         results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
-    events = Events(folder, past.history) if journal.writes else None
+    events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), past
+                    ) if journal.writes else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
                                         config.seed, augment)
     with journal.progress(numbers.updates * numbers.update_size,
@@ -214,12 +216,14 @@ def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
             row = end_epoch(saver, data, past)
             last = epoch + 1 == numbers.epochs or results.is_over(past.history, patience)
             if events:
-                events.write(epoch, row)
+                events.write(epoch, row, past.predictions[-1])
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
             shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
             (journal.say if shown else journal.log)(sentence)
             if (code := stop()) and not last:
                 return code
+    if events:
+        events.close()
     if len(past.history) < numbers.epochs:
         early = (f"stopped early after epoch {len(past.history)} of {numbers.epochs}: validation "
                  f"F1 has not risen for {patience} epochs (loop.patience)")
@@ -326,9 +330,9 @@ def predict(config: Config, saver: Saver, data: Data, past: Past) -> None:
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error
-    plots.save(plots.history([history]), folder / "history.png")
-    matrix = metrics.confusion_matrix(data.valid.table.labels, logits.argmax(-1), len(data.names))
-    plots.save(plots.confusion(matrix, data.names), folder / "confusion.png")
+    pictures.draw(folder, journal, history, data.names, data.counts, data.valid.table.labels,
+                  softmax(logits.astype(np.float64), axis=-1),
+                  lambda indices: pipeline.pick(data.valid, indices))
 
 
 def load_test(dataset: Dataset, data: Data) -> Readable | None:

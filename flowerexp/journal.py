@@ -108,6 +108,18 @@ class Journal:
             task = bar.add_task("", total=images, completed=done)
             yield lambda title, count: bar.update(task, description=title, advance=count)
 
+    @contextlib.contextmanager
+    def steps(self, title: str, count: int) -> Iterator[Callable[[], None]]:
+        """A bar of things done one after another where there is a terminal, else nothing.
+
+        Yields:
+            A function to call after each of the `count` things.
+        """
+        with Progress(console=self.console, transient=True,
+                      disable=not self.console.is_terminal or self.console.quiet) as bar:
+            task = bar.add_task(title, total=count)
+            yield lambda: bar.advance(task)
+
 
 def stop_without(parent: int) -> None:
     """Has this process end in order, by SIGTERM, when its parent is gone."""

@@ -40,6 +40,12 @@ def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np
     return {"recall": recall, "precision": precision, "f1": f1}
 
 
+def f1_where_present(confusion: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """float64 [classes], every class's F1, NaN for one that no label or prediction has."""
+    present = confusion.sum(0) + confusion.sum(1) > 0
+    return np.where(present, class_scores(confusion)["f1"], np.nan)
+
+
 def thirds(train_counts: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
     """Head, medium and tail: the classes by training count, in three parts as equal as can be.
 

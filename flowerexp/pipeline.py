@@ -90,6 +90,20 @@ def load(images: Images, indices: tf.Tensor) -> tf.Tensor:
     return decode_all(tf.gather(images.table.images, indices), images.image_size)
 
 
+def pick(images: Images, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """uint8 [n, height, width, 3] of some images, in this order; n is 1 at least.
+
+    Streamed files are read once from the start for it. Broken JPEGs raise tf.errors.
+    """
+    chosen = tf.constant(indices, tf.int64)
+    if not images.streamed:
+        return np.asarray(load(images, chosen))
+    stream = stream_in_order(images, images.count).enumerate()
+    wanted = stream.filter(lambda number, _: tf.reduce_any(number == chosen))
+    found = {int(number): decode(encoded, images.image_size).numpy() for number, encoded in wanted}
+    return np.stack([found[index] for index in indices.tolist()])
+
+
 def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan, seed: int,
                      augment: Augment | None) -> Callable[[int, int], Any]:
     """A function (epoch, first update) -> the distributed data set of the epoch's other updates.

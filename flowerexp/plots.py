@@ -3,7 +3,6 @@
 Every function returns a Figure, so that what it draws can be read back; `save` writes it.
 """
 
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,8 @@ SPLITS = {"train": ("training", GREY, GREY), "valid": ("validation", BLUE, ORANG
 """What a split is called, its colour, and its colour in a baseline."""
 MOST_NAMES = 40
 """Class names beside a confusion matrix up to this many classes; the worst mistakes beyond."""
+MOST_CLASSES = 1000
+"""A confusion matrix of more is no picture."""
 MISTAKES = 13
 MOST_MARKERS = 40
 """A marker for every epoch up to this many."""
@@ -315,28 +316,3 @@ def label_extremes(axis: Axes, counts: npt.NDArray[np.integer],
                 arrowprops={"arrowstyle": "-", "color": "#808080", "linewidth": 0.6,
                             "shrinkA": 0, "shrinkB": 2})
             text.set_path_effects([withStroke(linewidth=2, foreground="white", alpha=0.8)])
-
-
-# Before training
-
-def pairs(before: npt.NDArray[np.uint8], names_before: Sequence[str],
-          after: npt.NDArray[np.uint8], names_after: Sequence[str], title: str) -> Figure:
-    """Images beside what became of them, four pairs a row, each under its label.
-
-    Args:
-        before, after: uint8 [n, height, width, 3].
-        title: over the whole.
-    """
-    rows, columns = -(-len(before) // 4), min(4, len(before))
-    figure = Figure(figsize=(3.3 * columns, 2.1 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, 2 * columns, squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for number, (original, transformed) in enumerate(zip(before, after, strict=True)):
-        left, right = axes[number // 4, 2 * (number % 4):2 * (number % 4) + 2]
-        for axis, image, name in ((left, original, names_before[number]),
-                                  (right, transformed, names_after[number])):
-            axis.imshow(image)
-            axis.set_title(name, fontsize=8, loc="left")
-    figure.suptitle("\n".join(textwrap.wrap(title, 40 * columns)), fontsize=9)
-    return figure

@@ -3,37 +3,26 @@
 Everything that comes from files is escaped. No TensorFlow here.
 """
 
-import base64
-import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from flowerexp import composition, metrics, plots, results, summary, tables
+from flowerexp import composition, metrics, page, plots, summary, tables
 from flowerexp.comparison import Comparison, Pair, Row
+from flowerexp.page import Picture
 from flowerexp.runs import SECONDS, Run, chosen_epoch
 
 PAGE = "report.html"
-PICTURES = "pictures"
 TEMPLATE = "report.html.jinja"
 SOFTWARE = "flowerexp report"
 FEW = 15
 """Up to so many classes a confusion matrix can be read at half the page's width."""
-MOST_CLASSES = 1000
-"""A confusion matrix of more is no picture."""
-HEAD = 512
-"""Bytes of a PNG that hold its texts."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +33,6 @@ class Column:
     cells: tuple[str, ...]
     values: tuple[float | None, ...] | None
     """What numbers are sorted by, None where undefined; no numbers in a column without it."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One PNG of the page."""
-
-    file: str
-    """Its name below pictures/, safe in every path and unique in a comparison."""
-    caption: str
-    draw: Callable[[], Figure]
-    wide: bool = True
-    """Takes the whole width of the page."""
 
 
 def count(comparison: Comparison) -> int:
@@ -74,30 +51,11 @@ def write(comparison: Comparison, folder: Path, advance: Callable[[], None] | No
     Returns:
         The path of the page.
     """
-    pictures = all_pictures(comparison)
-    sources = {}
-    for picture in (picture for several in pictures.values() for picture in several):
-        path = folder / PICTURES / picture.file
-        plots.save(picture.draw(), path, {"Title": picture.file, "Software": SOFTWARE})
-        encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-        sources[picture.file] = f"data:image/png;base64,{encoded}"
-        if advance:
-            advance()
-    results.write_text(folder / PAGE, render(comparison, pictures, sources))
-    for path in (folder / PICTURES).glob("*.png"):
-        if path.name not in sources and is_ours(path):
-            path.unlink()
-    return folder / PAGE
-
-
-def is_ours(path: Path) -> bool:
-    """Whether `write` made this PNG, under this name."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    return all(f"tEXt{key}\0{value}".encode() in head
-               for key, value in (("Title", path.name), ("Software", SOFTWARE)))
+    return page.write(
+        folder / PAGE, TEMPLATE, all_pictures(comparison), SOFTWARE, advance, (anchor, signed),
+        comparison=comparison, columns=columns(comparison) if comparison.rows else [],
+        best=summary.best_row(comparison), summary=summary, limit=limit(comparison.pairs),
+        usual=usual(comparison.rows))
 
 
 # Pictures
@@ -128,7 +86,7 @@ def pictures_of_row(row: Row, prefix: str) -> list[Picture]:
                                 lambda: plots.history(trained)))
     predicted = [run for run in runs if run.predictions.size]
     names, counts = names_of(predicted), counts_of(row)
-    if predicted and len(names) <= MOST_CLASSES:
+    if predicted and len(names) <= plots.MOST_CLASSES:
         pictures.append(Picture(
             file_name(prefix, row.name, "confusion"), "Confusion matrix, last epoch",
             lambda: plots.confusion(confusion(predicted, len(names)), names, len(predicted)),
@@ -194,39 +152,14 @@ def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[n
     Returns:
         float64 [classes], NaN for a class that no label or prediction has.
     """
-    found = []
-    for run in runs:
-        matrix = metrics.confusion_matrix(
-            run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)
-        present = matrix.sum(0) + matrix.sum(1) > 0
-        found.append(np.where(present, metrics.class_scores(matrix)["f1"], np.nan))
+    found = [metrics.f1_where_present(metrics.confusion_matrix(
+        run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)) for run in runs]
     masked = np.ma.masked_invalid(found).mean(axis=0)
     means: npt.NDArray[np.float64] = masked.filled(np.nan)
     return means
 
 
 # The page
-
-def render(comparison: Comparison, pictures: dict[str, list[Picture]], sources: dict[str, str]
-           ) -> str:
-    """The page's text.
-
-    Args:
-        pictures: by the anchor of their section.
-        sources: the data URI of every picture by its file name.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {function.__name__: function for function in (
-        anchor, digest, plural, signed, wrap)}
-    page = environment.get_template(TEMPLATE).render(
-        comparison=comparison, columns=columns(comparison) if comparison.rows else [],
-        best=summary.best_row(comparison), summary=summary, pictures=pictures, sources=sources,
-        limit=limit(comparison.pairs), usual=usual(comparison.rows))
-    # A name of a file may hold bytes that are no text.
-    return page.encode("utf-8", "replace").decode("utf-8")
-
 
 def columns(comparison: Comparison) -> list[Column]:
     """The columns of the tables but for the keys, which have a table of their own."""
@@ -241,21 +174,6 @@ def columns(comparison: Comparison) -> list[Column]:
             Column("state", tuple(frame["state"]), None),
             *(column(of.header, of.cells, next(seconds) if of.group == "seconds" else of.header)
               for of in summary.columns(comparison) if of.group != "keys")]
-
-
-def plural(word: str, several: Sequence[Any]) -> str:
-    return word if len(several) == 1 else f"{word}s"
-
-
-def digest(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script or style."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def wrap(text: str) -> Markup:
-    """A name, escaped, that a narrow cell may break where one reads a pause."""
-    pieces = re.findall(r".{1,20}?(?:[_+=,./ -]|$)|.{20}", text, re.DOTALL)
-    return Markup("<wbr>").join(pieces)
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -104,3 +104,24 @@ def class_weights(counts: Labels, policy: Sampling) -> npt.NDArray[np.float32]:
     weights = np.zeros(len(counts))
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights.astype(np.float32)
+
+
+def class_occurrences(labels: Labels, repeats: npt.NDArray[np.integer], num_classes: int
+                      ) -> npt.NDArray[np.float64]:
+    """Mean, least and greatest occurrences of the images of each class.
+
+    Args:
+        labels: int [images].
+        repeats: int [images], how often each is seen.
+
+    Returns:
+        float64 [classes, 3]; NaN for a class without images.
+    """
+    spread = np.full((num_classes, 3), np.nan)
+    images = np.bincount(labels, minlength=num_classes)
+    totals = np.bincount(labels, repeats, num_classes)
+    present = images > 0
+    spread[present, 0] = totals[present] / images[present]
+    np.fmin.at(spread[:, 1], labels, repeats)
+    np.fmax.at(spread[:, 2], labels, repeats)
+    return spread

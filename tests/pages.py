@@ -1,8 +1,12 @@
-"""A comparison of runs with hostile names, for tests of its page."""
+"""A comparison of runs with hostile names, and what every page must be, for tests of pages."""
+
+import re
+from html.parser import HTMLParser
 
 import numpy as np
 
 from flowerexp import comparison, results
+from flowerexp.page import digest
 from tests.folders import write_run
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -40,3 +44,46 @@ def compare_hostile(root):
     write_run(root / "broken+seed=0", ["seed=0"], LABELS, predicted([]))
     (root / "broken+seed=0" / results.CONFIG).write_text("a: [")
     return comparison.compare(root, ["perspective:original", f"{hostile.name}:original"], "best")
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    handle_startendtag = handle_starttag
+
+
+def refuse_outside(text):
+    """Asserts that a page refers to nothing but itself."""
+    elements = Elements(text).found
+    ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    for tag, attributes in elements:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            link = attributes.get(name, "#summary")
+            assert link.startswith("data:image/png;base64,") or link.removeprefix("#") in ids
+    assert {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base",
+                                           "form"} == set()
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def refuse_foreign_scripts(text):
+    """Asserts that a page has one script and one style, and a policy of these alone."""
+    policy = next(attributes["content"] for tag, attributes in Elements(text).found
+                  if attributes.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert "unsafe" not in policy
+    for tag in ("script", "style"):
+        content, = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        assert f"{tag}-src '{digest(content)}'" in policy
+        assert "window.hacked" not in content

@@ -54,11 +54,12 @@ def test_mistakes_end_in_one_sentence_and_no_picture(tmp_path, words, message):
 
 
 def test_help_names_every_command():
-    for words, expected in (([], "eda"), (["eda"], "augmentation"),
-                            (["eda", "augmentation"], "--images")):
+    for words, expected in (([], ["compare", "eda", "data", "resume"]),
+                            (["eda"], ["--output", "overrides", "COMMAND", "augmentation"]),
+                            (["eda", "augmentation"], ["--images", "overrides"])):
         done = command(".", *words, "--help")
         assert done.returncode == 0
-        assert expected in done.stdout
+        assert all(word in done.stdout for word in expected)
 
 
 def test_the_batch_of_the_picture_is_that_of_a_run(tiny):

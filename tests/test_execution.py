@@ -48,7 +48,12 @@ def test_a_run_leaves_every_file_with_its_keys(whole):
     status = read(run, "status.json")
     assert (status["state"], status["epochs_done"]) == ("done", 4)
     assert "CPU" in status["hardware"]
-    for picture in ("history.png", "confusion.png"):
+    right = np.array(read(run, "valid_preds.json")["3"]) == read(run, "valid_labels.json")
+    pictures = {"history.png", "confusion.png", "classes.png",
+                *(() if right.all() else ("mistakes.png",))}
+    assert {path.name for path in run.glob("*.png")} == pictures
+    assert ("mistakes.png is not drawn" in (run / "run.log").read_text()) == bool(right.all())
+    for picture in pictures:
         assert tf.io.decode_png((run / picture).read_bytes()).shape[0] > 300
     events = [str(path) for path in run.glob("events.out.tfevents.*")]
     values = [value.tag for event in tf.compat.v1.train.summary_iterator(events[0])

@@ -240,11 +240,3 @@ def test_picture_is_the_same_bytes_again_and_says_what_it_is(tmp_path):
     assert content == (tmp_path / "two.png").read_bytes()
     assert b"tEXtTitle\0a picture" in content
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
-
-
-def test_images_before_training_stand_beside_what_became_of_them():
-    before = np.zeros((5, 8, 8, 3), np.uint8)
-    figure = plots.pairs(before, list("abcde"), before + 255, list("ABCDE"), "white")
-    shown = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title(loc="left") for axis in shown] == list("aAbBcCdDeE")
-    assert [axis.images[0].get_array().max() for axis in shown] == [0, 255] * 5

@@ -5,58 +5,23 @@ import html
 import re
 import shlex
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from flowerexp import comparison, plots, report, results
+from flowerexp.page import wrap
 from tests.folders import write_run
-from tests.pages import IMAGE, LABELS
+from tests.pages import IMAGE, LABELS, Elements, refuse_foreign_scripts, refuse_outside
 
 # The text of the page
 
-class Elements(HTMLParser):
-    """Every element of a page with its attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    handle_startendtag = handle_starttag
-
-
 def test_page_refers_to_nothing_outside(page):
-    text = page.read_text(encoding="utf-8")
-    elements = Elements(text).found
-    ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
-    for tag, attributes in elements:
-        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
-            link = attributes.get(name, "#summary")
-            assert link.startswith("data:image/png;base64,") or link.removeprefix("#") in ids
-    assert {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base",
-                                           "form"} == set()
-    assert "http://" not in text
-    assert "https://" not in text
-    assert "@import" not in text
-    assert "url(" not in text
+    refuse_outside(page.read_text(encoding="utf-8"))
 
 
 def test_page_has_one_script_and_one_style_that_its_policy_names(page):
-    text = page.read_text(encoding="utf-8")
-    policy = next(attributes["content"] for tag, attributes in Elements(text).found
-                  if attributes.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'; img-src data:; ")
-    assert "unsafe" not in policy
-    for tag in ("script", "style"):
-        content, = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        assert f"{tag}-src '{report.digest(content)}'" in policy
-        assert "window.hacked" not in content
+    refuse_foreign_scripts(page.read_text(encoding="utf-8"))
 
 
 def test_pictures_of_the_page_are_the_files_beside_it(compared, page):
@@ -217,10 +182,10 @@ def test_f1_of_a_class_that_is_nowhere_is_undefined(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "a_b+c", "x" * 99, "<b>&amp;", " a  b ", "\n\n", IMAGE])
 def test_wrapping_leaves_the_text(text):
-    assert Elements(str(report.wrap(text))).found in ([], [("wbr", {})] * report.wrap(text).count(
-        "<wbr>"))
-    assert report.wrap(text).replace("<wbr>", "").unescape() == text
-    assert max(map(len, html.unescape(report.wrap(text)).split("<wbr>"))) <= 20
+    wrapped = wrap(text)
+    assert Elements(str(wrapped)).found in ([], [("wbr", {})] * wrapped.count("<wbr>"))
+    assert wrapped.replace("<wbr>", "").unescape() == text
+    assert max(map(len, html.unescape(wrapped).split("<wbr>"))) <= 20
 
 
 def test_scale_of_the_intervals_holds_all_of_them(compared):

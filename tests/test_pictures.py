@@ -1,0 +1,74 @@
+"""The pictures of a finished run: which are drawn, which mistakes, and what is said instead."""
+
+import numpy as np
+import pytest
+
+from flowerexp import pictures, plots, results
+from flowerexp.journal import Journal
+from tests.test_plots import FLOWERS, epochs
+
+ALL = {"history.png", "confusion.png", "mistakes.png", "classes.png"}
+
+
+def probabilities_of(called, classes, confidence):
+    """float64 [images, classes]: `confidence` for the class an image is called, the rest equal."""
+    values = np.repeat((1 - np.array(confidence))[:, None] / max(classes - 1, 1), classes, 1)
+    values[np.arange(len(called)), called] = confidence
+    return values
+
+
+def draw(folder, labels, called, classes):
+    confidence = np.linspace(0.9, 0.6, len(labels))
+    pictures.draw(folder, Journal(folder), epochs(2),
+                  [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
+                  np.array(labels), probabilities_of(called, classes, confidence),
+                  lambda indices: np.zeros((len(indices), 8, 8, 3), np.uint8))
+    log = folder / results.LOG
+    return {path.name for path in folder.glob("*.png")}, log.read_text() if log.exists() else ""
+
+
+def test_mistakes_are_those_of_the_highest_probability_first():
+    labels, called = np.array([0, 1, 2, 0, 1]), [0, 2, 1, 1, 1]
+    probabilities = probabilities_of(called, 3, [0.99, 0.6, 0.8, 0.6, 0.9])
+    assert pictures.confident_mistakes(labels, probabilities).tolist() == [2, 1, 3]
+
+
+def test_grid_shows_each_mistake_with_its_names_and_probability():
+    labels, called = np.array([0, 1, 2, 0]), [0, 2, 1, 1]
+    probabilities = probabilities_of(called, 3, [0.99, 0.6, 0.8125, 0.7])
+    asked = []
+
+    def load(indices):
+        asked.extend(indices.tolist())
+        return np.full((len(indices), 2, 2, 3), np.array(indices)[:, None, None, None], np.uint8)
+
+    figure = pictures.mistakes(np.array([2, 3]), 3, FLOWERS, labels, probabilities, load)
+    assert asked == [2, 3]
+    assert [(int(axis.images[0].get_array().max()), axis.get_title(loc="left"))
+            for axis in figure.axes if axis.images] == [
+        (2, f"true {FLOWERS[2]}\ncalled {FLOWERS[1]}\nwith probability 0.812"),
+        (3, f"true {FLOWERS[0]}\ncalled {FLOWERS[1]}\nwith probability 0.700")]
+    assert " ".join(figure.get_suptitle().split()) == (
+        "The 2 most confident of 3 mistakes among 4 validation images")
+
+
+def test_a_run_of_104_classes_has_all_pictures_and_nothing_to_say(tmp_path):
+    labels = np.arange(208) % 104
+    drawn, said = draw(tmp_path, labels, (labels + np.arange(208) % 2) % 104, 104)
+    assert drawn == ALL
+    assert said == ""
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_no_mistake_is_no_grid_and_that_is_said(tmp_path, classes):
+    drawn, said = draw(tmp_path, np.arange(9) % classes, np.arange(9) % classes, classes)
+    assert drawn == ALL - {"mistakes.png"}
+    assert "mistakes.png is not drawn: every validation image is right" in said
+
+
+def test_too_many_classes_are_no_matrix_and_that_is_said(tmp_path):
+    labels = np.arange(5000)
+    drawn, said = draw(tmp_path, labels, np.minimum(labels + 1, 4999), 5000)
+    assert drawn == ALL - {"confusion.png"}
+    assert f"confusion.png is not drawn, nor is TensorBoard's matrix of every epoch: 5000 classes "\
+        f"are more than {plots.MOST_CLASSES}" in said
