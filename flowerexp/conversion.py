@@ -102,8 +102,8 @@ def locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def finished(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """The summary of the same conversion where it was finished before, else None.
+def finished(out: Path, plan: dict[str, Any], journal: Journal) -> dict[str, Any] | None:
+    """The summary of the same conversion where it was finished before, which is said; else None.
 
     Raises:
         UserError: where `out` holds another conversion, finished or not, or other records.
@@ -127,6 +127,7 @@ def finished(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
                             "anew")
         if folder == target:
             shutil.rmtree(work, ignore_errors=True)
+            journal.say(f"{target} was made before, of the same photos")
             return dict(there)
     return None
 
@@ -150,7 +151,7 @@ def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: i
         UserError: for another conversion in `out`, photos that give no data set, a full disk.
     """
     plan = plan_of(recipe, inputs)
-    if (summary := finished(out, plan)) is not None:
+    if (summary := finished(out, plan, journal)) is not None:
         return summary
     if all(photo.split is None for photo in listing.photos):  # before hours of decoding
         deal(listing.photos, photos.in_order({photo.label for photo in listing.photos}), recipe)

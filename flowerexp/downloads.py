@@ -147,7 +147,7 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
             done = have if went_on else 0
             whole = done + int(length) if length else None
             with partial.open("ab" if went_on else "wb") as file:
-                while chunk := response.read(CHUNK):
+                while chunk := response.read1(CHUNK):
                     file.write(chunk)
                     done += len(chunk)
                     show(done, whole)

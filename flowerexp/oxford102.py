@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from flowerexp import conversion, downloads
 from flowerexp.conversion import Recipe
@@ -53,7 +54,7 @@ def run(out: Path, recipe: Recipe, workers: int, journal: Journal, home: str = H
     inputs = inputs_of(checksums)
     notes: tuple[str, ...] = ()
     with conversion.locked(out):
-        summary = conversion.finished(out, conversion.plan_of(recipe, inputs))
+        summary = conversion.finished(out, conversion.plan_of(recipe, inputs), journal)
         if summary is None:
             fetch(out, home, checksums, journal.console)
             listing = listed(out)
@@ -125,5 +126,5 @@ def numbers(path: Path, key: str) -> list[int]:
     try:
         values: Any = loadmat(path)[key]
         return [int(value) for value in values.reshape(-1)]
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"{path} holds no row of numbers called {key!r} ({error})") from error
