@@ -1,0 +1,440 @@
+"""Photos to records: right, the same however it is done, and going on after every kind of end."""
+
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from typer.testing import CliRunner
+
+from flowerexp import conversion, data_check, datasets, parts, photos, records, resizing
+from flowerexp.cli import app
+from flowerexp.config import Dataset
+from flowerexp.conversion import Recipe
+from flowerexp.errors import UserError
+from flowerexp.journal import Journal
+from tests.processes import RUN, read, wait_for
+
+
+def picture(seed, height=40, width=61, mode="RGB"):
+    """Smooth colours, of which no two seeds have the same."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def save(path, image, kind="JPEG", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, kind, **options)
+    return path
+
+
+def garden(folder, counts, **options):
+    """A folder per class with so many photos each."""
+    for label, (name, number) in enumerate(counts.items()):
+        for index in range(number):
+            save(folder / name / f"{index}.jpg", picture(1000 * label + index, **options))
+    return folder
+
+
+def run(images, out, size=16, workers=2, **options):
+    return conversion.run(images, out, Recipe(size, **options), workers, Journal())
+
+
+def files_of(out):
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*"))
+            if path.is_file() and path.name != ".lock"}
+
+
+def source_of(out, **options):
+    return datasets.found(Dataset("tfrecords", str(out), **options), str(out), "")
+
+
+def records_of(out):
+    """Split, label (of test from its list), and JPEG by id."""
+    source, by_id = source_of(out), {}
+    with open(Path(source.folder) / "test_labels.csv", newline="") as file:  # noqa: PTH123
+        of_test = {row["id"]: int(row["label"]) for row in csv.DictReader(file)}
+    for split, files in source.files.items():
+        table = records.read(files, source.image_size, split != "test", source.num_classes)
+        for identifier, label, image in zip(table.ids, table.labels.tolist(),
+                                            table.images.numpy(), strict=True):
+            assert identifier not in by_id
+            by_id[identifier] = (split, of_test[identifier] if split == "test" else label, image)
+    assert set(of_test) == {key for key, value in by_id.items() if value[0] == "test"}
+    return source, by_id
+
+
+HOSTILE = {"rose": 20, "Tulip [wild], é": 9, "sweet 'pea'": 3}
+
+
+def test_a_folder_becomes_a_data_set_without_fault(tmp_path, capsys):
+    images, out = garden(tmp_path / "my photos", HOSTILE), tmp_path / "out [1]"
+    assert run(images, out)
+    source, by_id = records_of(out)
+    assert source.class_names == tuple(sorted(HOSTILE))
+    assert set(by_id) == {f"{name}/{index}.jpg" for name, number in HOSTILE.items()
+                          for index in range(number)}
+    for identifier, (_, label, image) in by_id.items():
+        assert source.class_names[label] == identifier.partition("/")[0]
+        square = resizing.square(resizing.decode((images / identifier).read_bytes()), 16)
+        found = tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy().astype(int)
+        assert np.abs(found - square.numpy()).mean() < 3  # of the JPEG only
+    counts = {split: sum(value[0] == split for value in by_id.values()) for split in source.files}
+    assert counts == {"train": 22, "val": 5, "test": 5}  # 32 photos
+    checked = data_check.check(source)
+    assert (checked.faults, checked.doubts) == ([], [])
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "tfrecords-jpeg-16x16"]
+    assert f"'dataset.root=\"{out}\"'" in capsys.readouterr().out  # as Hydra reads it
+
+
+def test_a_csv_becomes_the_same_data_set(tmp_path):
+    images = garden(tmp_path / "photos", HOSTILE)
+    with (images / "list.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for name, number in reversed(HOSTILE.items()):
+            writer.writerows([images / name / f"{index}.jpg" if index % 2 else f"{name}/{index}.jpg",
+                              name] for index in range(number))
+    assert run(images / "list.csv", tmp_path / "one")
+    (images / "list.csv").unlink()
+    assert run(images, tmp_path / "two")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+def test_workers_and_the_order_on_the_disk_change_no_byte(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 150, "b": 30}, height=20, width=20)
+    assert run(images, tmp_path / "one", workers=1)
+    copy = tmp_path / "copy"
+    for path in sorted(images.rglob("*.jpg"), reverse=True):
+        (copy / path.relative_to(images)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy / path.relative_to(images))
+    assert run(copy, tmp_path / "four", workers=4)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "four")
+    assert run(copy, tmp_path / "other", seed=1)
+    splits = [{key: value[0] for key, value in records_of(tmp_path / name)[1].items()}
+              for name in ("one", "other")]
+    assert splits[0] != splits[1]
+
+
+def test_long_splits_are_several_files_and_classes_are_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "SHARD", 10)
+    run(garden(tmp_path / "photos", {"a": 40, "b": 40}), tmp_path / "out", test=0)
+    source = source_of(tmp_path / "out")
+    assert set(source.files) == {"train", "val"}  # and no test
+    names = [Path(file.path).name for file in source.files["train"]]
+    assert names == [f"{number:02d}-16x16-{count}.tfrec"
+                     for number, count in enumerate([10, 10, 10, 10, 10, 9, 9])]
+    table = records.read(source.files["train"], 16, True, 2)
+    assert 0 < table.labels[:10].mean() < 1
+
+
+KINDS = {
+    "grey": lambda path: save(path, picture(1, mode="L")),
+    "print colours": lambda path: save(path, picture(2, mode="CMYK")),
+    "png with alpha": lambda path: save(path, picture(3, mode="RGBA"), "PNG"),
+    "16 bit": lambda path: save(path, Image.fromarray(
+        np.arange(40 * 50, dtype=np.uint16).reshape(40, 50) * 30), "PNG"),
+    "palette": lambda path: save(path, picture(5, mode="P"), "GIF"),
+    "animation": lambda path: save(path, picture(6), "GIF", save_all=True,
+                                   append_images=[picture(7)]),
+    "bitmap": lambda path: save(path, picture(8), "BMP"),
+    "tiny": lambda path: save(path, picture(9, 3, 5)),
+    "one pixel": lambda path: save(path, picture(10, 1, 1)),
+    "long": lambda path: save(path, picture(11, 2, 400)),
+    "print square": lambda path: save(path, picture(12, 16, 16, "CMYK")),
+    "progressive": lambda path: save(path, picture(13), progressive=True),
+}
+
+
+def test_every_kind_of_picture_is_read(tmp_path, capsys):
+    for name, make in KINDS.items():
+        make(tmp_path / "photos/all" / f"{name}.jpg")  # the name does not decide
+    assert run(tmp_path / "photos", tmp_path / "out")
+    _, by_id = records_of(tmp_path / "out")
+    assert set(by_id) == {f"all/{name}.jpg" for name in KINDS}
+    for _, _, image in by_id.values():
+        assert tf.io.extract_jpeg_shape(image).numpy().tolist() == [16, 16, 3]
+    assert "3 photos with a side of less than 16 pixels enlarged" in capsys.readouterr().out
+
+
+def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 6}, height=16, width=16)
+    run(images, tmp_path / "out")
+    for identifier, (_, _, image) in records_of(tmp_path / "out")[1].items():
+        assert image == (images / identifier).read_bytes()
+
+
+def spoil(images):
+    """Files that cannot be read, and why; returns what is listed of them."""
+    file = io.BytesIO()
+    picture(500).save(file, "TIFF")
+    whole = (images / "rose/0.jpg").read_bytes()
+    for name, data in (("empty.jpg", b""), ("cut.jpg", whole[:-50]), ("text.jpg", b"no photo"),
+                       ("a.tif", file.getvalue()), ("head.png", b"\x89PNG\r\n\x1a\n" + bytes(40)),
+                       ("b.heic", b"\0\0\0 ftypheic" + bytes(50))):
+        (images / "rose" / name).write_bytes(data)
+    (images / "rose/gone.jpg").symlink_to(images / "nowhere.jpg")
+    (images / "rose/folder.jpg").mkdir()
+    return {"a.tif": "it is a TIFF file", "b.heic": "it is a HEIC or AVIF file",
+            "cut.jpg": "it is a damaged or truncated JPEG", "empty.jpg": "the file is empty",
+            "gone.jpg": "No such file or directory", "head.png": "it is a damaged or truncated PNG",
+            "text.jpg": "it is none; JPEG"}
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_converted(tmp_path):
+    images, out = garden(tmp_path / "photos", {"rose": 10, "tulip": 5}), tmp_path / "out"
+    expected = spoil(images)
+    (images / "bad").mkdir()
+    (images / "bad/a.jpg").write_bytes(b"")
+    words = ["data", "from-folder", str(images), str(out), "--size", "16"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "8 photos could not be used" in done.output
+    assert "rose/a.tif: it is a TIFF file" in done.output
+    assert "without a photo left, and so no class: 'bad'" in done.output
+    with (out / "tfrecords-jpeg-16x16/unreadable.csv").open(newline="") as file:
+        header, first, *listed = csv.reader(file)
+    assert (header, first) == (["path", "reason"], ["bad/a.jpg", "the file is empty"])
+    assert [path for path, _ in listed] == [f"rose/{name}" for name in expected]
+    for (_, reason), start in zip(listed, expected.values(), strict=True):
+        assert reason.startswith(start)
+    source, by_id = records_of(out)
+    assert source.class_names == ("rose", "tulip")
+    assert len(by_id) == 15
+    again = CliRunner().invoke(app, [*words, "--strict"])
+    assert again.exit_code == 1
+    assert "was made before" in again.output
+
+
+def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
+    """In two splits they would let a run validate on what it was trained on."""
+    images = garden(tmp_path / "photos", {"rose": 10, "tulip": 10})
+    shutil.copy(images / "rose/3.jpg", images / "rose/z.jpg")
+    shutil.copy(images / "rose/3.jpg", images / "rose/y.jpg")
+    shutil.copy(images / "rose/4.jpg", images / "tulip/4 of rose.jpg")
+    assert run(images, tmp_path / "out")
+    with (tmp_path / "out/tfrecords-jpeg-16x16/duplicates.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1:] == [
+            ["rose/4.jpg", "the same picture is in 2 classes: rose, tulip"],
+            ["rose/y.jpg", "the same picture as rose/3.jpg"],
+            ["rose/z.jpg", "the same picture as rose/3.jpg"],
+            ["tulip/4 of rose.jpg", "the same picture is in 2 classes: rose, tulip"]]
+    assert len(records_of(tmp_path / "out")[1]) == 19
+    checked = data_check.check(source_of(tmp_path / "out"))
+    assert (checked.faults, checked.doubts) == ([], [])
+
+
+@pytest.mark.parametrize("names", [
+    ["two\nlines", 'a, "b"'], ["[x]", "y"], ["x\u2028y", "z"], ["0", "1"], ["é", " "]])
+def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
+    (tmp_path / "classes.txt").write_text(conversion.as_lines(names), encoding="utf-8")
+    read_back = datasets.read_class_names(str(tmp_path / "classes.txt"))
+    assert list(read_back) == [name.strip() for name in names if name.strip()]
+
+
+def test_five_thousand_classes(tmp_path):
+    every = tuple(photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
+                  for label in range(5000) for number in range(3))
+    splits = conversion.deal(every, photos.in_order(each.label for each in every), Recipe(16))
+    trained = {photo.label for photo, split in zip(every, splits, strict=True) if split == "train"}
+    assert len(trained) == 5000
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"val": 0}, "--val must be greater than 0"), ({"val": 0.5, "test": 0.5}, "less than 1"),
+    ({"val": 0.7, "test": 0.3}, "less than 1"), ({"test": -0.1}, "--test 0 or more"),
+    ({"val": float("nan")}, "--val must be"), ({"size": 9000}, "--size must be from 1 to 8192")])
+def test_recipes_that_give_no_data_set_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        Recipe(**{"size": 16, **options})
+
+
+def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 1, "b": 1})
+    with pytest.raises(UserError, match="2 photos of 2 classes leave none to validate with"):
+        run(images, tmp_path / "out", test=0)
+    assert not list((tmp_path / "out").rglob("part*"))
+
+
+def test_nothing_that_can_be_read_is_refused(tmp_path):
+    for name in "abcdefgh":
+        save(tmp_path / f"photos/x/{name}.jpg", picture(1)).write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(x/a.jpg: the file"):
+        run(tmp_path / "photos", tmp_path / "out")
+    assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
+
+
+def test_places_that_cannot_be_are_refused(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 9})
+    for out in (images, images / "a", images / "new/out"):
+        with pytest.raises(UserError, match="lies inside of"):
+            run(images, out)
+    (tmp_path / "other/train").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds a folder train, val or test"):
+        run(images, tmp_path / "other")
+    (tmp_path / "foreign/tfrecords-jpeg-16x16").mkdir(parents=True)
+    with pytest.raises(UserError, match="made of other photos"):
+        run(images, tmp_path / "foreign")
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["data", "from-folder", str(images), str(tmp_path / "file")])
+    assert done.exit_code == 1
+    assert "file" in done.output
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/letter.txt").write_text("mine")
+    assert run(images, tmp_path / "home")  # other files are no harm
+    assert (tmp_path / "home/letter.txt").read_text() == "mine"
+
+
+def test_a_second_one_on_the_same_folder_is_kept_out(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 9})
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out/.lock"), \
+            pytest.raises(UserError, match="is in use by another process"):
+        run(images, tmp_path / "out")
+    assert run(images, tmp_path / "out")
+
+
+@pytest.mark.parametrize("stage", ["finished", "unfinished"])
+def test_another_recipe_or_other_photos_are_not_mixed_in(tmp_path, stage):
+    images, out = garden(tmp_path / "photos", {"a": 9, "b": 5}), tmp_path / "out"
+    run(images, out)
+    if stage == "unfinished":
+        plan = read(out, "tfrecords-jpeg-16x16/conversion.json")
+        shutil.rmtree(out)
+        (out / ".conversion-16x16").mkdir(parents=True)
+        (out / ".conversion-16x16/plan.json").write_text(json.dumps(plan))
+    before = files_of(out)
+    for options, words in (({"val": 0.2}, "made with --val 0.15 where this command says 0.2"),
+                           ({"seed": 3}, "made with --seed 0 where this command says 3")):
+        with pytest.raises(UserError, match=words):
+            run(images, out, **options)
+    os.utime(images / "a/1.jpg", (1, 1))
+    with pytest.raises(UserError, match="made of other photos, or they have changed"):
+        run(images, out)
+    assert files_of(out) == before
+    assert run(images, out, size=12)  # another size is another folder
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(tmp_path):
+    """With a limit on the size of files, which the system refuses as it does a full disk."""
+    images, out = garden(tmp_path / "photos", {"a": 60, "b": 9}), tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match="the same command goes on") as mistake:
+            run(images, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(mistake.value)
+    assert run(images, out)
+    assert run(images, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
+    images, out = tmp_path / "photos", tmp_path / "out"
+    garden(images, {"a": 40, "b": parts.PART - 40})
+    large = save(images / "c/0.jpg", picture(5000, 2000, 2000))
+    for number in range(1, 20):  # the second part takes a while
+        os.link(large, images / f"c/{number}.jpg")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowerexp", "data", "from-folder", str(images), str(out), "--size",
+         "16", "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: process.poll() is not None or list(out.rglob("part-*.json")))
+    process.send_signal(stop)
+    said, wrong = process.communicate(timeout=60)
+    assert process.returncode == (130 if stop == signal.SIGINT else -stop), wrong
+    assert ("stopped: the same command goes on" in said) == (stop == signal.SIGINT)
+    assert wrong == ""
+    assert [path.name for path in out.rglob("part-*.json")] == ["part-000000.json"]
+    assert not (out / "tfrecords-jpeg-16x16").exists()
+    assert run(images, out)
+    assert f"{parts.PART} of {parts.PART + 20} photos were converted" in capsys.readouterr().out
+    assert run(images, tmp_path / "uninterrupted")
+    assert files_of(out) == files_of(tmp_path / "uninterrupted")
+
+
+def test_killed_while_records_are_written_or_before_tidying_up(tmp_path, monkeypatch):
+    """What a kill leaves behind there is laid down by hand."""
+    images, out = garden(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "out"
+    run(images, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        run(images, out)
+    work, target = out / ".conversion-16x16", out / "tfrecords-jpeg-16x16"
+    assert work.exists()
+    run(images, out)  # killed after the last rename
+    assert not work.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        shutil.move(target, tmp_path / "aside")
+        run(images, out)
+    target.rename(work / "result")  # killed before it
+    (kept,) = (work / "result/train").iterdir()
+    (lost,) = (work / "result/val").iterdir()
+    lost.rename(lost.with_name(f".partial-{lost.name}"))
+    (work / "result/conversion.json").unlink()
+    inode = kept.stat().st_ino
+    run(images, out)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert (target / "train" / kept.name).stat().st_ino == inode
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    images, work = garden(tmp_path / "photos", {"a": 10}), tmp_path / "work"
+    every = photos.listed(images).photos
+    parts.convert(every, work, 16, 1, Journal())
+    path = parts.part_file(work, 0, ".tfrec")
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="part-000000.tfrec is damaged: remove"):
+        for row in range(10):
+            parts.Parts(work).image(parts.Converted(every[row], 0, row, ""))
+
+
+def test_names_beside_the_records_are_taken_and_said(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 9, "b": 5})
+    run(images, tmp_path / "out")
+    folder = tmp_path / "out/tfrecords-jpeg-16x16"
+    for root in (tmp_path / "out", folder):
+        source = source_of(root)
+        assert source.class_names == ("a", "b")
+        assert source.reason.endswith(f"class names of {folder}/classes.txt")
+    assert source_of(folder, class_names=["x", "y"]).class_names == ("x", "y")
+    with pytest.raises(UserError, match=r"classes.txt holds 2 names where dataset.num_classes"):
+        source_of(folder, num_classes=3)
+    (folder / "classes.txt").rename(tmp_path / "out/classes.txt")
+    assert source_of(tmp_path / "out").class_names == ("a", "b")
+    assert source_of(folder).class_names is None
+
+
+def test_from_photos_to_a_trained_run(tmp_path):
+    images = garden(tmp_path / "my photos", {"rose, red": 12, "tulip": 20})
+    done = CliRunner().invoke(app, ["data", "from-folder", str(images), str(tmp_path / "my data"),
+                                    "--size", "16"])
+    assert done.exit_code == 0, done.output
+    ended = subprocess.run(
+        [sys.executable, str(RUN), "dataset=tfrecords", f"dataset.root='{tmp_path}/my data'",
+         "model=small_cnn", "loop.epochs=1", "loop.batch_size_per_replica=4",
+         f"hydra.run.dir='{tmp_path}/run'"], cwd=tmp_path, text=True, capture_output=True,
+        timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert read(tmp_path / "run", "classes.json")["names"] == ["rose, red", "tulip"]
+    listed = (tmp_path / "my data/tfrecords-jpeg-16x16/test_labels.csv").read_text().splitlines()
+    predicted = (tmp_path / "run/submission.csv").read_text().splitlines()
+    assert len(predicted) == len(listed) > 3
+    assert {row.rpartition(",")[0] for row in listed} == {
+        row.rpartition(",")[0] for row in predicted}
