@@ -147,6 +147,7 @@ def fetch_kaggle(out: OutArgument) -> None:
         from flowerexp import hardware
 
         hardware.prepare(Hardware("cpu"))
-        from flowerexp import kaggle
-
-        kaggle.run(out, Journal())
+        journal = Journal()
+        with journal.native_log():
+            from flowerexp import kaggle
+        kaggle.run(out, journal)  # kagglehub's bars go to the standard error stream

@@ -164,14 +164,13 @@ def found(dataset: Dataset, root: str, reason: str) -> Source:
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
     image_size = dataset.image_size or named_size or records.first_image_size(files["train"][0])
-    class_names = dataset.class_names
-    if class_names is None and (beside := names_beside(folder, root)):
-        class_names, reason = beside, f"{reason}; class names of {beside}"
-    names = read_class_names(class_names)
+    beside = names_beside(folder, root) if dataset.class_names is None else None
+    if beside:
+        reason += f"; class names of {beside}"
+    names = read_class_names(beside or dataset.class_names)
     if names and dataset.num_classes not in (None, len(names)):
-        where = class_names if isinstance(class_names, str) else "dataset.class_names"
-        raise UserError(f"{where} holds {len(names)} names where dataset.num_classes says "
-                        f"{dataset.num_classes}")
+        raise UserError(f"{beside or 'dataset.class_names'} holds {len(names)} names where "
+                        f"dataset.num_classes says {dataset.num_classes}")
     return Source("tfrecords", reason, folder, image_size, names,
                   len(names) if names else dataset.num_classes, files)
 

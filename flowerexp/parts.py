@@ -21,7 +21,7 @@ from flowerexp.errors import UserError
 from flowerexp.journal import Journal
 from flowerexp.photos import Listing, Photo, counted
 
-PART = 64
+PART = 32
 """Photos that are converted, and kept by a restart, together."""
 QUALITY = 95
 """Of the JPEGs, which keep full resolution in their colours."""

@@ -161,7 +161,7 @@ def from_csv(file: Path) -> Listing:
             again += name in photos
             photos[name] = Photo(path, name, label)
     if again:
-        notes.append(f"{counted(again, 'row')} of {file.name} that repeat another are passed over.")
+        notes.append(f"passed over as repeating another: {counted(again, 'row')} of {file.name}.")
     return Listing(sorted_by_identifier(photos.values()), tuple(left_out), tuple(notes))
 
 

@@ -30,7 +30,7 @@ def handler_of(files):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self):  # noqa: N802 -- the base class names it
+        def do_GET(self):
             name = self.path.rpartition("/")[2]
             asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
             data = files.content.get(name)

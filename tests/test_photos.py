@@ -26,8 +26,8 @@ def found(folder):
     return {photo.identifier: photo.label for photo in photos.listed(folder).photos}
 
 
-NAMES = ("rose/a.jpg", "rose/b [1], c.JPEG", "rose/deep/er/a.jpg", "tulip é/ü .PNG", "tulip é/x.webp",
-         "a 'b'/c.gif")
+NAMES = ("rose/a.jpg", "rose/b [1], c.JPEG", "rose/deep/er/a.jpg", "tulip é/ü .PNG",
+         "tulip é/x.webp", "a 'b'/c.gif")
 
 
 def test_a_folder_in_it_is_a_class_and_the_order_is_by_name(tmp_path):
@@ -129,7 +129,7 @@ def test_other_columns_repeated_and_incomplete_rows_are_said(tmp_path):
     assert listing.left_out == (("b.jpg", "row 3 of list.csv has no label"),
                                 ("row 4", "row 4 of list.csv has no path"))
     assert listing.notes == ("2 other columns of list.csv not looked at: 'id', 'who'.",
-                             "1 row of list.csv that repeat another are passed over.")
+                             "passed over as repeating another: 1 row of list.csv.")
 
 
 @pytest.mark.parametrize(("text", "words"), [
