@@ -89,6 +89,8 @@ def plan_of(recipe: Recipe, inputs: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keeps a second conversion out of `out`; raises UserError where one is in."""
+    if out.parts[:1] == ("gs:",):
+        raise UserError(f"{out} is no local folder: convert to one, and copy the records")
     out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(out / results.LOCK)
     try:
@@ -171,7 +173,7 @@ def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: i
 
 def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal) -> dict[str, Any]:
     """Deals the photos to splits, writes records and lists to `result`, and returns the summary."""
-    good, left_out, small = parts.read(listing, work, recipe.size)
+    good, left_out, small, turned = parts.read(listing, work, recipe.size)
     good, duplicates = without_duplicates(good)
     every = [each.photo for each in good]
     names = listing.names or photos.in_order({photo.label for photo in every})
@@ -179,8 +181,6 @@ def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal)
     if "" in splits:
         splits = deal(every, names, recipe)
     result = work / "result"
-    for stale in result.glob("*/.*"):  # of a process that was killed
-        stale.unlink()
     label_of = {name: label for label, name in enumerate(names)}
     write_splits(good, splits, label_of, result, work, recipe, journal)
     write_rows(result / UNREADABLE, ("path", "reason"), left_out)
@@ -193,7 +193,7 @@ def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal)
     return {"photos": len(listing.photos), "records": {split: splits.count(split)
                                                        for split in SPLITS},
             "classes": len(names), "classes lost": lost, "unreadable": len(left_out),
-            "duplicates": len(duplicates), "enlarged": small}
+            "duplicates": len(duplicates), "enlarged": small, "turned": turned}
 
 
 def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tuple[str, str]]]:
@@ -307,9 +307,12 @@ def show(summary: dict[str, Any], notes: Sequence[str], out: Path, journal: Jour
     if number := summary["enlarged"]:
         journal.say(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
                     "enlarged")
+    if number := summary["turned"]:
+        journal.say(f"{counted(number, 'photo')} to be turned by EXIF's orientation, which is not "
+                    "looked at: turn them before (mogrify -auto-orient), or they stay as they lie")
     counts = ", ".join(f"{count} in {split}" for split, count in summary["records"].items()
                        if count)
-    journal.say(f"{target}: {summary['classes']} classes, {counts}")
+    journal.say(f"{target}: {summary['classes']} class{'es' * (summary['classes'] > 1)}, {counts}")
     if summary["records"]["test"]:
         journal.say(f"the labels of test, which its records do not have: {target / TEST_LABELS}")
     several = len(list(out.glob("tfrecords-jpeg-*"))) > 1

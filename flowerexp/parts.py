@@ -7,6 +7,7 @@ with the latter it is whole, and a restart keeps it.
 import contextlib
 import functools
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from PIL import ExifTags, Image
 
 from flowerexp import frames, records, resizing, results
 from flowerexp.errors import UserError
@@ -77,13 +79,14 @@ def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
             return
         rows.append({})
         try:
-            image, side = to_jpeg(photo.path.read_bytes(), size)
+            data = photo.path.read_bytes()
+            image, side = to_jpeg(data, size)
         except (OSError, UserError) as error:
             rows[-1]["reason"] = getattr(error, "strerror", None) or str(error)
         else:
             images.append(image)
             rows[-1] |= {"digest": hashlib.blake2b(image, digest_size=16).hexdigest(),
-                         "side": side}
+                         "side": side, "turned": is_turned(data)}
         advance()
     part = start // PART
     ids = [photo.identifier for photo, row in zip(some, rows, strict=True) if "digest" in row]
@@ -109,6 +112,15 @@ def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
             return image.numpy(), min(height, width)
     except tf.errors.OpError:
         raise UserError(unreadable(data)) from None
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether a photo's EXIF says that it is to be turned or mirrored before it is looked at."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    except Exception:  # whatever is wrong with its EXIF, the photo itself was read
+        return False
 
 
 @functools.lru_cache(4)
@@ -146,11 +158,11 @@ def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | N
 
 
 def read(listing: Listing, work: Path, size: int
-               ) -> tuple[list[Converted], list[tuple[str, str]], int]:
-    """What became of the photos: the good ones, path and reason of the others, and how many were
-    smaller than `size`.
+         ) -> tuple[list[Converted], list[tuple[str, str]], int, int]:
+    """What became of the photos: the good ones, path and reason of the others, how many were
+    smaller than `size`, and how many EXIF says to turn.
     """
-    good, left_out, small = [], list(listing.left_out), 0
+    good, left_out, small, turned = [], list(listing.left_out), 0, 0
     for part, start in enumerate(range(0, len(listing.photos), PART)):
         row = 0
         for photo, made in zip(listing.photos[start:start + PART],
@@ -160,11 +172,12 @@ def read(listing: Listing, work: Path, size: int
             else:
                 good.append(Converted(photo, part, row, made["digest"]))
                 small += made["side"] < size
+                turned += made["turned"]
                 row += 1
     if not good:
         first = ": ".join(left_out[0])
         raise UserError(f"none of the {counted(len(left_out), 'photo')} can be read ({first})")
-    return good, sorted(left_out), small
+    return good, sorted(left_out), small, turned
 
 
 class Parts:

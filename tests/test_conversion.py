@@ -168,6 +168,16 @@ def test_every_kind_of_picture_is_read(tmp_path, capsys):
     assert "3 photos with a side of less than 16 pixels enlarged" in capsys.readouterr().out
 
 
+def test_photos_that_exif_says_to_turn_are_said(tmp_path, capsys):
+    images = garden(tmp_path / "photos", {"a": 9})
+    for number, orientation in ((20, 1), (21, 6), (22, 3)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        save(images / f"a/{number}.jpg", picture(number), exif=exif)
+    run(images, tmp_path / "out")
+    assert "2 photos to be turned by EXIF's orientation" in capsys.readouterr().out
+
+
 def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
     images = garden(tmp_path / "photos", {"a": 6}, height=16, width=16)
     run(images, tmp_path / "out")
@@ -280,6 +290,8 @@ def test_places_that_cannot_be_are_refused(tmp_path):
     for out in (images, images / "a", images / "new/out"):
         with pytest.raises(UserError, match="lies inside of"):
             run(images, out)
+    with pytest.raises(UserError, match="is no local folder"):
+        run(images, Path("gs://bucket/out"))
     (tmp_path / "other/train").mkdir(parents=True)
     with pytest.raises(UserError, match="holds a folder train, val or test"):
         run(images, tmp_path / "other")
