@@ -27,6 +27,7 @@ COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
 COMPETITION_CLASSES = 104
 KAGGLE_FOLDER = f"/kaggle/input/{COMPETITION}"
+NAMES_FILE = "classes.txt"
 CLASSES_FILE = Path(__file__).with_name("flower_classes.json")
 
 
@@ -175,12 +176,22 @@ def found(dataset: Dataset, root: str, reason: str) -> Source:
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
     image_size = dataset.image_size or named_size or records.first_image_size(files["train"])
-    names = read_class_names(dataset.class_names)
+    beside = names_beside(folder, root) if dataset.class_names is None else None
+    if beside:
+        reason += f"; class names of {beside}"
+    names = read_class_names(beside or dataset.class_names)
     if names and dataset.num_classes not in (None, len(names)):
-        raise UserError(f"dataset.class_names holds {len(names)} names where dataset.num_classes "
-                        f"says {dataset.num_classes}")
+        raise UserError(f"{beside or 'dataset.class_names'} holds {len(names)} names where "
+                        f"dataset.num_classes says {dataset.num_classes}")
     return Source("tfrecords", reason, folder, image_size, names,
                   len(names) if names else dataset.num_classes, files)
+
+
+def names_beside(folder: str, root: str) -> str | None:
+    """The file `classes.txt` beside the splits or in the data set's root, as conversion writes it.
+    """
+    paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
+    return next((path for path in paths if tf.io.gfile.exists(path)), None)
 
 
 def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:

@@ -337,5 +337,6 @@ def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
                 feature["class"] = tf.train.Feature(
                     int64_list=tf.train.Int64List(value=[int(next(known))]))
             example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
+            # Protobuf orders a map's keys as it likes unless told.
+            writer.write(example.SerializeToString(deterministic=True))
     partial.rename(path)

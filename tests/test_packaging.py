@@ -25,7 +25,7 @@ def test_every_dependency_is_bounded_on_both_sides_and_pinned_inside():
     declared = requirements(PROJECT["dependencies"])
     assert str(declared["tensorflow"].specifier) in (">=2.20,<2.22", "<2.22,>=2.20")
     extras = PROJECT["optional-dependencies"]
-    for extra in ("launchers", "optuna", "dev"):
+    for extra in ("launchers", "optuna", "kaggle", "dev"):
         declared |= requirements(extras[extra])
     declared.pop("flowerexp")  # the project's own extras, for its developers
     for name, requirement in declared.items():

@@ -1,0 +1,215 @@
+"""Which photos there are and of what class: of a folder per class, or of a CSV. No TensorFlow here.
+
+Nothing is opened yet. A photo is known by its identifier, its path relative to the folder or the
+CSV, and everything is sorted by it, so that no file system's own order shows.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from flowerexp.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
+            ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".tga", ".dng", ".cr2", ".nef",
+            ".arw")
+"""Of files that are taken for photos; those of a kind that cannot be read are listed as such."""
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+SHOWN = 3
+"""Names in a sentence."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo to convert.
+
+    identifier: unique, the `id` of its record.
+    label: its class's name.
+    split: train, val or test where that is laid down; None where it is to be drawn.
+    """
+
+    path: Path
+    identifier: str
+    label: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a data set.
+
+    photos: in the order of their identifiers.
+    left_out: path and reason of those that are known to be of no use before one is opened.
+    notes: sentences on what else was passed over.
+    names: the classes in label order; None for those that turn out to have photos, in the order of
+        `in_order`.
+    """
+
+    photos: tuple[Photo, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
+
+
+def listed(source: Path) -> Listing:
+    """The photos of a folder or of a CSV; raises UserError where there is neither, or no photo."""
+    if source.is_dir():
+        listing = from_folder(source)
+    elif source.is_file():
+        listing = from_csv(source)
+    else:
+        raise UserError(f"{source} does not exist: give a folder that holds a folder per class, or "
+                        "a CSV of path,label")
+    if not listing.photos:
+        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} it should "
+                        "hold a folder per class, or be a CSV of path,label")
+    return listing
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Classes in label order: by number where all are numbers, else by their characters."""
+    unique = set(names)
+    if all(name.isascii() and name.isdigit() for name in unique):
+        return sorted(unique, key=lambda name: (int(name), name))
+    return sorted(unique)
+
+
+def readable(path: str) -> str:
+    """A path as a text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def from_folder(folder: Path) -> Listing:
+    """The photos of a folder per class; folders inside of these belong to their class.
+
+    Raises:
+        UserError: for a folder that cannot be read, or one of splits, not of classes.
+    """
+    photos: list[Photo] = []
+    left_out: list[tuple[str, str]] = []
+    ignored: Counter[str] = Counter()
+    classes = {entry.name for entry in os.scandir(folder)
+               if entry.is_dir() and not entry.name.startswith(".")}
+    if classes and {name.lower() for name in classes} <= SPLIT_NAMES:
+        raise UserError(f"{folder} holds {', '.join(sorted(classes))}, which are splits and no "
+                        "classes: give a folder that holds a folder per class, or a CSV of "
+                        "path,label")
+    for path in files_below(folder, ignored):
+        relative = path.relative_to(folder)
+        if relative.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
+            ignored[relative.suffix.lower() or relative.name] += 1
+        elif len(relative.parts) == 1:
+            left_out.append((readable(str(relative)), "it lies outside of every class's folder"))
+        else:
+            photos.append(Photo(path, readable(relative.as_posix()), readable(relative.parts[0])))
+    notes = []
+    if ignored:
+        kinds = ", ".join(f"{readable(kind)} {count}" for kind, count in ignored.most_common(6))
+        notes.append(f"{ignored.total()} files and folders that are no photos are passed over "
+                     f"({kinds}{', and others' if len(ignored) > 6 else ''}).")
+    if empty := sorted({*map(readable, classes)} - {photo.label for photo in photos}):
+        notes.append(f"{counted(len(empty), 'folder')} without a photo: {shown(empty)}.")
+    return Listing(sorted_by_identifier(photos), tuple(sorted(left_out)), tuple(notes))
+
+
+def files_below(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """Every file below a folder; links are followed, each folder once; hidden folders are counted.
+    """
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        folders.sort()  # of two links to one folder the first is followed
+        for name in tuple(folders):
+            real = os.path.realpath(Path(parent, name))
+            if name.startswith(".") or real in seen or Path(parent).resolve().is_relative_to(real):
+                folders.remove(name)
+                ignored[name if name.startswith(".") else "links to a folder seen before"] += 1
+            seen.add(real)
+        yield from (Path(parent, name) for name in files)
+
+
+def from_csv(file: Path) -> Listing:
+    """The photos of a CSV with the columns path and label, relative to the CSV's own folder.
+
+    Without a header it must have exactly these two columns; others are passed over.
+
+    Raises:
+        UserError: for a file that is no such CSV, or a photo with two labels.
+    """
+    rows, notes = read_rows(file)
+    folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links stay as they are named
+    photos: dict[str, Photo] = {}
+    left_out, again = [], 0
+    for number, (text, label) in enumerate(rows, 1):
+        path = Path(os.path.abspath(folder / text))  # noqa: PTH100
+        inside = path.is_relative_to(folder) or not Path(text).is_absolute()
+        name = readable(Path(os.path.relpath(path, folder) if inside else path).as_posix())
+        if not text or not label:
+            left_out.append((text or f"row {number}", f"row {number} of {file.name} has no "
+                             + ("label" if text else "path")))
+        elif name in photos and photos[name].label != label:
+            raise UserError(f"{file}: {name} has two labels, {photos[name].label!r} and {label!r}: "
+                            "leave one out")
+        else:
+            again += name in photos
+            photos[name] = Photo(path, name, label)
+    if again:
+        notes.append(f"passed over as repeating another: {counted(again, 'row')} of {file.name}.")
+    return Listing(sorted_by_identifier(photos.values()), tuple(left_out), tuple(notes))
+
+
+def read_rows(file: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Path and label of every row, without the spaces around them, and what was passed over."""
+    try:
+        table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False,
+                            skipinitialspace=True, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:  # pandas' errors of parsing are ValueErrors
+        raise UserError(f"{file} cannot be read as a CSV of path,label: "
+                        f"{str(error).splitlines()[0]}") from error
+    table = table.map(str.strip)
+    first = [name.lower() for name in table.iloc[0]]
+    notes = []
+    if "path" in first and "label" in first:
+        others = [name for name in first if name not in ("path", "label")]
+        if others:
+            notes.append(f"{counted(len(others), 'other column')} of {file.name} not looked at: "
+                         f"{shown(others)}.")
+        table = table.iloc[1:, [first.index("path"), first.index("label")]]
+    elif len(first) != 2:
+        raise UserError(f"{file} has {len(first)} columns and no header that names path and label: "
+                        "make path,label its first line")
+    return list(table.itertuples(index=False, name=None)), notes
+
+
+def sorted_by_identifier(photos: Iterable[Photo]) -> tuple[Photo, ...]:
+    return tuple(sorted(photos, key=lambda photo: photo.identifier))
+
+
+def fingerprint(listing: Listing) -> str:
+    """A hash of the photos' identifiers, labels, sizes and times of change."""
+    digest = hashlib.sha256()
+    for photo in listing.photos:
+        try:
+            status = photo.path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "not there"  # it will be listed as unreadable
+        digest.update("\0".join((photo.identifier, photo.label, state, "")).encode())
+    return digest.hexdigest()[:16]
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first names, and that there are more."""
+    every = list(names)
+    return ", ".join(map(repr, every[:SHOWN])) + (" and more" if len(every) > SHOWN else "")
