@@ -249,11 +249,12 @@ def report(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     from sklearn.metrics import classification_report
 
     scores = metrics.scores(confusion)
-    labels, predictions = np.nonzero(confusion)
+    cells = np.nonzero(confusion)
+    labels, predictions = (np.repeat(ids, confusion[cells]) for ids in cells)
     present = np.union1d(labels, predictions)
     by_class: str = classification_report(
-        labels, predictions, sample_weight=confusion[labels, predictions], labels=present,
-        target_names=[names[label] for label in present], digits=4, zero_division=0)
+        labels, predictions, labels=present, target_names=[names[label] for label in present],
+        digits=4, zero_division=0)
     absent = len(names) - len(present)
     return (f"accuracy {scores['acc']:.4f}, macro recall {scores['recall']:.4f}, macro precision "
             f"{scores['precision']:.4f}, macro F1 {scores['f1']:.4f}\n"

@@ -99,7 +99,8 @@ def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Traine
     for other in found[1:]:
         if other.names != first.names:
             pairs = enumerate(itertools.zip_longest(first.names, other.names, fillvalue="none"))
-            label, one, another = next((label, *pair) for label, pair in pairs if len(set(pair)) > 1)
+            label, one, another = next((label, *pair) for label, pair in pairs
+                                       if len(set(pair)) > 1)
             raise UserError(f"{first.folder} and {other.folder} cannot be averaged, for class "
                             f"{label} is {one} in the first and {another} in the second: give runs "
                             "of the same classes")

@@ -36,6 +36,14 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("tiny data"))
 
 
+@pytest.fixture(scope="session")
+def trained_run(tiny, tmp_path_factory):
+    """A finished run on `tiny`, trained in this process; its best epoch is not its last."""
+    from tests.processes import train
+
+    return train(tmp_path_factory.mktemp("trained") / "a run", tiny)
+
+
 @pytest.fixture(scope="module")
 def hydra_of_the_project():
     """Lets this process compose the project's configs."""

@@ -1,4 +1,4 @@
-"""Real commands as processes, for the tests of runs and sweeps."""
+"""Real commands as processes, for the tests of runs and sweeps, and a run in this process."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from flowerexp import records
+from flowerexp import composition, execution, records
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -49,6 +49,17 @@ def execute(folder, root, *overrides, **options):
     folder.mkdir(exist_ok=True)
     return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
                           timeout=240, **options)
+
+
+def train(folder, root, *overrides):
+    """Executes a run in this process; its probabilities are soft, and its F1 falls at its end."""
+    composition.register()
+    overrides = ["dataset=tfrecords", f"dataset.root='{root}'", "hardware=cpu", "loop.epochs=4",
+                 "dataset.class_names=[red,green,blue]", "loop.batch_size_per_replica=4",
+                 "loop.eval_batch_size_per_replica=4", "optimizer=sgd", "schedule.max_lr=0.03",
+                 "loss.label_smoothing=0.5", *overrides]
+    assert execution.execute(folder, composition.compose(overrides), overrides) == 0
+    return folder
 
 
 def begin(place, tiny, *overrides):
