@@ -46,8 +46,9 @@ def predict(
     words: Annotated[list[Path], typer.Argument(
         metavar="RUN... INPUT", show_default=False,
         help="Finished run folders, whose probabilities are averaged, and last the input: a "
-             "*.tfrec file, a folder of them, a data set's root (its test split), a folder of "
-             "pictures (JPEG, PNG, BMP, GIF; with all folders below), or one picture. Any sizes.")],
+             "folder of TFRecords (*.tfrec), a data set's root (its test split), a folder of "
+             "pictures (JPEG, PNG, BMP, GIF; with all folders below), or files: pictures or "
+             "TFRecords. Images of any size.")],
     output: Annotated[Path | None, typer.Option(
         help="The CSV; standard output unless given.", show_default=False)] = None,
     weights: WeightsOption = None,
@@ -55,15 +56,16 @@ def predict(
 ) -> None:
     """Predict the classes of pictures, as CSV: id, class_id, class_name, probability, top 5.
 
-    The id is that of the record (FILE:NUMBER where it has none), or the picture's path below the
-    folder. Columns of the second to fifth class are named top2_class_id and so on. Pictures that
-    cannot be read are left out and listed, and the exit code is then 1.
+    The id is that of the record (FILE:NUMBER where it has none), or the picture's path, in a folder
+    that below it. The second to fifth class have the columns top2_class_id, top2_class_name,
+    top2_probability and so on. A folder is a run if it holds .hydra/config.yaml. Pictures that
+    cannot be read are listed and left out, and the exit code is then 1.
     Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
     """
     with composition.one_sentence():
-        folders, path = trained.split_words(words)
+        folders, inputs = trained.split_words(words)
         runs = trained.find_all(folders, weights.value if weights else None)
-        given = pictures.find(path, sizes_of(runs))
+        given = pictures.find(inputs, sizes_of(runs))
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
         with speaking(on_errors=output is None) as journal:
@@ -84,22 +86,23 @@ def predict(
 def evaluate(
     words: Annotated[list[Path], typer.Argument(
         metavar="RUN... DATA", show_default=False,
-        help="Finished run folders, whose probabilities are averaged, and last the data: a *.tfrec "
-             "file with labels, a folder of them, a data set's root (its val split), or a folder "
-             "of pictures with a folder for each class, of its name. Any sizes.")],
+        help="Finished run folders, whose probabilities are averaged, and last the data: a folder "
+             "of TFRecords (*.tfrec) with labels, or such files, a data set's root (its val "
+             "split), or a folder of pictures with a folder for each class, of its name. Images "
+             "of any size.")],
     weights: WeightsOption = None,
     flip: FlipOption = None,
 ) -> None:
     """Print accuracy, macro recall, precision and F1, and the report of every class.
 
     Macro averages are over the classes that occur in labels or predictions. Pictures that cannot be
-    read are left out and listed, and the exit code is then 1.
+    read are listed and left out, and the exit code is then 1.
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
-        folders, path = trained.split_words(words)
+        folders, inputs = trained.split_words(words)
         runs = trained.find_all(folders, weights.value if weights else None)
-        given = pictures.find(path, sizes_of(runs), runs[0].names)
+        given = pictures.find(inputs, sizes_of(runs), runs[0].names)
         with speaking(on_errors=False) as journal:
             found, faults = look("evaluate", runs, given, flip, journal)
         from flowerexp import inference
@@ -127,7 +130,8 @@ def export(
         found = trained.find(run, weights.value if weights else None)
         results.refuse_other_folder(out)
         with speaking(on_errors=False) as journal:
-            from flowerexp import export as exporting
+            with journal.console.status("TensorFlow is loaded"):
+                from flowerexp import export as exporting
 
             with steps(journal, exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
@@ -159,7 +163,7 @@ def look(task: str, runs: Sequence[trained.Trained], given: pictures.Input, flip
     for fault in faults:
         journal.say(f"left out: {fault.sentence}")
     if faults:
-        journal.say(f"{len(faults)} faults: the pictures above are left out")
+        journal.say(f"faults: {len(faults)}, listed above; all other pictures are in the result")
     return found, faults
 
 

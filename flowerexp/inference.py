@@ -133,9 +133,8 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     Raises:
         UserError: for a label that is none of the classes.
     """
-    for path, label in zip(given.pictures, given.labels, strict=True):
-        broken = Fault(str(path), None, None, BROKEN_PICTURE)
-        yield Picture(given.identifier(path), label, path, broken)
+    for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
+        yield Picture(identifier, label, path, Fault(str(path), None, None, BROKEN_PICTURE))
     for path in given.records:
         file = RecordFile(str(path), records.promised_count(str(path)))
         found = records.entries(file, None, None if classes is None else True, classes)

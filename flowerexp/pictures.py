@@ -21,9 +21,10 @@ SIZED = "tfrecords-jpeg-{0}x{0}"
 class Input:
     """Files in the order in which they are predicted.
 
-    path: of the files themselves: what was given, or the split below it.
+    path: what was given (the first of several), or the split below it.
     records: TFRecord files; none where these are pictures.
     pictures: files with one picture each.
+    ids: of the pictures: their paths below the folder.
     labels: of the pictures; -1 where they are not asked for.
     others: files in the folder that are no pictures by their names.
     """
@@ -31,20 +32,19 @@ class Input:
     path: Path
     records: tuple[Path, ...] = ()
     pictures: tuple[Path, ...] = ()
+    ids: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     others: int = 0
 
-    def identifier(self, picture: Path) -> str:
-        """The path of a picture below the folder; its own name where it was given itself."""
-        return picture.name if picture == self.path else picture.relative_to(self.path).as_posix()
 
-
-def find(path: Path, sizes: Collection[int], names: Sequence[str] | None = None) -> Input:
+def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | None = None
+         ) -> Input:
     """The records or pictures at a path.
 
     Args:
-        path: a *.tfrec file, a folder of them, a data set's root (its test split is taken, with
-            `names` its val split), a folder of pictures, looked through to its depth, or a picture.
+        paths: a folder of *.tfrec files, a data set's root (its test split is taken, with `names`
+            its val split), or a folder of pictures, looked through to its depth; or one or several
+            files, all *.tfrec or all pictures, whose ids are then their paths as they are given.
         sizes: of the images that runs want, for a root with folders of several sizes.
         names: of the classes in label order, where pictures stand in a folder per class.
 
@@ -52,15 +52,14 @@ def find(path: Path, sizes: Collection[int], names: Sequence[str] | None = None)
         UserError: for a path that does not exist, holds nothing of the kind or both kinds, or
             with `names` for a picture without a class.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist: give TFRecords, a folder of pictures or a picture")
-    if path.is_file():
-        if path.suffix == RECORDS:
-            return Input(path, records=(path,))
-        if names is not None:
-            raise UserError(f"{path} is one file without a class: give a data set, TFRecords, or a "
-                            "folder with a folder of pictures per class")
-        return Input(path, pictures=(path,), labels=(-1,))
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: give TFRecords, a folder of pictures, or "
+                            "pictures")
+    if all(path.is_file() for path in paths):
+        return of_files(paths, names)
+    path, *more = paths
+    assert not more, "several inputs are files"
     split = "test" if names is None else "val"
     roots = itertools.chain([path], (path / SIZED.format(size) for size in sizes), sized(path))
     for folder in roots:
@@ -70,6 +69,20 @@ def find(path: Path, sizes: Collection[int], names: Sequence[str] | None = None)
                                 "give the folder of the split that you mean")
             return Input(folder / split, records=records_in(folder / split))
     return in_folder(path, names)
+
+
+def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
+    """Files that were given one by one, in their order."""
+    others = tuple(path for path in paths if path.suffix != RECORDS)
+    if not others:
+        return Input(paths[0], records=tuple(paths))
+    if len(others) < len(paths):
+        raise UserError(f"{others[0]} is no TFRecord file as others are: give one kind")
+    if names is not None:
+        raise UserError(f"{others[0]} is one file without a class: give a data set, TFRecords, or "
+                        "a folder with a folder of pictures per class")
+    return Input(paths[0], pictures=others, ids=tuple(path.as_posix() for path in others),
+                 labels=(-1,) * len(others))
 
 
 def sized(root: Path) -> Iterator[Path]:
@@ -107,7 +120,8 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
         raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
                         f"({', '.join(SUFFIXES)})")
     labels = tuple(label_of(folder, each, names) if names else -1 for each in pictures)
-    return Input(folder, pictures=pictures, labels=labels, others=len(files) - len(pictures))
+    ids = tuple(picture.relative_to(folder).as_posix() for picture in pictures)
+    return Input(folder, (), pictures, ids, labels, len(files) - len(pictures))
 
 
 def walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -70,22 +70,24 @@ def find(folder: Path, weights: str | None = None) -> Trained:
                    wanted, epochs[wanted], saved)
 
 
-def split_words(words: Sequence[Path]) -> tuple[list[Path], Path]:
-    """The run folders and the input of `RUN... INPUT`; raises UserError where one is missing."""
-    def is_run(path: Path) -> bool:
-        return (path / results.CONFIG).is_file()
+def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The run folders and the inputs of `RUN... INPUT`; of inputs there are several if all are
+    files.
 
-    if is_run(words[-1]):
-        raise UserError(f"{words[-1]} is a run folder, and what it shall look at is missing: the "
-                        "last word is the input, as in RUN... INPUT")
-    if len(words) == 1:
-        raise UserError(f"{words[0]} stands alone: give a run folder and an input, as in RUN... "
-                        "INPUT")
-    for path in words[:-1]:
-        if not is_run(path):
-            raise UserError(f"{path} is no run folder, for {path / results.CONFIG} does not exist: "
-                            "every word but the last, which is the input, must be one")
-    return list(words[:-1]), words[-1]
+    Raises:
+        UserError: where one of the two is missing, or for a folder in between that is no run.
+    """
+    is_run = [(path / results.CONFIG).is_file() for path in words]
+    grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"
+    if all(is_run):
+        raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
+    first = is_run.index(False)
+    inputs = words[first:]
+    wrong = [path for path in inputs[:-1] if not path.is_file()]
+    if first == 0 or wrong or any(is_run[first:]):
+        raise UserError(f"{(wrong or inputs)[0]} is no run folder, for it holds no "
+                        f"{results.CONFIG}: {grammar}")
+    return list(words[:first]), list(inputs)
 
 
 def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Trained]:

@@ -53,7 +53,7 @@ def exported(trained_run, tmp_path_factory):
 def probabilities(run, folder):
     """float64 [pictures, classes], as predict has them."""
     ensemble = inference.Ensemble([run])
-    parts = inference.batches(ensemble, pictures.find(folder, [16]), False, lambda count: None)
+    parts = inference.batches(ensemble, pictures.find([folder], [16]), False, lambda count: None)
     return np.concatenate([part.probabilities for part in parts])
 
 
@@ -147,7 +147,7 @@ for weights in ("last", "best"):
     loaded = tf.saved_model.load(str(place / weights / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     exported = loaded.signatures["serving_default"](jpeg=jpeg)
-    batches = inference.batches(inference.Ensemble([found]), pictures.find(jpegs, [16]), False,
+    batches = inference.batches(inference.Ensemble([found]), pictures.find([jpegs], [16]), False,
                                 lambda count: None)
     expected = np.concatenate([batch.probabilities for batch in batches])
     assert np.abs(exported["probabilities"].numpy() - expected).max() < 1e-5

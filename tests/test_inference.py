@@ -117,6 +117,8 @@ def test_the_test_split_is_predicted_as_the_run_did(trained_run, tiny, tmp_path)
     assert f"7 pictures in {tmp_path / 'out here.csv'}" in said
     one = predicted(tmp_path, trained_run, tiny / "test" / "01-16x16-4.tfrec")[2]
     pd.testing.assert_frame_equal(one, found[3:].reset_index(drop=True))
+    both = predicted(tmp_path, trained_run, *sorted((tiny / "test").iterdir()))[2]
+    pd.testing.assert_frame_equal(both, found)
 
 
 @pytest.mark.parametrize("weights", ["last", "best"])
@@ -152,7 +154,7 @@ def test_the_weights_of_a_checkpoint_are_those_of_its_epoch(trained_run, tiny):
     run = trained.find(trained_run, "best")
     assert not run.saved
     confusion, _ = inference.evaluate(inference.Ensemble([run]), pictures.find(
-        tiny, [16], run.names), lambda count: None)
+        [tiny], [16], run.names), lambda count: None)
     labels, predictions = (read(trained_run, "valid_labels.json"),
                            read(trained_run, "valid_preds.json")[str(run.epoch)])
     expected = np.zeros((3, 3), int)
@@ -183,8 +185,12 @@ def test_pictures_of_any_size_and_kind_in_the_order_of_their_paths(trained_run, 
     np.testing.assert_allclose(probabilities(found), expected, atol=1e-6)
     assert found["class_id"].tolist() == expected.argmax(1).tolist()
     one = predicted(tmp_path, trained_run, photos / "red/deep/er/TWO.JPEG")[2]
-    assert one["id"].tolist() == ["TWO.JPEG"]
+    assert one["id"].tolist() == [f"{photos}/red/deep/er/TWO.JPEG"]
     np.testing.assert_allclose(probabilities(one), expected[4:5], atol=1e-6)
+    several = [photos / PHOTO_IDS[index] for index in (5, 0, 3)]
+    found = predicted(tmp_path, trained_run, *several)[2]
+    assert found["id"].tolist() == [str(path) for path in several]
+    np.testing.assert_allclose(probabilities(found), expected[[5, 0, 3]], atol=1e-6)
 
 
 def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, photos, tmp_path):
@@ -276,7 +282,7 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
     for number in range(20):
         shutil.copy(photos / "red/one.jpg", tmp_path / f"{number:02d}.jpg")
     found = inference.batches(inference.Ensemble([trained.find(trained_run)]),
-                              pictures.find(tmp_path, [16]), False, lambda count: None)
+                              pictures.find([tmp_path], [16]), False, lambda count: None)
     parts = [next(found)]
     for number in range(8, 20):
         (tmp_path / f"{number:02d}.jpg").unlink()
@@ -298,10 +304,10 @@ def test_the_five_likeliest_of_many_classes_and_the_lower_of_equal_ones():
 def test_a_root_of_several_sizes_gives_that_of_the_run(tiny, tmp_path):
     for size in (8, 16):
         shutil.copytree(tiny, tmp_path / f"tfrecords-jpeg-{size}x{size}")
-    assert pictures.find(tmp_path, [16]).path == tmp_path / "tfrecords-jpeg-16x16/test"
-    assert pictures.find(tmp_path, [16], NAMES).path == tmp_path / "tfrecords-jpeg-16x16/val"
+    assert pictures.find([tmp_path], [16]).path == tmp_path / "tfrecords-jpeg-16x16/test"
+    assert pictures.find([tmp_path], [16], NAMES).path == tmp_path / "tfrecords-jpeg-16x16/val"
     with pytest.raises(UserError, match="tfrecords-jpeg-16x16, tfrecords-jpeg-8x8, none of the"):
-        pictures.find(tmp_path, [32])
+        pictures.find([tmp_path], [32])
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -327,7 +333,8 @@ def change_status(folder, **fields):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda folder: shutil.rmtree(folder / ".hydra"), r"is no run folder, for \S+config.yaml does"),
+    (lambda folder: shutil.rmtree(folder / ".hydra"),
+     r"is no run folder, for it holds no \.hydra/config\.yaml"),
     (lambda folder: change_status(folder, state="interrupted"),
      r"is not finished \(interrupted, 4 of 4 epochs\): go on with `python -m flowerexp resume"),
     (lambda folder: (folder / "model.keras").unlink(), r"model\.keras is missing"),
@@ -401,7 +408,7 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
     assert done.stderr.splitlines() == [
         f"run: {trained_run}, weights of epoch 4 (last)",
         f"left out: {root}/broken.png is a broken picture, or none of JPEG, PNG, BMP and GIF",
-        "1 faults: the pictures above are left out"]
+        "faults: 1, listed above; all other pictures are in the result"]
 
 
 WITHOUT = """
@@ -415,20 +422,23 @@ print("tensorflow" in sys.modules)
 """
 
 
-def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tmp_path):
+def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny):
     change_status(copied, state="failed")
     run, other, folder = str(trained_run), str(copied), str(photos)
-    cases = {("predict", run): "is a run folder, and what it shall look at is missing",
-             ("predict", folder): "stands alone: give a run folder and an input",
-             ("predict", folder, run): "is a run folder, and what it shall look at is missing",
-             ("predict", folder, folder): "is no run folder, for",
+    one = f"{folder}/red/one.jpg"
+    cases = {("predict", run): "is a run folder, and an input is missing: give run folders first",
+             ("predict", folder): f"{folder} is no run folder, for it holds no .hydra/config.yaml",
+             ("predict", folder, run): f"{folder} is no run folder",
+             ("predict", run, folder, one): f"{folder} is no run folder",
+             ("predict", run, one, run): f"{one} is no run folder",
+             ("predict", run, str(tiny / "val/00-16x16-6.tfrec"), one): "is no TFRecord file as",
              ("predict", other, folder): "is not finished (failed",
              ("predict", run, "/nowhere"): "/nowhere does not exist: give TFRecords",
              ("predict", run, folder, "--output", folder): "is a folder: give the name of a file",
-             ("evaluate", run, f"{folder}/red/one.jpg"): "is one file without a class",
+             ("evaluate", run, one): "is one file without a class",
              ("export", other, "/nowhere/out"): "is not finished (failed",
              ("export", run, folder): "holds blue, which is of no export",
-             ("export", run, f"{folder}/red/one.jpg"): "is a file: give a folder"}
+             ("export", run, one): "is a file: give a folder"}
     helps = {(name, "--help"): "RUN" for name in ("predict", "evaluate", "export")}
     done = subprocess.run([sys.executable, "-c", WITHOUT, repr([*cases, *helps])],
                           capture_output=True, text=True, timeout=120, check=True)
