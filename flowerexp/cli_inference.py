@@ -34,6 +34,10 @@ class Flip(enum.Enum):
     """Each of these, and both at once."""
 
 
+Runs = Annotated[list[Path], typer.Argument(
+    metavar="RUN", show_default=False,
+    help="Finished run folders (they hold .hydra/config.yaml); the probabilities of several are "
+         "averaged.")]
 WeightsOption = Annotated[Weights | None, typer.Option(
     help="Which epoch's weights: the best by validation F1, or the last; those that made the run's "
          "own predictions (its results.use) unless given.", show_default=False)]
@@ -43,12 +47,12 @@ FlipOption = Annotated[Flip | None, typer.Option(
 
 
 def predict(
-    words: Annotated[list[Path], typer.Argument(
-        metavar="RUN... INPUT", show_default=False,
-        help="Finished run folders, whose probabilities are averaged, and last the input: a "
-             "folder of TFRecords (*.tfrec), a data set's root (its test split), a folder of "
-             "pictures (JPEG, PNG, BMP, GIF; with all folders below), or files: pictures or "
-             "TFRecords. Images of any size.")],
+    runs: Runs,
+    given: Annotated[Path, typer.Argument(
+        metavar="INPUT", show_default=False,
+        help="A folder of TFRecords (*.tfrec), a data set's root (its test split), a folder of "
+             "pictures (JPEG, PNG, BMP, GIF; with all folders below), or one or several files, "
+             "pictures or TFRecords. Images of any size.")],
     output: Annotated[Path | None, typer.Option(
         help="The CSV; standard output unless given.", show_default=False)] = None,
     weights: WeightsOption = None,
@@ -58,18 +62,16 @@ def predict(
 
     The id is that of the record (FILE:NUMBER where it has none), or the picture's path, in a folder
     that below it. The second to fifth class have the columns top2_class_id, top2_class_name,
-    top2_probability and so on. A folder is a run if it holds .hydra/config.yaml. Pictures that
-    cannot be read are listed and left out, and the exit code is then 1.
+    top2_probability and so on. Pictures that cannot be read are listed and left out, and the exit
+    code is then 1.
     Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
     """
     with composition.one_sentence():
-        folders, inputs = trained.split_words(words)
-        runs = trained.find_all(folders, weights.value if weights else None)
-        given = pictures.find(inputs, sizes_of(runs))
+        found_runs, files = find([*runs, given], weights, labelled=False)
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
         with speaking(on_errors=output is None) as journal:
-            found, faults = look("predict", runs, given, flip, journal)
+            found, faults = look("predict", found_runs, files, flip, journal)
         from flowerexp import tables
 
         text = tables.encodable(found.to_csv(index=False, lineterminator="\n",
@@ -84,12 +86,12 @@ def predict(
 
 
 def evaluate(
-    words: Annotated[list[Path], typer.Argument(
-        metavar="RUN... DATA", show_default=False,
-        help="Finished run folders, whose probabilities are averaged, and last the data: a folder "
-             "of TFRecords (*.tfrec) with labels, or such files, a data set's root (its val "
-             "split), or a folder of pictures with a folder for each class, of its name. Images "
-             "of any size.")],
+    runs: Runs,
+    given: Annotated[Path, typer.Argument(
+        metavar="DATA", show_default=False,
+        help="A folder of TFRecords (*.tfrec) with labels, or one or several such files, a data "
+             "set's root (its val split), or a folder of pictures with a folder for each class, of "
+             "its name. Images of any size.")],
     weights: WeightsOption = None,
     flip: FlipOption = None,
 ) -> None:
@@ -100,14 +102,12 @@ def evaluate(
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
-        folders, inputs = trained.split_words(words)
-        runs = trained.find_all(folders, weights.value if weights else None)
-        given = pictures.find(inputs, sizes_of(runs), runs[0].names)
+        found_runs, files = find([*runs, given], weights, labelled=True)
         with speaking(on_errors=False) as journal:
-            found, faults = look("evaluate", runs, given, flip, journal)
+            found, faults = look("evaluate", found_runs, files, flip, journal)
         from flowerexp import inference
 
-        print(inference.report(found, runs[0].names), end="")
+        print(inference.report(found, found_runs[0].names), end="")
     if faults:
         raise typer.Exit(1)
 
@@ -130,16 +130,21 @@ def export(
         found = trained.find(run, weights.value if weights else None)
         results.refuse_other_folder(out)
         with speaking(on_errors=False) as journal:
-            with journal.console.status("TensorFlow is loaded"):
+            with steps(journal, "loading"):
                 from flowerexp import export as exporting
 
-            with steps(journal, exporting.STEPS) as advance:
+            with steps(journal, "export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
             journal.say(f"exported: {found}, as {out}")
 
 
-def sizes_of(runs: Sequence[trained.Trained]) -> list[int]:
-    return [run.image_size for run in runs if run.image_size is not None]
+def find(words: Sequence[Path], weights: Weights | None, labelled: bool
+         ) -> tuple[list[trained.Trained], pictures.Input]:
+    """The runs and what they shall look at, checked before TensorFlow is imported."""
+    folders, inputs = trained.split_words(words)
+    runs = trained.find_all(folders, weights.value if weights else None)
+    sizes = [run.image_size for run in runs if run.image_size is not None]
+    return runs, pictures.find(inputs, sizes, runs[0].names if labelled else None)
 
 
 def look(task: str, runs: Sequence[trained.Trained], given: pictures.Input, flip: Flip | None,
@@ -153,7 +158,7 @@ def look(task: str, runs: Sequence[trained.Trained], given: pictures.Input, flip
     if given.others:
         journal.say(f"{given.path} holds {given.others} other files, no "
                     f"{', '.join(pictures.SUFFIXES)} by their names, which are left out")
-    with journal.console.status("TensorFlow and the models are loaded"):
+    with steps(journal, "loading"):
         from flowerexp import inference
 
         ensemble = inference.Ensemble(runs, flip.value if flip else None)
@@ -186,11 +191,15 @@ def speaking(on_errors: bool) -> Iterator[Journal]:
 
 
 @contextlib.contextmanager
-def steps(journal: Journal, count: int) -> Iterator[Any]:
-    """A bar of a few steps, where there is a terminal; yields what goes one step further."""
+def steps(journal: Journal, title: str, count: int | None = None) -> Iterator[Any]:
+    """A bar where there is a terminal, of unknown length unless a number of steps is given.
+
+    Yields:
+        A function that goes one step further.
+    """
     from rich.progress import Progress
 
-    with Progress(console=journal.console, transient=True,
+    with Progress(console=journal.console, transient=True, redirect_stderr=False,
                   disable=not journal.console.is_terminal) as bar:
-        task = bar.add_task("export", total=count)
+        task = bar.add_task(title, total=count)
         yield lambda: bar.advance(task)

@@ -75,7 +75,7 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     files.
 
     Raises:
-        UserError: where one of the two is missing, or for a folder in between that is no run.
+        UserError: where inputs are missing, or for a folder in between that is no run.
     """
     is_run = [(path / results.CONFIG).is_file() for path in words]
     grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"

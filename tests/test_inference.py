@@ -426,8 +426,8 @@ def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny)
     change_status(copied, state="failed")
     run, other, folder = str(trained_run), str(copied), str(photos)
     one = f"{folder}/red/one.jpg"
-    cases = {("predict", run): "is a run folder, and an input is missing: give run folders first",
-             ("predict", folder): f"{folder} is no run folder, for it holds no .hydra/config.yaml",
+    cases = {("predict", run, run): "is a run folder, and an input is missing: give run folders",
+             ("predict", folder, one): f"{folder} is no run folder, for it holds no .hydra/config",
              ("predict", folder, run): f"{folder} is no run folder",
              ("predict", run, folder, one): f"{folder} is no run folder",
              ("predict", run, one, run): f"{one} is no run folder",
