@@ -1,6 +1,7 @@
 """What several tests share: golden vectors, two cores as four devices, a tiny data set."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def trained_run(tiny, tmp_path_factory):
     from tests.processes import train
 
     return train(tmp_path_factory.mktemp("trained") / "a run", tiny)
+
+
+@pytest.fixture
+def copied(trained_run, tmp_path):
+    """A copy of the run that a test may harm."""
+    return shutil.copytree(trained_run, tmp_path / "copied")
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from typer.testing import CliRunner
 
-from flowerexp import composition, execution, records
+from flowerexp import cli, composition, execution, records
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -60,6 +61,14 @@ def train(folder, root, *overrides):
                  "loss.label_smoothing=0.5", *overrides]
     assert execution.execute(folder, composition.compose(overrides), overrides) == 0
     return folder
+
+
+def command_here(*words):
+    """A command in this process: its exit code and all that it printed, a sentence too."""
+    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
 
 
 def begin(place, tiny, *overrides):

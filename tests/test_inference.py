@@ -2,12 +2,10 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pandas as pd
@@ -16,22 +14,14 @@ import tensorflow as tf
 from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import classification_report
-from typer.testing import CliRunner
 
-from flowerexp import cli, frames, inference, loading, pictures, records, resizing, results, trained
+from flowerexp import frames, inference, pictures, records, resizing, results, trained
 from flowerexp.errors import UserError
+from tests.processes import command_here as command
 from tests.processes import read, train
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
 NAMES = list(COLOURS)
-
-
-def command(*words):
-    """A command in this process: its exit code and all that it printed, a sentence too."""
-    done = CliRunner().invoke(cli.app, [str(word) for word in words])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.output
 
 
 def predicted(tmp_path, *words):
@@ -95,12 +85,6 @@ def larger_run(tiny, tmp_path_factory):
     return train(root / "larger run", root, "loop.epochs=2", "seed=1", "results.use=best")
 
 
-@pytest.fixture
-def copied(trained_run, tmp_path):
-    """A copy of the run that a test may harm."""
-    return shutil.copytree(trained_run, tmp_path / "copied")
-
-
 def test_the_test_split_is_predicted_as_the_run_did(trained_run, tiny, tmp_path):
     code, said, found = predicted(tmp_path, trained_run, tiny)
     assert code == 0, said
@@ -147,34 +131,6 @@ def test_the_report_is_over_the_classes_that_occur():
     assert "accuracy 0.7500, macro recall 0.8333, macro precision 0.7500" in said
     assert "over 2 classes; 3 others occur neither in labels nor in predictions" in said
     assert said.splitlines()[-2].split() == ["macro", "avg", "0.7500", "0.8333", "0.7333", "4"]
-
-
-def test_the_weights_of_a_checkpoint_are_those_of_its_epoch(trained_run, tiny):
-    """Of the best epoch, which model.keras of this run does not hold."""
-    run = trained.find(trained_run, "best")
-    assert not run.saved
-    confusion, _ = inference.evaluate(inference.Ensemble([run]), pictures.find(
-        [tiny], [16], run.names), lambda count: None)
-    labels, predictions = (read(trained_run, "valid_labels.json"),
-                           read(trained_run, "valid_preds.json")[str(run.epoch)])
-    expected = np.zeros((3, 3), int)
-    np.add.at(expected, (labels, predictions), 1)
-    np.testing.assert_array_equal(confusion, expected)
-    of_both = [loading.load(trained.find(trained_run, name))[0].get_weights()
-               for name in ("best", "last")]
-    assert any((one != other).any() for one, other in zip(*of_both, strict=True))
-
-
-def test_a_checkpoint_that_is_gone_or_of_another_run(copied, tiny):
-    shutil.rmtree(copied / "checkpoints")
-    code, said = command("evaluate", copied, tiny, "--weights", "best")
-    assert code == 1
-    assert "of the best epoch" in said
-    assert "which --weights last takes" in said
-    assert command("evaluate", copied, tiny)[0] == 0
-    config = copied / results.CONFIG
-    config.write_text(config.read_text().replace("use: last", "use: best"))
-    assert trained.find(copied, "best").saved
 
 
 def test_pictures_of_any_size_and_kind_in_the_order_of_their_paths(trained_run, photos, tmp_path):
@@ -355,44 +311,6 @@ def test_runs_of_other_classes_are_not_averaged(trained_run, copied, photos):
     code, said = command("predict", trained_run, copied, photos)
     assert code == 1
     assert "for class 1 is green in the first and olive in the second" in said
-
-
-def test_code_in_a_model_is_refused_and_does_not_run(copied, photos, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    inputs = tf.keras.Input((16, 16, 3))
-    attack = tf.keras.layers.Lambda(
-        lambda x: (__import__("pathlib").Path("harmed").touch(), x)[1], output_shape=(16, 16, 3))
-    pooled = tf.keras.layers.GlobalAveragePooling2D()(attack(inputs))
-    hostile = tf.keras.Model(inputs, pooled)
-    hostile.save(copied / "model.keras")
-    (tmp_path / "harmed").unlink(missing_ok=True)
-    code, said = command("predict", copied, photos)
-    assert code == 1
-    assert "asks for code that is not of Keras (a Lambda layer), which is never run" in said
-    assert not (tmp_path / "harmed").exists()
-    tf.keras.models.load_model(copied / "model.keras", safe_mode=False)(np.zeros((1, 16, 16, 3)))
-    assert (tmp_path / "harmed").exists()
-
-
-@pytest.mark.parametrize("layer", [
-    {"class_name": "function", "config": "system", "module": "os", "registered_name": "function"},
-    {"class_name": "function", "config": "system", "module": "os",
-     "registered_name": "flowerexp>PreprocessInput"},
-    {"class_name": "Popen", "config": {"args": ["x"]}, "module": "subprocess"},
-    {"class_name": "TFOpLambda", "config": {"function": "io.write_file"},
-     "module": "keras.layers"}])
-def test_what_a_model_names_of_other_modules_is_refused(copied, layer):
-    """Legacy Keras would import it."""
-    path = copied / "model.keras"
-    with zipfile.ZipFile(path) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(files["config.json"])
-    config["config"]["layers"][1]["config"]["activation"] = layer
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in (files | {"config.json": json.dumps(config)}).items():
-            archive.writestr(name, data)
-    with pytest.raises(UserError, match="asks for code that is not of Keras"):
-        loading.load_model(path)
 
 
 def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tmp_path):
