@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerexp import cli_data, cli_eda, composition, execution, results
+from flowerexp import cli_data, cli_eda, cli_inference, composition, execution, results
 from flowerexp.journal import Journal, stop_without
 
 
@@ -22,6 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                   help="Commands around the runs of flowerexp (a run itself: python run.py).")
 app.add_typer(cli_eda.app, name="eda")
 app.add_typer(cli_data.app, name="data")
+for command in (cli_inference.predict, cli_inference.evaluate, cli_inference.export):
+    app.command()(command)
 
 
 @app.callback()

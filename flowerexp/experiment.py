@@ -136,7 +136,8 @@ def load_data(dataset: Dataset, journal: Journal) -> Data:
                 f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
                 f"{source.folder}; {kept}")
     journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
-                         "classes": len(names), "train": train.count, "val": valid.count})
+                         "image_size": source.image_size, "classes": len(names),
+                         "train": train.count, "val": valid.count})
     skips = dataset.on_bad_record == "skip"
     journal.record(skipped=skipping.status(skipped) if skips else None)
     if skips:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 LABELS = 2**20
 """Labels are under it unless the number of classes is given; each class below takes memory."""
+BROKEN_IMAGE = "its image is a broken JPEG or none at all"
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,23 @@ def raw_id(serialized: bytes) -> str | None:
     return as_text(values[0]) if len(values) == 1 else None
 
 
-def feature_faults(serialized: bytes, labelled: bool) -> list[str]:
-    """What is wrong with the features of a record that cannot be parsed."""
+def feature_faults(serialized: bytes, labelled: bool | None) -> list[str]:
+    """What is wrong with the features of a record that cannot be parsed; `labelled` as of
+    `records.features`.
+    """
     try:
         example = tf.train.Example.FromString(serialized).features.feature
     except Exception:  # protobuf's DecodeError has no stable public home
         return ["it is no tf.train.Example: were these files written by another program?"]
     messages = []
     for name, kind in (("image", "bytes_list"), ("class", "int64_list"), ("id", "bytes_list")):
-        required = name == "image" or name == ("class" if labelled else "id")
+        required = name == "image" or (labelled is not None
+                                       and name == ("class" if labelled else "id"))
         if name not in example:
             if required:
                 messages.append(f"the feature '{name}' is missing (it has: "
                                 f"{', '.join(map(repr, sorted(example))) or 'none'})")
-        elif (required or (name == "id" and labelled)) and \
+        elif (required or labelled is None or (name == "id" and labelled)) and \
                 len(getattr(example[name], kind).value) != 1:
             messages.append(f"the feature '{name}' must be one value of type "
                             f"{kind.partition('_')[0]}")
@@ -78,7 +82,7 @@ def image_faults(image: bytes, image_size: int) -> list[str]:
                     f"{image_size}x{image_size}"]
         tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
     except tf.errors.InvalidArgumentError:
-        return ["its image is a broken JPEG or none at all"]
+        return [BROKEN_IMAGE]
     return []
 
 

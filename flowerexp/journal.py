@@ -103,7 +103,8 @@ class Journal:
         """
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), SpeedColumn(),
                    TimeRemainingColumn(compact=True), TextColumn("left"))
-        with Progress(*columns, console=self.console, transient=True,
+        # Not the error stream, which is the native libraries'.
+        with Progress(*columns, console=self.console, transient=True, redirect_stderr=False,
                       disable=not self.console.is_terminal or self.console.quiet) as bar:
             task = bar.add_task("", total=images, completed=done)
             yield lambda title, count: bar.update(task, description=title, advance=count)

@@ -116,15 +116,19 @@ def promised_count(path: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def features(labelled: bool) -> dict[str, tf.io.FixedLenFeature]:
+def features(labelled: bool | None) -> dict[str, tf.io.FixedLenFeature]:
+    """`class` is required or not looked at; with None neither it nor `id` is required."""
     text = tf.io.FixedLenFeature([], tf.string)
+    if labelled is None:
+        return {"image": text, "class": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+                "id": tf.io.FixedLenFeature([], tf.string, default_value="")}
     if labelled:
         return {"image": text, "class": tf.io.FixedLenFeature([], tf.int64),
                 "id": tf.io.FixedLenFeature([], tf.string, default_value="")}
     return {"image": text, "id": text}
 
 
-def parse(serialized: tf.Tensor, labelled: bool) -> dict[str, tf.Tensor]:
+def parse(serialized: tf.Tensor, labelled: bool | None) -> dict[str, tf.Tensor]:
     """Features of string [n] records: image string [n], id string [n], class int64 [n] or -1."""
     parsed = tf.io.parse_example(serialized, features(labelled))
     return {"class": tf.fill(tf.shape(serialized), tf.constant(-1, tf.int64)), **parsed}
@@ -234,12 +238,14 @@ def first_fault(files: Sequence[RecordFile], image_size: int, labelled: bool,
     return None
 
 
-def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int | None,
-            ) -> Iterator[Entry]:
+def entries(file: RecordFile, image_size: int | None, labelled: bool | None,
+            num_classes: int | None) -> Iterator[Entry]:
     """Every record of a file with all that is wrong with it, its image decoded.
 
     Args:
-        file, image_size, labelled, num_classes: as of `read`, which refuses what has a fault here.
+        file, image_size, labelled, num_classes: as of `read`, which refuses what has a fault here;
+            an image_size of None leaves images of any size to the caller, `labelled` of None takes
+            labels and ids where there are any.
 
     Yields:
         The records in their order; after the last, what is wrong with the file's end, if anything.
@@ -265,13 +271,13 @@ def entries(file: RecordFile, image_size: int, labelled: bool, num_classes: int 
 
 
 def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool],
-         image_size: int, labelled: bool, num_classes: int | None) -> Entry:
+         image_size: int | None, labelled: bool | None, num_classes: int | None) -> Entry:
     """One record with what is wrong with it; of damaged data, the id as it stands there."""
     serialized, whole = content
     if whole:
         example, messages = parse_one(serialized, labelled)
         if example:
-            messages = image_faults(example.image, image_size)
+            messages = [] if image_size is None else image_faults(example.image, image_size)
             if labelled:
                 messages += label_faults(example.label, num_classes)
     else:
@@ -282,7 +288,7 @@ def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool
                                        for message in messages))
 
 
-def parse_one(serialized: bytes, labelled: bool) -> tuple[Example | None, list[str]]:
+def parse_one(serialized: bytes, labelled: bool | None) -> tuple[Example | None, list[str]]:
     """A record as a run's own parser reads it, or what is wrong with its features."""
     try:
         parsed = parse(tf.constant([serialized]), labelled)

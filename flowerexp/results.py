@@ -31,6 +31,9 @@ SUBMISSION = "submission.csv"
 VALID_PROBABILITIES = "valid_probs.npy"
 TEST_PROBABILITIES = "test_probs.npy"
 MODEL = "model.keras"
+SAVED_MODEL = "saved_model"
+EXPORTED = {SAVED_MODEL, MODEL, CLASSES}
+"""What an export holds."""
 LOG = "run.log"
 LOCK = ".lock"
 
@@ -203,6 +206,17 @@ def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label"])
         writer.writerows(zip(ids, predictions, strict=True))
+
+
+def refuse_other_folder(out: Path) -> None:
+    """Raises UserError for a place that an export would take from something else."""
+    if out.is_dir():
+        others = sorted({each.name for each in out.iterdir()} - EXPORTED)
+        if others:
+            raise UserError(f"{out} holds {others[0]}, which is of no export: give a folder that "
+                            "does not exist, is empty, or is an earlier export")
+    elif out.exists() or out.is_symlink():
+        raise UserError(f"{out} is a file: give a folder that does not exist")
 
 
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:

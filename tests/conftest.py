@@ -1,6 +1,7 @@
 """What several tests share: golden vectors, two cores as four devices, a tiny data set."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def tiny(tmp_path_factory):
     from tests.processes import write_tiny
 
     return write_tiny(tmp_path_factory.mktemp("tiny data"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny, tmp_path_factory):
+    """A finished run on `tiny`, trained in this process; its best epoch is not its last."""
+    from tests.processes import train
+
+    return train(tmp_path_factory.mktemp("trained") / "a run", tiny)
+
+
+@pytest.fixture
+def copied(trained_run, tmp_path):
+    """A copy of the run that a test may harm."""
+    return shutil.copytree(trained_run, tmp_path / "copied")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Real commands as processes, for the tests of runs and sweeps."""
+"""Real commands as processes, for the tests of runs and sweeps, and a run in this process."""
 
 import csv
 import json
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from typer.testing import CliRunner
 
-from flowerexp import records
+from flowerexp import cli, composition, execution, records
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -62,6 +63,25 @@ def execute(folder, root, *overrides, **options):
     folder.mkdir(exist_ok=True)
     return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
                           timeout=240, **options)
+
+
+def train(folder, root, *overrides):
+    """Executes a run in this process; its probabilities are soft, and its F1 falls at its end."""
+    composition.register()
+    overrides = ["dataset=tfrecords", f"dataset.root='{root}'", "hardware=cpu", "loop.epochs=4",
+                 "dataset.class_names=[red,green,blue]", "loop.batch_size_per_replica=4",
+                 "loop.eval_batch_size_per_replica=4", "optimizer=sgd", "schedule.max_lr=0.03",
+                 "loss.label_smoothing=0.5", *overrides]
+    assert execution.execute(folder, composition.compose(overrides), overrides) == 0
+    return folder
+
+
+def command_here(*words):
+    """A command in this process: its exit code and all that it printed, a sentence too."""
+    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
 
 
 def begin(place, tiny, *overrides):

@@ -1,0 +1,80 @@
+"""The weights that are chosen, of model.keras or of a checkpoint, and files that hold code."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowerexp import inference, inputs, loading, results, trained
+from flowerexp.errors import UserError
+from tests.processes import command_here as command
+from tests.processes import read
+
+
+def test_the_weights_of_a_checkpoint_are_those_of_its_epoch(trained_run, tiny):
+    """Of the best epoch, which model.keras of this run does not hold."""
+    run = trained.find(trained_run, "best")
+    assert not run.saved
+    confusion, _ = inference.evaluate(inference.Ensemble([run]), inputs.find(
+        [tiny], [16], run.names), lambda count: None)
+    labels, predictions = (read(trained_run, "valid_labels.json"),
+                           read(trained_run, "valid_preds.json")[str(run.epoch)])
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (labels, predictions), 1)
+    np.testing.assert_array_equal(confusion, expected)
+    of_both = [loading.load(trained.find(trained_run, name))[0].get_weights()
+               for name in ("best", "last")]
+    assert any((one != other).any() for one, other in zip(*of_both, strict=True))
+
+
+def test_a_checkpoint_that_is_gone_or_of_another_run(copied, tiny):
+    shutil.rmtree(copied / "checkpoints")
+    code, said = command("evaluate", copied, tiny, "--weights", "best")
+    assert code == 1
+    assert "of the best epoch" in said
+    assert "which --weights last takes" in said
+    assert command("evaluate", copied, tiny)[0] == 0
+    config = copied / results.CONFIG
+    config.write_text(config.read_text().replace("use: last", "use: best"))
+    assert trained.find(copied, "best").saved
+
+
+def test_code_in_a_model_is_refused_and_does_not_run(copied, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = tf.keras.Input((16, 16, 3))
+    attack = tf.keras.layers.Lambda(
+        lambda x: (__import__("pathlib").Path("harmed").touch(), x)[1], output_shape=(16, 16, 3))
+    pooled = tf.keras.layers.GlobalAveragePooling2D()(attack(inputs))
+    hostile = tf.keras.Model(inputs, pooled)
+    hostile.save(copied / "model.keras")
+    (tmp_path / "harmed").unlink(missing_ok=True)
+    code, said = command("predict", copied, tiny)
+    assert code == 1
+    assert "asks for code that is not of Keras (a Lambda layer), which is never run" in said
+    assert not (tmp_path / "harmed").exists()
+    tf.keras.models.load_model(copied / "model.keras", safe_mode=False)(np.zeros((1, 16, 16, 3)))
+    assert (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize("layer", [
+    {"class_name": "function", "config": "system", "module": "os", "registered_name": "function"},
+    {"class_name": "function", "config": "system", "module": "os",
+     "registered_name": "flowerexp>PreprocessInput"},
+    {"class_name": "Popen", "config": {"args": ["x"]}, "module": "subprocess"},
+    {"class_name": "TFOpLambda", "config": {"function": "io.write_file"},
+     "module": "keras.layers"}])
+def test_what_a_model_names_of_other_modules_is_refused(copied, layer):
+    """Legacy Keras would import it."""
+    path = copied / "model.keras"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    config["config"]["layers"][1]["config"]["activation"] = layer
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (files | {"config.json": json.dumps(config)}).items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match="asks for code that is not of Keras"):
+        loading.load_model(path)
