@@ -137,6 +137,8 @@ class Trainer:
         first = (update * self.plan.replicas + replica) * self.plan.accumulation
         gradients, loss, predictions = self._accumulate(batch, first)
         gradients = reduce_and_clip(gradients, self.optimizer, self.plan.replicas, self.clip_norm)
+        if hasattr(self.optimizer, "get_unscaled_gradients"):  # of tf_keras; Keras 3 does it itself
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables, strict=True))
         if self.averaged:
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN,

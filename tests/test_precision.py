@@ -1,4 +1,7 @@
-"""Mixed precision and XLA at small size: what is scaled, skipped, kept, and equal."""
+"""Mixed precision and XLA at small size: what is scaled, skipped, kept, and equal.
+
+Under either Keras: tests/proofs/kerases.py runs this file with tf_keras.
+"""
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from tests.test_trainer import (
     batches_of,
     plan_of,
     random_examples,
+    small_network,
     strategy_of,
     train,
     trainer_of,
@@ -27,7 +31,7 @@ def precision(request):
     tf.keras.mixed_precision.set_global_policy("float32")
 
 
-def overflowing_examples(replicas, updates):
+def overflowing_examples(updates):
     """Eight images an update; the last image of the first one, on the last replica, overflows."""
     images, labels = random_examples(8 * updates)
     labels = np.minimum(labels, 3)
@@ -42,8 +46,15 @@ def float16_trainer(replicas, updates, **options):
 
 
 def values_on_replicas(trainer, variable):
-    stored = getattr(variable, "value", variable)  # of Keras 3, the distributed one
+    stored = variable if callable(variable.value) else variable.value  # tf_keras, Keras 3
     return [value.numpy() for value in trainer.strategy.experimental_local_results(stored)]
+
+
+def scale_and_counter(optimizer):
+    """The loss scale, and the updates since it changed, in either Keras."""
+    if hasattr(optimizer, "dynamic_scale"):
+        return float(optimizer.dynamic_scale.numpy()), int(optimizer.step_counter.numpy())
+    return float(optimizer.loss_scale), int(optimizer.dynamic_counter.numpy())
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
@@ -51,19 +62,17 @@ def values_on_replicas(trainer, variable):
 def test_an_overflow_on_one_replica_skips_the_update_on_all_and_halves_the_scale(
         precision, replicas, jit_compile):
     trainer = float16_trainer(replicas, 3, jit_compile=jit_compile)
-    images, labels = overflowing_examples(replicas, 3)
+    images, labels = overflowing_examples(3)
     optimizer, seen = trainer.optimizer, [trainer.model.get_weights()]
-    scale = float(optimizer.dynamic_scale.numpy())
+    scale, _ = scale_and_counter(optimizer)
     for _ in trainer.train(batches_of(trainer, images, labels), 3, 1):
         seen.append(trainer.model.get_weights())
-        steps = int(optimizer.iterations.numpy())
-        assert steps == len(seen) - 2  # a skipped update takes no learning rate
-        for variable in (*trainer.model.trainable_variables, optimizer.dynamic_scale):
+        assert scale_and_counter(optimizer) == (scale / 2, len(seen) - 2)
+        for variable in trainer.model.trainable_variables:
             values = values_on_replicas(trainer, variable)
             assert len(values) == replicas
             for value in values:
                 np.testing.assert_array_equal(value, values[0])
-        assert float(optimizer.dynamic_scale.numpy()) == scale / 2
     for before, after in zip(*seen[:2], strict=True):
         np.testing.assert_array_equal(before, after)
     assert all((before != after).any() for before, after in zip(*seen[1:3], strict=True))
@@ -72,10 +81,34 @@ def test_an_overflow_on_one_replica_skips_the_update_on_all_and_halves_the_scale
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_scale_is_taken_out_of_the_step(precision, replicas, clip_norm):
+    """Plain gradient descent by hand, in float32; half precision has three digits."""
+    images, labels = random_examples(8)
+    trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 8 // replicas, 1, 1), rate=1.0,
+                         optimizer=Optimizer("sgd"), precision=precision, clip_norm=clip_norm)
+    before = trainer.model.get_weights()
+    train(trainer, images, labels)
+    tf.keras.mixed_precision.set_global_policy("float32")
+    plain = small_network()
+    plain.set_weights(before)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(
+            labels, plain(images.astype(np.float32)), from_logits=True))
+    gradients = tape.gradient(loss, plain.trainable_variables)
+    if clip_norm:
+        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+    largest = max(abs(gradient.numpy()).max() for gradient in gradients)
+    for start, gradient, end in zip(before, gradients, trainer.model.get_weights(), strict=True):
+        np.testing.assert_allclose(start - end, gradient, atol=0.01 * largest)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_loss_scale_is_in_the_checkpoint(precision, replicas, tmp_path):
     """Stopped after an overflow and two updates that count towards the next doubling."""
-    images, labels = overflowing_examples(replicas, 6)
+    images, labels = overflowing_examples(6)
     straight, first, second = (float16_trainer(replicas, 6) for _ in range(3))
     train(straight, images, labels)
     part = first.train(batches_of(first, images, labels), 6, 1)
@@ -83,8 +116,7 @@ def test_the_loss_scale_is_in_the_checkpoint(precision, replicas, tmp_path):
         next(part)
     path = first.checkpoint.write(str(tmp_path / "state"))
     second.checkpoint.read(path).assert_existing_objects_matched()
-    assert float(second.optimizer.dynamic_scale.numpy()) == 2.0**14
-    assert int(second.optimizer.step_counter.numpy()) == 2
+    assert scale_and_counter(second.optimizer) == (2.0**14, 2)
     list(second.train(batches_of(second, images[24:], labels[24:]), 3, 1))
     for one, other in zip(straight.optimizer.variables, second.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
