@@ -156,8 +156,8 @@ def look(task: str, runs: Sequence[trained.Trained], given: inputs.Input, flip: 
     if len(runs) > 1:
         journal.say(f"the probabilities of {len(runs)} runs are averaged")
     if given.others:
-        journal.say(f"{given.path} holds {given.others} other files, no "
-                    f"{', '.join(inputs.SUFFIXES)} by their names, which are left out")
+        journal.say(f"files and hidden folders in {given.path} that are no pictures by their "
+                    f"names, left out: {given.others}")
     with steps(journal, "loading"):
         from flowerexp import inference
 

@@ -2,16 +2,15 @@
 """
 
 import itertools
-import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowerexp import photos
 from flowerexp.config import nearest
 from flowerexp.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-"""Of pictures in a folder, in any case."""
 RECORDS = ".tfrec"
 SIZED = "tfrecords-jpeg-{0}x{0}"
 """A folder of records of one size below a data set's root."""
@@ -108,8 +107,9 @@ def records_in(folder: Path) -> tuple[Path, ...]:
 def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
     """The records of a folder, or its pictures, those of all folders below in the order of paths.
     """
-    files = sorted(walk(folder, set()))
-    pictures = tuple(file for file in files if file.suffix.lower() in SUFFIXES)
+    hidden: Counter[str] = Counter()
+    files = sorted(photos.files_below(folder, hidden))
+    pictures = tuple(file for file in files if file.suffix.lower() in photos.SUFFIXES)
     records = records_in(folder)
     if records and pictures:
         raise UserError(f"{folder} holds both TFRecords and pictures: give one kind, in a folder "
@@ -118,23 +118,11 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
         return Input(folder, records=records)
     if not pictures:
         raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
-                        f"({', '.join(SUFFIXES)})")
+                        "(JPEG, PNG, BMP, GIF)")
     labels = tuple(label_of(folder, each, names) if names else -1 for each in pictures)
     ids = tuple(picture.relative_to(folder).as_posix() for picture in pictures)
-    return Input(folder, (), pictures, ids, labels, len(files) - len(pictures))
-
-
-def walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """All files at or below a folder; links are followed, and nothing is entered twice."""
-    if (resolved := folder.resolve()) in seen:
-        return
-    seen.add(resolved)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from walk(folder / entry.name, seen)
-            else:
-                yield folder / entry.name
+    return Input(folder, (), pictures, ids, labels,
+                 len(files) + hidden.total() - len(pictures))
 
 
 def label_of(folder: Path, picture: Path, names: Sequence[str]) -> int:

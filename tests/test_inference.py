@@ -162,7 +162,7 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
     for name in ("blue/broken.jpg is a broken picture", "empty.gif is a broken picture",
                  "gone.png cannot be read: No such file"):
         assert f"left out: {root}/{name}" in said
-    assert "holds 1 other files" in said
+    assert "no pictures by their names, left out: 1" in said
     shutil.rmtree(root / "green")
     for name in ("red", "blue"):
         shutil.rmtree(root / name)
