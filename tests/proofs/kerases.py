@@ -4,8 +4,8 @@ Run it from the checkout: python tests/proofs/kerases.py. Whole runs as processe
 data set, with Keras 3 and with TF_USE_LEGACY_KERAS=1: a frozen MobileNet (pretrained where
 ../shared is there), which has neither BatchNorm in training nor dropout, ends within 1e-5 in
 everything on one, two and four replicas and accumulated; a network with both has the same trainable
-weights on one, two and four; runs in mixed precision and on two replicas that are stopped and
-executed again end bit for bit as if they had not been; EfficientNetB0 of the package trains in
+weights on one, two and four; runs on four replicas, and on two in mixed_float16, that are stopped
+and executed again end bit for bit as if they had not been; EfficientNetB0 of the package trains in
 mixed_bfloat16, and the tests of precision hold. The 13 validation and 3 test images divide by no
 step. Two runs at a time; three to five minutes on two cores.
 """
