@@ -100,21 +100,29 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
     """One GPU, or several mirrored; memory grows as it is needed."""
     import tensorflow as tf
 
-    physical = tf.config.list_physical_devices("GPU")
+    physical = growing_gpus()
     if not physical:
         raise UserError("hardware=gpu: TensorFlow sees no GPU (is the extra `gpu` installed and "
                         "the driver running?); hardware=auto takes what is there")
     replicas = hardware.replicas or len(physical)
     if replicas > len(physical):
         raise UserError(f"hardware.replicas={replicas}: there are {len(physical)} GPUs")
-    for device in physical:
-        tf.config.experimental.set_memory_growth(device, True)
     names = [f"/gpu:{index}" for index in range(replicas)]
     kind = tf.config.experimental.get_device_details(physical[0]).get("device_name", "GPU")
     if replicas == 1:
         return tf.distribute.OneDeviceStrategy(names[0]), f"one GPU ({kind}), 1 replica"
     strategy = tf.distribute.MirroredStrategy(names)
     return strategy, f"{replicas} GPUs ({kind}) mirrored, {replicas} replicas"
+
+
+def growing_gpus() -> list[Any]:
+    """The physical GPUs, which from now on take memory as they need it; before one is set up."""
+    import tensorflow as tf
+
+    physical: list[Any] = tf.config.list_physical_devices("GPU")
+    for device in physical:
+        tf.config.experimental.set_memory_growth(device, True)
+    return physical
 
 
 def build_tpu(hardware: Hardware) -> tuple[Any, str]:
@@ -163,6 +171,7 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
     import tensorflow as tf
 
     index, workers = worker_of_config()
+    growing_gpus()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()

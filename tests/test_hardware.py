@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -72,6 +73,22 @@ def test_gpus_grow_their_memory_and_are_then_mirrored(monkeypatch, replicas, tak
     assert f"{'one GPU' if taken == 1 else f'{taken} GPUs'} (Test 9000)" in sentence
     with pytest.raises(UserError, match="there are 3 GPUs"):
         hardware.build_strategy(Hardware("gpu", 4))
+
+
+def test_gpus_of_a_worker_grow_before_it_joins_the_others(monkeypatch):
+    calls = []
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}')
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu 0", "gpu 1"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
+                        lambda device, on: calls.append((device, on)))
+
+    def join():
+        calls.append("join")
+        return SimpleNamespace(num_replicas_in_sync=2)
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", join)
+    hardware.build_strategy(Hardware("workers"))
+    assert calls == [("gpu 0", True), ("gpu 1", True), "join"]
 
 
 class FakeTpu:
