@@ -39,8 +39,8 @@ def runs(tiny, tmp_path_factory):
         run.mkdir(parents=True)
         for stops in ((16, 0) if name == "resumed" else (0,)):
             asked = iter([False] * stops + [True]) if stops else itertools.repeat(False)
-            finished = experiment.run(config, run, Journal(run), lambda asked=asked: next(asked))
-            assert finished == (stops == 0)
+            code = experiment.run(config, run, Journal(run), lambda asked=asked: next(asked))
+            assert (code == 0) == (stops == 0)
             assert checkpoints.saved_updates(run)[-1] == (stops or 30)
     return root, configs
 
