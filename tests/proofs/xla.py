@@ -5,8 +5,8 @@ in mixed_bfloat16, from uint8 images with dropout, mixed labels and two micro-ba
 own replica function (forward, loss, backward, accumulation, clipping, optimizer) is compiled by XLA
 as a whole and trains one update on a processor. Its graph must hold no string and no shape that is
 not static, and its HLO, before XLA changes it for the processor, no call out of XLA. That is
-evidence for a TPU, and no proof: nothing here ran on one. A process each, two at a time; about five
-minutes on two cores.
+evidence for a TPU, and no proof: nothing here ran on one. A process each, two at a time; five to
+eight minutes on two cores.
 """
 
 import os
