@@ -43,7 +43,7 @@ def check_data(
     """Read every record and list every fault, then the images of each class.
 
     The exit code is 1 where a fault would stop a run. Faults that stop none are called doubtful:
-    an id that occurs twice, the same JPEG in two splits, a class without training images.
+    an id that occurs twice, the same picture in two splits, a class without training images.
     Example: python -m flowerexp data check /data/flowers --size 192
     """
     with composition.one_sentence():
@@ -54,7 +54,7 @@ def check_data(
         with journal.native_log():
             from flowerexp import data_check
 
-            readable = data_check.run(root, size, classes, names, journal.console)
+            readable = data_check.run(root, size, classes, names, journal)
     if not readable:
         raise typer.Exit(1)
 

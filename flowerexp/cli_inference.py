@@ -130,10 +130,10 @@ def export(
         found = trained.find(run, weights.value if weights else None)
         results.refuse_other_folder(out)
         with speaking(on_errors=False) as journal:
-            with steps(journal, "loading"):
+            with journal.steps("loading", None):
                 from flowerexp import export as exporting
 
-            with steps(journal, "export", exporting.STEPS) as advance:
+            with journal.steps("export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
             journal.say(f"exported: {found}, as {out}")
 
@@ -158,7 +158,7 @@ def look(task: str, runs: Sequence[trained.Trained], given: inputs.Input, flip: 
     if given.others:
         journal.say(f"files and hidden folders in {given.path} that are no pictures by their "
                     f"names, left out: {given.others}")
-    with steps(journal, "loading"):
+    with journal.steps("loading", None):
         from flowerexp import inference
 
         ensemble = inference.Ensemble(runs, flip.value if flip else None)
@@ -188,18 +188,3 @@ def speaking(on_errors: bool) -> Iterator[Journal]:
             journal.console = Console(file=errors, highlight=False)
         with journal.native_log():
             yield journal
-
-
-@contextlib.contextmanager
-def steps(journal: Journal, title: str, count: int | None = None) -> Iterator[Any]:
-    """A bar where there is a terminal, of unknown length unless a number of steps is given.
-
-    Yields:
-        A function that goes one step further.
-    """
-    from rich.progress import Progress
-
-    with Progress(console=journal.console, transient=True, redirect_stderr=False,
-                  disable=not journal.console.is_terminal) as bar:
-        task = bar.add_task(title, total=count)
-        yield lambda: bar.advance(task)

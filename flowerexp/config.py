@@ -332,10 +332,6 @@ class Config:
         if self.name is not None:
             check_name(self.name)
         one_of("on_failure", self.on_failure, ("continue", "stop"))
-        for key in ("checkpoint_minutes", "max_minutes"):
-            if getattr(self.loop, key) is not None and self.hardware.kind == "workers":
-                raise UserError(f"loop.{key} has no meaning with hardware=workers, whose clocks "
-                                "would end or save at different updates: leave it out")
 
 
 def check_name(name: str) -> None:

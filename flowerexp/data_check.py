@@ -1,6 +1,6 @@
 """Every fault of a data set: what would stop a run, what is only doubtful, and the classes' counts.
 
-Images are decoded as they are read and not kept; of a record, its id and the hash of its JPEG bytes
+Images are decoded as they are read and not kept; of a record, its id and the hash of its pixels
 stay in memory.
 """
 
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +19,7 @@ from flowerexp.config import Dataset
 from flowerexp.datasets import Source
 from flowerexp.faults import Fault
 from flowerexp.frames import FRAME
+from flowerexp.journal import Journal
 from flowerexp.records import Entry, RecordFile
 
 SHOWN = 20
@@ -47,7 +46,7 @@ class Checked:
 
 @dataclass
 class Seen:
-    """Places by id, and split and place by the hash of a picture's JPEG bytes."""
+    """Places by id, and split and place by the hash of a picture's pixels."""
 
     ids: dict[str, str] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
@@ -110,22 +109,23 @@ def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: See
         before = seen.ids.setdefault(entry.identifier, place)
         if before != place:
             doubts.append(f"its id is also that of {before}")
-    if entry.example is not None:
-        digest = hashlib.blake2b(entry.example.image, digest_size=16).digest()
+    if entry.example is not None and not entry.faults:
+        pixels = tf.io.decode_jpeg(entry.example.image, channels=3, dct_method="INTEGER_ACCURATE")
+        digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
         of_split, before = seen.pictures.setdefault(digest, (split, place))
         if of_split != split:
-            doubts.append(f"its picture (the same JPEG bytes) is also in {of_split}: {before}")
+            doubts.append(f"its picture (the same pixels) is also in {of_split}: {before}")
     return [Fault(file.path, number, entry.identifier, doubt) for doubt in doubts]
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
-        console: Console) -> bool:
+        journal: Journal) -> bool:
     """Checks the data set at `root` with a progress bar, and prints what was found.
 
     Args:
         root: as dataset.root of dataset=tfrecords.
         image_size, num_classes, names: as dataset.image_size, num_classes and class_names.
-        console: to print on.
+        journal: the command's voice.
 
     Returns:
         Whether a run would read it to its end.
@@ -136,14 +136,9 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     dataset = Dataset("tfrecords", root, image_size, num_classes, names)
     source = datasets.found(dataset, root, "")
     size = sum(length_of(file) for files in source.files.values() for file in files)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24),
-               TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(compact=True),
-               TextColumn("left"))
-    with Progress(*columns, console=console, transient=True,
-                  disable=not console.is_terminal) as bar:
-        task = bar.add_task("records", total=size)
-        checked = check(source, lambda length: bar.advance(task, length))
-    show(source, checked, console)
+    with journal.steps("records", size) as advance:
+        checked = check(source, advance)
+    show(source, checked, journal)
     return not checked.faults
 
 
@@ -154,14 +149,11 @@ def length_of(file: RecordFile) -> int:
         return 0  # the check itself names it
 
 
-def show(source: Source, checked: Checked, console: Console) -> None:
+def show(source: Source, checked: Checked, journal: Journal) -> None:
     """Prints faults by file, counts by class, and how many faults would stop a run."""
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
-
     for kind, faults in (("stops a run", checked.faults), ("doubtful", checked.doubts)):
         for fault in faults:
-            say(f"{kind}: {describe(fault)}")
+            journal.say(f"{kind}: {describe(fault)}")
     counts = list(checked.counts.values())
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
@@ -173,11 +165,11 @@ def show(source: Source, checked: Checked, console: Console) -> None:
             continue
         table.add_row(Text(name if name == str(label) else f"{label} {name}"),
                       *(str(each[label]) for each in counts))
-    console.print(table)
+    journal.console.print(table)
     of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
-    say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, {of_splits}; "
-        f"{len(checked.faults) + len(checked.doubts)} faults, {len(checked.faults)} of which would "
-        "stop a run (dataset.on_bad_record=stop)")
+    journal.say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
+                f"{of_splits}; {len(checked.faults) + len(checked.doubts)} faults, "
+                f"{len(checked.faults)} of which would stop a run (dataset.on_bad_record=stop)")
 
 
 def describe(fault: Fault) -> str:

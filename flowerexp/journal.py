@@ -110,16 +110,20 @@ class Journal:
             yield lambda title, count: bar.update(task, description=title, advance=count)
 
     @contextlib.contextmanager
-    def steps(self, title: str, count: int) -> Iterator[Callable[[], None]]:
+    def steps(self, title: str, count: int | None) -> Iterator[Callable[..., None]]:
         """A bar of things done one after another where there is a terminal, else nothing.
 
+        Args:
+            count: of the things; None where it is not known.
+
         Yields:
-            A function to call after each of the `count` things.
+            A function that takes how many were done since its last call, 1 unless given.
         """
-        with Progress(console=self.console, transient=True,
+        # Not the error stream, which is the native libraries'.
+        with Progress(console=self.console, transient=True, redirect_stderr=False,
                       disable=not self.console.is_terminal or self.console.quiet) as bar:
             task = bar.add_task(title, total=count)
-            yield lambda: bar.advance(task)
+            yield lambda number=1: bar.advance(task, number)
 
 
 def stop_without(parent: int) -> None:

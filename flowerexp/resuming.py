@@ -61,8 +61,12 @@ class Saver:
         self.saved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether `minutes` have passed since the last checkpoint, or since the start."""
-        return self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
+        """Whether `minutes` have passed since the last checkpoint, or since the start.
+
+        Every worker must ask: what is due for one is due for all.
+        """
+        due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
+        return bool(self.trainer.greatest(due))
 
     def save(self, past: Past) -> None:
         """A checkpoint of now; that of the end of the best epoch stays."""

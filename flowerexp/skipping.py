@@ -40,9 +40,9 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
         files, image_size, labelled, num_classes, keep_images: as of `records.read`.
 
     Raises:
-        UserError: where no record is left; in a split without labels, whose rows must all be
-            predicted by their ids, also for a bad record without a readable id or with that of
-            another, and for a file that does not hold the records that it should.
+        UserError: where no record of a labelled split is left; in a split without labels, whose
+            rows must all be predicted by their ids, for a bad record without a readable id or with
+            that of another, and for a file that does not hold the records that it should.
     """
     images: list[bytes] = []
     labels: list[int] = []
@@ -66,15 +66,15 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
                 if keep_images:
                     images.append(entry.example.image)
         frames.append(tuple(good))
-    if not any(kept):
+    if labelled and not any(kept):
         raise UserError(f"{files[0].path} and the files beside it hold no good record, so that "
                         "dataset.on_bad_record=skip leaves the split empty"
                         + (f"; the first fault: {faults[0].sentence}" if faults else ""))
     if not labelled:
         refuse_shared_id(ids, faults)
     good_ids = [identifier for identifier, whole in zip(ids, kept, strict=True) if whole]
-    table = Table(tf.constant(images) if keep_images else None, np.array(labels, np.int32),
-                  good_ids, tuple(files), tuple(map(len, frames)),
+    table = Table(tf.constant(images, tf.string) if keep_images else None,
+                  np.array(labels, np.int32), good_ids, tuple(files), tuple(map(len, frames)),
                   tuple(frames) if faults else None)
     return Readable(table, tuple(faults), tuple(ids), np.array(kept, np.bool_))
 

@@ -226,8 +226,8 @@ class Trainer:
         """Logits of a split in its order, float32 [count, classes]; the padding is cut off."""
         iterator = iter(batches)
         parts = [self._predict_step(iterator) for _ in range(steps)]
-        joined: npt.NDArray[np.float32] = np.concatenate([part.numpy() for part in parts])[:count]
-        return joined
+        none = np.zeros((0, self.confusion.shape[0]), np.float32)  # of a split that is empty
+        return np.concatenate([none, *(part.numpy() for part in parts)])[:count]
 
 
 def moving_statistics(model: Any) -> list[Any]:

@@ -90,6 +90,10 @@ def test_curve_is_the_table_of_rates_with_its_three_numbers(kind, end, updates):
 def test_names_of_any_text_are_drawn(tmp_path):
     counts = np.arange(1, len(HOSTILE) + 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plots.save(distributions.shares(counts, counts, ("one", "other"), HOSTILE, ""),
-                   tmp_path / "a.png")
+        warnings.simplefilter("error")  # of a glyph that no font has
+        figure = distributions.shares(counts, counts, ("one", "other"), HOSTILE, "")
+        plots.save(figure, tmp_path / "a.png")
+    drawn = [text for axis in figure.axes for text in labels(axis)]
+    assert len(drawn) == len(HOSTILE)
+    assert {"two lines", r"\$x^\$", ""} <= set(drawn), "a $ is no mathematics"
+    assert max(map(len, drawn)) <= 30

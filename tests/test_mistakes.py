@@ -132,8 +132,6 @@ MISTAKES = [
     ("loop.patience=0", "loop.patience", "at least 1"),
     ("loop.max_minutes=0", "loop.max_minutes", "greater than 0"),
     ("loop.checkpoint_minutes=-1", "loop.checkpoint_minutes", "greater than 0"),
-    ("hardware=workers loop.max_minutes=5", "loop.max_minutes", "hardware=workers"),
-    ("hardware=workers loop.checkpoint_minutes=5", "loop.checkpoint_minutes", "leave it out"),
     ("loss.gamma=1", "loss.gamma", "cross_entropy"),
     # what is no override at all
     ("loop.epochs", "loop.epochs", "key=value"),

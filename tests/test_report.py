@@ -12,16 +12,17 @@ import pytest
 from flowerexp import comparison, plots, report, results
 from flowerexp.page import wrap
 from tests.folders import write_run
-from tests.pages import IMAGE, LABELS, Elements, refuse_foreign_scripts, refuse_outside
+from tests.pages import IMAGE, LABELS, Elements, outside, policy_and_needed
 
 # The text of the page
 
 def test_page_refers_to_nothing_outside(page):
-    refuse_outside(page.read_text(encoding="utf-8"))
+    assert outside(page.read_text(encoding="utf-8")) == []
 
 
 def test_page_has_one_script_and_one_style_that_its_policy_names(page):
-    refuse_foreign_scripts(page.read_text(encoding="utf-8"))
+    policy, needed = policy_and_needed(page.read_text(encoding="utf-8"))
+    assert policy == needed
 
 
 def test_pictures_of_the_page_are_the_files_beside_it(compared, page):

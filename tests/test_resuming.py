@@ -186,9 +186,9 @@ def test_a_status_with_a_damaged_beginning_is_in_nobodys_way(tiny, partial):
 
 
 def saver_of(folder, minutes=None):
-    """For what needs no trainer but its ten updates an epoch."""
+    """For what needs no trainer but its ten updates an epoch, and that it works alone."""
     return resuming.Saver(folder, Journal(folder), SimpleNamespace(
-        plan=SimpleNamespace(updates_per_epoch=10)), {}, minutes)
+        plan=SimpleNamespace(updates_per_epoch=10), greatest=float), {}, minutes)
 
 
 def test_the_best_epoch_that_is_to_predict_and_is_unreadable_is_named(partial):

@@ -1,6 +1,7 @@
 """dataset.on_bad_record=skip: what is left out, what is said, and that nothing else changes."""
 
 import csv
+import dataclasses
 import shutil
 
 import numpy as np
@@ -200,6 +201,17 @@ def test_a_split_of_bad_records_is_a_mistake(tmp_path):
     assert f"{tmp_path}/a.tfrec, record 0" in str(mistake.value)
 
 
+def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
+    bad = [example(image=b"none", id=f"t{number}".encode()) for number in range(3)]
+    write_serialized(tmp_path / "a-3.tfrec", bad)
+    found = skipping.read(records.list_files(str(tmp_path)), 16, False, None)
+    assert found.ids == ("t0", "t1", "t2")
+    assert found.kept.tolist() == [False] * 3
+    none = np.zeros((0, 2), np.float32)
+    _, predicted = experiment.test_rows(found, none, np.array([1, 5]))
+    assert predicted == [1, 1, 1]
+
+
 def in_test(number):
     return example(image=jpeg(number), id=f"t{number}".encode())
 
@@ -238,8 +250,11 @@ def test_the_commonest_class_is_the_lowest_on_a_tie():
 
 
 def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
-    images = pipeline.Images(readable(pair[0]).table, 16)
-    experiment.raise_fault(images, True, ValueError("of another thing"))
+    table, error = readable(pair[0]).table, ValueError("of another thing")
+    assert experiment.raise_fault(pipeline.Images(table, 16), True, error) is None
+    everything = pipeline.Images(dataclasses.replace(table, frames=None), 16)
+    with pytest.raises(UserError, match="record 3: its image is a broken JPEG"):
+        experiment.raise_fault(everything, True, error)
 
 
 def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):

@@ -84,6 +84,14 @@ def killed_and_stopped(proof):
     print("started again: every result as uninterrupted, bit for bit", flush=True)
 
 
+def out_of_time(proof):
+    end(proof.begin("timed", "loop.max_minutes=0.02", "loop.checkpoint_minutes=0.001"), [75, 75],
+        "interrupted by loop.max_minutes=0.02")
+    end(proof.begin("timed"), [0, 0], "going on from")
+    same_results(proof.run("whole"), proof.run("timed"))
+    print("out of time: both ended with 75, and went on bit for bit", flush=True)
+
+
 def one_mistaken(proof):
     wrong = ("dataset.root=/nowhere",)
     seconds, ends = end(proof.begin("mistaken", own=((), wrong)), [1, 1],
@@ -101,17 +109,20 @@ def too_few_files(proof):
     print(f"one file for two workers: {ends[1][2].strip()}", flush=True)
 
 
+CASES = (killed_and_stopped, out_of_time, one_mistaken, too_few_files)
+
+
 def main():
     failures = 0
     with tempfile.TemporaryDirectory() as place:
         proof = Proof(Path(place).resolve())
-        for case in (killed_and_stopped, one_mistaken, too_few_files):
+        for case in CASES:
             try:
                 case(proof)
             except Exception as error:
                 failures += 1
                 print(f"FAILED: {case.__name__}: {error!r}", flush=True)
-    print(f"{3 - failures} of 3 cases; {time.monotonic() - START:.0f} s")
+    print(f"{len(CASES) - failures} of {len(CASES)} cases; {time.monotonic() - START:.0f} s")
     return failures > 0
 
 
