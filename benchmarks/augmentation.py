@@ -6,17 +6,20 @@ Images per CPU-second of one process, medians of interleaved rounds: the transfo
 pixel compared first, and the whole pipeline from JPEGs to transformed batches.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.measuring import (
+    Seconds,
+    compare,
+    in_turn,
+    parser,
+    settled_seconds_of,
+    write_report,
+)
 from flowerexp import augmentation, pipeline
 from flowerexp.augmentation_options import Perspective
 from flowerexp.config import Sampling
@@ -128,83 +131,21 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
     return {"yardstick": iter(plain), "project": iter(ours(0, 0))}
 
 
-def settle() -> float:
-    """Waits until what runs in the background has filled its buffers; returns when that was."""
-    while True:
-        before, reached = time.process_time(), time.perf_counter()
-        time.sleep(0.05)
-        if time.process_time() - before < 0.002:
-            return reached
+def drawn(case: Iterator[Any], calls: int) -> Callable[[], Seconds]:
+    """A case of so many batches."""
+    def draw() -> None:
+        for _ in range(calls):
+            next(case)
 
-
-def measure(cases: Mapping[str, Callable[[], Any]], images: int, rounds: int, calls: int
-            ) -> dict[str, dict[str, Any]]:
-    """CPU-seconds and wall seconds of `calls` calls of every case, in turn, `rounds` times.
-
-    Both clocks include the refilling of a case's buffers after the calls, which takes as much as
-    the calls took from them; the wall clock to about 0.05 s.
-
-    Args:
-        cases: name -> a function whose every call makes `images` images.
-
-    Returns:
-        name -> medians per image and images per second of either clock, and all rounds.
-    """
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    for call in cases.values():  # a first call traces and compiles
-        call()
-        settle()
-    for _ in range(rounds):
-        for name, call in cases.items():
-            cpu, start = time.process_time(), time.perf_counter()
-            for _ in range(calls):
-                call()
-            wall = settle() - start
-            seconds[name].append((time.process_time() - cpu, wall))
-    results = {}
-    for name, pairs in seconds.items():
-        cpu, wall = (statistics.median(column) for column in zip(*pairs, strict=True))
-        results[name] = {"images_per_cpu_second": images * calls / cpu,
-                         "images_per_wall_second": images * calls / wall,
-                         "cpu_seconds": cpu, "wall_seconds": wall, "rounds": pairs}
-    return results
-
-
-def table(title: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
-    """The results as text, and the ratio of project to yardstick.
-
-    The ratio is the median of the rounds' ratios: what slows the machine slows both in a round.
-    """
-    ratios = [slow[0] / fast[0] for slow, fast in zip(
-        results["yardstick"]["rounds"], results["project"]["rounds"], strict=True)]
-    ratio = statistics.median(ratios)
-    lines = [title, f"{'':12}{'images/CPU-s':>14}{'images/s':>12}{'CPU-s':>10}{'wall s':>10}"]
-    lines += [f"{name:12}{row['images_per_cpu_second']:14.0f}{row['images_per_wall_second']:12.0f}"
-              f"{row['cpu_seconds']:10.3f}{row['wall_seconds']:10.3f}"
-              for name, row in results.items()]
-    lines.append(f"{'ratio':12}{ratio:14.2f}  (rounds {min(ratios):.2f} to {max(ratios):.2f})")
-    return "\n".join(lines), ratio
-
-
-def compare(title: str, cases: Mapping[str, Callable[[], Any]], images: int, rounds: int,
-            calls: int) -> dict[str, Any]:
-    """Measures and prints `yardstick` and `project`; returns what goes to the JSON file."""
-    results = measure(cases, images, rounds, calls)
-    text, ratio = table(title, results)
-    print(text)
-    return {"ratio": ratio, **results}
+    return lambda: settled_seconds_of(draw)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--images", type=int, default=128, help="images of a batch")
-    parser.add_argument("--size", type=int, default=192, help="height and width in pixels")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, 5 or more")
-    parser.add_argument("--calls", type=int, default=6, help="batches of a case in a round")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
-    arguments = parser.parse_args()
-    if arguments.rounds < 5:
-        parser.error("--rounds must be at least 5: a median of fewer means little")
+    options = parser(__doc__, rounds=7)
+    options.add_argument("--images", type=int, default=128, help="images of a batch")
+    options.add_argument("--size", type=int, default=192, help="height and width in pixels")
+    options.add_argument("--calls", type=int, default=6, help="batches of a case in a round")
+    arguments = options.parse_args()
 
     alone, compared = transforms(arguments.images, arguments.size)
     print(f"every one of {compared} pixels is the same")
@@ -213,15 +154,15 @@ def main() -> None:
     # More calls than a pipeline buffers, or its wall seconds would be those of the buffer.
     longer = 5 * arguments.calls
     whole = pipelines(arguments.images, arguments.size, (arguments.rounds + 2) * longer)
-    for key, title, cases, calls in (
+    for key, title, iterators, calls in (
             ("transform", "perspective transform", alone, arguments.calls),
             ("pipeline", "whole pipeline with it", whole, longer)):
-        report[key] = compare(
-            f"\n{title}, {arguments.size} px",
-            {name: lambda case=case: next(case) for name, case in cases.items()},
-            arguments.images, arguments.rounds, calls)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        taken = in_turn({name: drawn(one, calls) for name, one in iterators.items()},
+                        arguments.rounds)
+        report[key] = compare(f"{title}, {arguments.size} px", taken,
+                              dict.fromkeys(taken, arguments.images * calls), "images",
+                              ["yardstick"])
+    write_report(arguments.json, report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,183 @@
+"""What the benchmarks share: rounds in turn, two clocks, ratios of rounds, tables, JSON.
+
+A case is a function that does `amount` of something and says how long it took. What slows the
+machine slows all cases of a round, so a ratio is the median of the rounds' own ratios.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+PACKAGES = ("tensorflow", "keras", "tf-keras", "numpy", "hydra-core", "torch")
+FEWEST_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """wall: by the clock. cpu: of all threads of the processes that did it."""
+
+    wall: float
+    cpu: float
+
+
+Case = Callable[[], Seconds]
+
+
+def seconds_of(call: Callable[[], Any]) -> Seconds:
+    """Of a call in this process."""
+    cpu, start = time.process_time(), time.perf_counter()
+    call()
+    return Seconds(time.perf_counter() - start, time.process_time() - cpu)
+
+
+def settled_seconds_of(call: Callable[[], Any]) -> Seconds:
+    """Of a call and of the refilling of the buffers that it emptied, to about 0.05 s of wall time.
+
+    For pipelines: a call that only takes what was made before would seem to cost nothing.
+    """
+    settle()
+    cpu, start = time.process_time(), time.perf_counter()
+    call()
+    reached = settle()
+    return Seconds(reached - start, time.process_time() - cpu)
+
+
+def settle() -> float:
+    """Waits until what runs in the background has filled its buffers; returns when that was."""
+    while True:
+        before, reached = time.process_time(), time.perf_counter()
+        time.sleep(0.05)
+        if time.process_time() - before < 0.002:
+            return reached
+
+
+def process_seconds_of(command: Sequence[str], **options: Any) -> Seconds:
+    """Of a process and its children, which must end well; options as of subprocess.run."""
+    def cpu() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before, start = cpu(), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    wall = time.perf_counter() - start
+    assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr[-2000:]}"
+    return Seconds(wall, cpu() - before)
+
+
+def in_turn(cases: Mapping[str, Case], rounds: int) -> dict[str, list[Seconds]]:
+    """Every case once a round, after a first round that traces, compiles and fills caches.
+
+    Every other round runs backwards, so that none always follows the same one.
+    """
+    for case in cases.values():
+        case()
+    taken: dict[str, list[Seconds]] = {name: [] for name in cases}
+    for number in range(rounds):
+        for name in list(cases)[::-1 if number % 2 else 1]:
+            taken[name].append(cases[name]())
+    return taken
+
+
+def ratios(yardstick: Sequence[float], project: Sequence[float]) -> dict[str, float]:
+    """How many times faster the project is: `median`, `least` and `greatest` of the rounds."""
+    each = [slow / fast for slow, fast in zip(yardstick, project, strict=True)]
+    return {"median": statistics.median(each), "least": min(each), "greatest": max(each)}
+
+
+def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping[str, float],
+            unit: str, yardsticks: Sequence[str], clock: str = "cpu") -> dict[str, Any]:
+    """Prints a table of speeds and ratios; returns what goes to the JSON file.
+
+    Args:
+        taken: case -> seconds of its rounds.
+        amounts: case -> what a round does, in `unit`.
+        yardsticks: the cases that others are compared with, a column each.
+        clock: cpu or wall, of the ratios.
+    """
+    rows, report = [], {}
+    for name, rounds in taken.items():
+        each = {key: [getattr(one, key) / amounts[name] for one in rounds]
+                for key in ("wall", "cpu")}
+        row = {"": name} | {
+            f"{unit} per {label}": f"{1 / statistics.median(each[key]):,.4g}"
+            for key, label in (("cpu", "CPU-second"), ("wall", "second"))}
+        report[name] = {f"{key}_seconds_each": statistics.median(each[key]) for key in each} | {
+            "rounds": [[one.wall, one.cpu] for one in rounds], "amount": amounts[name], "ratio": {}}
+        for yardstick in yardsticks:
+            row[f"to {yardstick}"] = ""
+            if name != yardstick:
+                slow = [getattr(one, clock) / amounts[yardstick] for one in taken[yardstick]]
+                ratio = ratios(slow, each[clock])
+                report[name]["ratio"][yardstick] = ratio
+                row[f"to {yardstick}"] = described(ratio)
+        rows.append(row)
+    counted = {"cpu": "CPU-seconds", "wall": "wall time"}[clock]
+    print_table(f"{title} (ratios of {counted})", rows)
+    return report
+
+
+def described(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.3g} ({ratio['least']:.3g} to {ratio['greatest']:.3g})"
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A Markdown table, as benchmarks/README.md takes it."""
+    columns = len(rows[0])
+    text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True,
+                                          colalign=["left", *["right"] * (columns - 1)])
+    print(f"\n{title}\n\n{text}", flush=True)
+
+
+def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has: --rounds and --json."""
+    made = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    made.add_argument("--rounds", type=enough_rounds, default=rounds,
+                      help=f"rounds, {FEWEST_ROUNDS} or more (default {rounds})")
+    made.add_argument("--json", type=Path, help="where to write the numbers")
+    return made
+
+
+def enough_rounds(text: str) -> int:
+    if int(text) < FEWEST_ROUNDS:
+        raise argparse.ArgumentTypeError(
+            f"at least {FEWEST_ROUNDS}: a median of fewer means little")
+    return int(text)
+
+
+def write_report(path: Path | None, report: Mapping[str, Any]) -> None:
+    """Prints the machine and, where asked, writes it and the numbers as JSON."""
+    here = machine()
+    print("\n" + ", ".join(f"{key} {value}" for key, value in here.items()))
+    if path:
+        text = json.dumps({"machine": here, **report}, indent=1, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, system and the versions that matter."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines
+                         if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    found = {"processor": processor, "cores": str(len(os.sched_getaffinity(0))),
+             "system": platform.system(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
