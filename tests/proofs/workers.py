@@ -2,9 +2,10 @@
 
 Run it from the checkout: python tests/proofs/workers.py. It starts real pairs on the loopback: one
 that nothing happens to; one whose chief is killed with SIGKILL, and which is ended by SIGTERM to
-the other worker alone when both are started again, and then goes on to the end; one of which one
-worker has a mistake of its own; one with fewer files than workers. The workers' clocks differ. It
-prints what it saw, and takes two minutes on two quiet cores.
+the other worker alone when both are started again, and then goes on to the end; one whose minutes
+are over, and which goes on; one of which one worker has a mistake of its own; one with fewer files
+than workers. The workers' clocks differ. It prints what it saw, and takes two minutes on two quiet
+cores.
 """
 
 import os
