@@ -122,7 +122,7 @@ def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> Non
         journal.say(source)
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
-    for title in ("epochs", "per epoch", "updates", "images"):
+    for title in ("epochs", "updates\nan epoch", "updates\nin all", "images of\nan update"):
         table.add_column(title, justify="right")
     table.add_column("before")
     for name, each in previews.items():
