@@ -1,4 +1,4 @@
-"""Sweeps whose jobs fail, are killed or are stopped, as real processes."""
+"""Sweeps whose jobs fail or are stopped; those that are killed: tests/proofs/sweeps.py."""
 
 import json
 import os
@@ -7,20 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from flowerexp import execution
-from tests.processes import (
-    begin,
-    command,
-    execute,
-    history_of,
-    read,
-    rows_of,
-    same_results,
-    wait_for,
-    wait_for_epochs,
-)
+from tests.processes import begin, execute, read, wait_for_epochs
 
 
 def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
@@ -44,37 +32,6 @@ def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
     assert f"not started: {good.name}" in stopped.stdout
 
 
-def test_killed_and_interrupted_jobs_go_on_to_their_end(tmp_path, tiny):
-    words = ("-m", "seed=1,2", "loop.epochs=16", "loop.steps_per_execution=1", "name=long")
-    first, second = (tmp_path / f"outputs/long/default+seed={seed}" for seed in (1, 2))
-    process = begin(tmp_path, tiny, *words)
-    wait_for_epochs(first, 2, process)
-    os.kill(read(first, "status.json")["pid"], signal.SIGKILL)
-    wait_for_epochs(second, 2, process)
-    status = read(first, "status.json")
-    assert status["state"] == "failed"
-    assert "killed by SIGKILL" in status["error"]
-    assert "killed by SIGKILL" in (first / "run.log").read_text()
-    copy = execute(tmp_path, tiny, *words)
-    assert copy.returncode == 1
-    assert "outputs/long is in use by another process" in copy.stderr
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    assert read(second, "status.json")["state"] == "interrupted"
-    assert "2 of 2 jobs are not finished" in output
-    assert len(rows_of(first.parent)) == 1
-    again = begin(tmp_path, tiny, *words)
-    wait_for_epochs(first, len(read(first, "history.json")) + 1, again)
-    again.kill()  # the sweep itself: its job notices, and saves
-    again.communicate()
-    wait_for(lambda: read(first, "status.json")["state"] == "interrupted", 30)
-    last = execute(tmp_path, tiny, *words)
-    assert last.returncode == 0, last.stderr
-    assert [len(read(run, "history.json")) for run in (first, second)] == [16, 16]
-    assert history_of(second) != history_of(first)
-
-
 def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
     done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.4")
@@ -89,30 +46,6 @@ def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path
         assert "interrupted by loop.max_minutes=0.4" in (runs[0] / "run.log").read_text()
     plan = execute(tmp_path, tiny, *words, "loop.max_minutes=99", "dry_run=true")
     assert plan.returncode == 0, plan.stderr  # another quota is no other run
-
-
-@pytest.mark.parametrize(("launcher", "seeds", "untouched"), [
-    (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "1,2,3", "default+seed=3"),
-    (("hydra/launcher=submitit_local",), "1,2", None)])
-def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny, launcher, seeds, untouched):
-    """The signal reaches the launcher's workers too, as from a terminal."""
-    words = ("-m", f"seed={seeds}", "loop.epochs=5000", "loop.steps_per_execution=1", *launcher,
-             "name=parallel")
-    runs = [tmp_path / f"outputs/parallel/default+seed={seed}" for seed in (1, 2)]
-    process = subprocess.Popen(command(tiny, *words), cwd=tmp_path, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for run in runs:
-        wait_for_epochs(run, 1, process)
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=90)
-    assert process.returncode == 128 + signal.SIGINT, errors
-    for run in runs:
-        assert read(run, "status.json")["state"] == "interrupted"
-        assert list((run / "checkpoints").iterdir())
-    assert "interrupted at epoch" in output
-    if untouched:
-        assert not (runs[0].parent / untouched / "status.json").exists()
-        assert f"not started: {untouched}" in output
 
 
 def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
@@ -138,29 +71,6 @@ def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
     assert nothing.returncode == 1
     assert "is no run folder" in nothing.stderr
     assert Path(json.loads((moved / "status.json").read_text())["working_directory"]) == tmp_path
-
-
-def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_path, tiny):
-    """Slurm tells a job by SIGUSR2, or by SIGTERM first; submitit's local executor stands in."""
-    words = ("-m", "loop.log_interval=5,6,7", "loop.epochs=40", "loop.steps_per_execution=1",
-             "hydra/launcher=submitit_local", "name=queue")
-    whole, told, preempted = (tmp_path / f"outputs/queue/loop.log_interval={number}+seed=0"
-                              for number in (5, 6, 7))
-    process = begin(tmp_path, tiny, *words)
-    for job, first in ((told, signal.SIGUSR2), (preempted, signal.SIGTERM)):
-        wait_for_epochs(job, 2, process)
-        pid = read(job, "status.json")["pid"]
-        worker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(pid, first)
-        if first == signal.SIGTERM:
-            wait_for(lambda: read(preempted, "status.json")["state"] == "interrupted")
-        os.kill(worker, signal.SIGUSR2)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    for job in (told, preempted):
-        assert "going on from" in (job / "run.log").read_text()
-        same_results(whole, job)
-    assert "going on from" not in (whole / "run.log").read_text()
 
 
 def test_slurm_is_asked_for_what_its_options_say(tmp_path, tiny):
