@@ -66,15 +66,18 @@ def table_bytes(images: int, mode: str, constants: Constants, peak: bool = False
     return images * float(constants[f"{mode}_peak_bytes" if peak else f"{mode}_bytes"])
 
 
-def start_bytes(splits: Mapping[str, int], constants: Constants) -> float:
-    """Bytes that each worker reads to look at every record of every split, and of test again."""
-    return float(constants["read_passes"] * constants["record_bytes"]
+def start_bytes(splits: Mapping[str, int], workers: int, constants: Constants) -> float:
+    """Bytes that each worker reads to look at the records of every split, and of test again.
+
+    With a table it is as one worker alone; without one it looks at its own files.
+    """
+    return float(constants["read_passes"] * constants["record_bytes"] / workers
                  * sum(PASSES[split] * images for split, images in splits.items()))
 
 
 def epoch_bytes(splits: Mapping[str, int], workers: int, constants: Constants) -> float:
-    """Bytes that each worker reads in an epoch with cache=none: its training files, all of val."""
-    return float(constants["record_bytes"] * (splits["train"] / workers + splits["val"]))
+    """Bytes that each worker reads in an epoch with cache=none: its files of train and val."""
+    return float(constants["record_bytes"] * (splits["train"] + splits["val"]) / workers)
 
 
 def predictions_bytes(images: int, epochs: int, bytes_each: float) -> tuple[float, float]:
@@ -169,17 +172,20 @@ def data_table(constants: Constants) -> str:
     rows += [
         ["and its shuffle buffer, 1 worker", *(of_bytes(min(
             limit, each["train"] * constants["record_bytes"])) for each in parts)],
-        ["read at the start and for the test set", *(of_bytes(start_bytes(each, constants))
+        ["read at the start and for the test set", *(of_bytes(start_bytes(each, 1, constants))
                                                      for each in parts)],
-        ["CPU to read and check them", *(of_seconds(sum(each.values()) * constants["read_seconds"])
+        ["CPU to read and check them, 1 worker", *(of_seconds(sum(each.values()) * constants["read_seconds"])
                                          for each in parts)],
         ["the same with `on_bad_record=skip`", *(of_seconds(
             sum(each.values()) * constants["read_skipping_seconds"]) for each in parts)],
         ["order of an epoch, at most", *(of_bytes(each["train"] * constants["epoch_peak_bytes"])
                                          for each in parts)]]
     for workers in (1, 8, 64):
-        rows.append([f"read in an epoch, `cache=none`, {workers} worker{'s' * (workers > 1)}",
-                     *(of_bytes(epoch_bytes(each, workers, constants)) for each in parts)])
+        told = f"`cache=none`, {workers} worker{'s' * (workers > 1)}"
+        rows += [[f"{what}, {told}", *(of_bytes(count(each, workers, constants))
+                                       for each in parts)]
+                 for what, count in (("read at the start and for the test set", start_bytes),
+                                     ("read in an epoch", epoch_bytes))]
     return markdown(f"A worker's memory and reading, {SIZE} px",
                     ["", *(f"data x{factor}" for factor in DATA)], rows)
 

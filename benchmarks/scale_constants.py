@@ -164,10 +164,10 @@ def streaming(folder: str, workers: int) -> Numbers:
     count = len(tables["train"].labels)
     plan = Plan(workers, workers, 16, 1, 16, count, count // (16 * workers), 1)
     train = pipeline.Images(tables["train"], size, shuffle_bytes=2**30)
-    epoch = pipeline.stream_epoch(train, Sampling(), plan, 0, 0, 0)
-    valid = pipeline.Images(tables["val"], size)
-    whole = pipeline.stream_in_order(valid, len(tables["val"].labels))
-    for split, data in (("train", epoch), ("val", whole)):
+    epoch = pipeline.stream_epoch(train, Sampling(), plan, 0, 0, 0,
+                                  pipeline.shuffle_buffer(train, plan))
+    own = pipeline.stream_in_order(pipeline.Images(tables["val"], size), workers)
+    for split, data in (("train", epoch), ("val", own)):
         length = sum(Path(file.path).stat().st_size for file in tables[split].files)
         before = bytes_read()
         for _ in data:

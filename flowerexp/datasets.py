@@ -22,6 +22,7 @@ from flowerexp.errors import UserError
 from flowerexp.faults import Fault
 from flowerexp.records import RecordFile
 from flowerexp.skipping import Readable
+from flowerexp.workers import Everywhere, alone
 
 COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
@@ -65,7 +66,8 @@ def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
-def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
+def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
+                  everywhere: Everywhere = alone
                   ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
                              tuple[Fault, ...]]:
     """Training and validation split, the classes' names (numbers where they have none), and what
@@ -73,9 +75,10 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
 
     The test split is looked through too: with `stop` features and sizes, for its images are decoded
     when they are predicted. Raises UserError for the first record that is wrong, or with `skip`
-    for a split that is lost.
+    for a split that is lost. `everywhere` says who reads the files.
     """
-    splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record)
+    splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
+                                everywhere)
               for split in source.files}
     train, valid = splits["train"].table, splits["val"].table
     classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
@@ -83,15 +86,20 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
             tuple(fault for split in splits.values() for fault in split.faults))
 
 
-def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str) -> Readable:
-    """A split as a run reads it; raises UserError as `records.read` or `skipping.read`."""
-    labelled = split != "test"
-    asked = (source.files[split], source.image_size, labelled,
-             source.num_classes if labelled else None, keep_images)
+def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
+               everywhere: Everywhere = alone) -> Readable:
+    """A split as a run reads it; raises UserError as `records.read` or `skipping.read`.
+
+    Of several workers each reads its own files, and they exchange labels and ids, but no image.
+    """
+    files, labelled = source.files[split], split != "test"
+    asked = (source.image_size, labelled, source.num_classes if labelled else None, keep_images)
     if on_bad_record == "skip":
-        return skipping.read(*asked)
-    table = records.read(*asked)
-    return Readable(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_))
+        return skipping.read(files, *asked, everywhere)
+    readable = skipping.together(everywhere(lambda worker, workers: skipping.whole(
+        records.read_part(files[worker::workers], *asked))), files)
+    records.refuse_empty(readable.table)
+    return readable
 
 
 def class_counts(source: Source, on_bad_record: str = "stop"

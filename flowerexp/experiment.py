@@ -29,6 +29,7 @@ from flowerexp import (
     sampling,
     schedules,
     skipping,
+    workers,
 )
 from flowerexp.config import Config, Dataset
 from flowerexp.datasets import Source
@@ -42,6 +43,7 @@ from flowerexp.results import Scores
 from flowerexp.resuming import Past, Saver
 from flowerexp.skipping import Readable
 from flowerexp.trainer import Trainer
+from flowerexp.workers import Everywhere
 
 GIB = 2**30
 
@@ -85,7 +87,10 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
     strategy, sentence = hardware.build_strategy(config.hardware)
     journal.say(f"hardware: {sentence}")
     journal.record(hardware=sentence)
-    data = load_data(config.dataset, journal)
+    # With a table every worker keeps all; without one it reads its own files, here as in training.
+    everywhere = (workers.of(config.hardware, strategy) if config.dataset.cache == "none"
+                  else workers.alone)
+    data = load_data(config.dataset, journal, everywhere)
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
     beginning = {**asdict(numbers),
@@ -101,29 +106,29 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
     saver.refuse_unequal()
     code = train(config, saver, lambda: int(trainer.greatest(stop())), data, augment, past)
     if code == 0:
-        predict(config, saver, data, past)
+        predict(config, saver, data, past, everywhere)
     return code
 
 
-def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], workers: int,
+def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
            replicas: int) -> tuple[Plan, augmentation.Augment | None]:
     """The numbers and the augmentation that follow; raises UserError where they do not fit.
 
     Args:
         counts: int [classes], training images of each class.
     """
-    numbers = plan.derive(config, counts, workers, replicas)
+    numbers = plan.derive(config, counts, worker_count, replicas)
     if "perspective" in config.augmentation:
         perspective.check_size(source.image_size, source.image_size)
     return numbers, augmentation.build(config.augmentation, config.seed, numbers.batch_size)
 
 
-def load_data(dataset: Dataset, journal: Journal) -> Data:
+def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = workers.alone) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
     source = datasets.find(dataset)
     journal.say(source.reason)
     labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
-                                                      dataset.on_bad_record)
+                                                      dataset.on_bad_record, everywhere)
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
@@ -283,9 +288,9 @@ def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
 
 def predict_logits(trainer: Trainer, images: Images, labelled: bool) -> npt.NDArray[np.float32]:
     """float32 [images, classes] of a split."""
-    batches, steps = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
+    batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
     try:
-        return trainer.logits(batches, steps, images.count)
+        return trainer.logits(batches, rows)
     except tf.errors.InvalidArgumentError as error:
         raise_fault(images, labelled, error)
         raise
@@ -300,7 +305,7 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) 
     return metrics.epoch_scores("valid", loss, matrix)
 
 
-def predict(config: Config, saver: Saver, data: Data, past: Past) -> None:
+def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Everywhere) -> None:
     """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
     """
     folder, journal, trainer, history = saver.folder, saver.journal, saver.trainer, past.history
@@ -310,9 +315,11 @@ def predict(config: Config, saver: Saver, data: Data, past: Past) -> None:
     if used != len(history) - 1:
         saver.load_epoch(used)
     logits = predict_logits(trainer, data.valid, True)
-    test = load_test(config.dataset, data)
+    test = load_test(config.dataset, data, everywhere)
     test_logits = predict_logits(trainer, Images(test.table, data.source.image_size),
                                  False) if test else None
+    labels, chances = data.valid.table.labels, softmax(logits.astype(np.float64), axis=-1)
+    mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), everywhere)
     if not journal.writes:
         return
     results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
@@ -331,16 +338,16 @@ def predict(config: Config, saver: Saver, data: Data, past: Past) -> None:
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error
-    pictures.draw(folder, journal, history, data.names, data.counts, data.valid.table.labels,
-                  softmax(logits.astype(np.float64), axis=-1),
-                  lambda indices: pipeline.pick(data.valid, indices))
+    pictures.draw(folder, journal, history, data.names, data.counts, labels, chances, mistaken)
 
 
-def load_test(dataset: Dataset, data: Data) -> Readable | None:
+def load_test(dataset: Dataset, data: Data, everywhere: Everywhere = workers.alone
+              ) -> Readable | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
-    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record)
+    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
+                               everywhere)
 
 
 def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]

@@ -22,8 +22,7 @@ MOST_MISTAKES = 24
 
 def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Sequence[str],
          counts: npt.NDArray[np.integer], labels: npt.NDArray[np.integer],
-         probabilities: npt.NDArray[np.floating],
-         load: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.uint8]]) -> None:
+         probabilities: npt.NDArray[np.floating], mistaken: npt.NDArray[np.uint8]) -> None:
     """Draws history, confusion matrix, mistakes and scores of the classes into a run folder.
 
     Args:
@@ -33,7 +32,7 @@ def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Seque
         names, counts: of the classes, int [classes] training images.
         labels: int [images] of the validation set.
         probabilities: float [images, classes], predicted of it.
-        load: from int [n] indices of validation images to uint8 [n, height, width, 3].
+        mistaken: uint8 [n, height, width, 3], the images of `worst_mistakes`.
     """
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(names))
     figures: dict[str, Callable[[], Figure]] = {HISTORY: lambda: plots.history([history])}
@@ -44,8 +43,8 @@ def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Seque
                     f"{len(names)} classes are more than {plots.MOST_CLASSES}")
     wrong = confident_mistakes(labels, probabilities)
     if len(wrong):
-        figures[MISTAKES] = lambda: mistakes(wrong[:MOST_MISTAKES], len(wrong), names, labels,
-                                             probabilities, load)
+        figures[MISTAKES] = lambda: mistakes(worst_mistakes(labels, probabilities), len(wrong),
+                                             names, labels, probabilities, mistaken)
     else:
         journal.say(f"{MISTAKES} is not drawn: every validation image is right")
     figures[CLASSES] = lambda: plots.class_scores(counts, metrics.f1_where_present(matrix), names)
@@ -65,9 +64,15 @@ def confident_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArr
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
 
 
+def worst_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]
+                   ) -> npt.NDArray[np.int64]:
+    """Those of `confident_mistakes` that a picture has room for."""
+    return confident_mistakes(labels, probabilities)[:MOST_MISTAKES]
+
+
 def mistakes(shown: npt.NDArray[np.integer], count: int, names: Sequence[str],
              labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating],
-             load: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.uint8]]) -> Figure:
+             images: npt.NDArray[np.uint8]) -> Figure:
     """The grid of these mistakes, of `count` in all; the other arguments are those of `draw`."""
     called = probabilities.argmax(-1)
     lines = [(f"true {names[labels[index]]}", f"called {names[called[index]]}",
@@ -75,4 +80,4 @@ def mistakes(shown: npt.NDArray[np.integer], count: int, names: Sequence[str],
     which = (f"The {len(shown)} most confident of {count} mistakes among {len(labels)} validation "
              "images" if len(shown) < count else
              f"Mistakes among {len(labels)} validation images: {count}, the most confident first")
-    return galleries.grid(load(shown), lines, which)
+    return galleries.grid(images, lines, which)

@@ -18,6 +18,7 @@ from flowerexp.errors import UserError
 from flowerexp.frames import FRAME
 from flowerexp.plan import Plan
 from flowerexp.records import Table
+from flowerexp.workers import Everywhere, alone
 
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
@@ -90,18 +91,27 @@ def load(images: Images, indices: tf.Tensor) -> tf.Tensor:
     return decode_all(tf.gather(images.table.images, indices), images.image_size)
 
 
-def pick(images: Images, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """uint8 [n, height, width, 3] of some images, in this order; n is 1 at least.
+def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywhere = alone
+         ) -> npt.NDArray[np.uint8]:
+    """uint8 [n, height, width, 3] of some images, in this order.
 
-    Streamed files are read once from the start for it. Broken JPEGs raise tf.errors.
+    Streamed files are read once from the start for it, by `everywhere`. Broken JPEGs raise
+    tf.errors.
     """
     chosen = tf.constant(indices, tf.int64)
     if not images.streamed:
         return np.asarray(load(images, chosen))
-    stream = stream_in_order(images, images.count).enumerate()
-    wanted = stream.filter(lambda number, _: tf.reduce_any(number == chosen))
-    found = {int(number): decode(encoded, images.image_size).numpy() for number, encoded in wanted}
-    return np.stack([found[index] for index in indices.tolist()])
+
+    def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
+        rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
+        stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
+        wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
+        return {int(row): decode(encoded, images.image_size).numpy() for row, encoded in wanted}
+
+    found = {row: image for each in everywhere(find) for row, image in each.items()}
+    size = images.image_size
+    return np.reshape([found[index] for index in indices.tolist()],
+                      (-1, size, size, 3)).astype(np.uint8)
 
 
 def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan, seed: int,
@@ -266,39 +276,57 @@ def mean_record_bytes(table: Table) -> float:
     return length / max(1, sum(table.counts))
 
 
-def evaluation_batches(strategy: Any, images: Images, plan: Plan) -> tuple[Any, int]:
-    """The distributed data set of a split in its own order, and its number of steps.
+def evaluation_rows(images: Images, plan: Plan) -> npt.NDArray[np.int64]:
+    """The image that every place of an evaluation shows, -1 where none is left.
 
-    Elements are uint8 [eval batch, height, width, 3]; the last step is padded with images that the
-    caller cuts off, so that every replica always has a whole batch.
+    int64 [steps, workers, replicas of a worker, eval batch]: the split in its order, or, where it
+    is streamed, the files of each worker in theirs.
     """
-    step = plan.eval_batch_size * plan.replicas
-    steps = -(-images.count // step)
-    padded = np.minimum(np.arange(steps * step), images.count - 1)
-    layout = (steps, plan.workers, plan.replicas_per_worker, plan.eval_batch_size)
+    parts = ([file_rows(images.table, plan.workers, worker) for worker in range(plan.workers)]
+             if images.streamed else [np.arange(images.count)])
+    step = plan.replicas * plan.eval_batch_size // len(parts)
+    steps = -(-max(map(len, parts)) // step)
+    padded = [np.pad(part, (0, steps * step - len(part)), constant_values=-1) for part in parts]
+    return np.stack([part.reshape(steps, step) for part in padded], 1).reshape(
+        steps, plan.workers, plan.replicas_per_worker, plan.eval_batch_size)
+
+
+def evaluation_batches(strategy: Any, images: Images, plan: Plan
+                       ) -> tuple[Any, npt.NDArray[np.int64]]:
+    """The distributed data set of a split, and its `evaluation_rows`.
+
+    Elements are uint8 [eval batch, height, width, 3]. Places without an image show another one, so
+    that every replica always has a whole batch.
+    """
+    rows, size = evaluation_rows(images, plan), images.image_size
 
     def elements(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        worker = context.input_pipeline_id
+        mine = rows[:, context.input_pipeline_id].reshape(-1, plan.eval_batch_size)
         if not images.streamed:
-            rows = padded.reshape(layout)[:, worker].reshape(-1, plan.eval_batch_size)
-            data = tf.data.Dataset.from_tensor_slices(rows).map(
+            data = tf.data.Dataset.from_tensor_slices(np.maximum(mine, 0)).map(
                 lambda indices: load(images, indices), num_parallel_calls=tf.data.AUTOTUNE)
         else:
-            data = stream_in_order(images, steps * step).batch(plan.eval_batch_size).enumerate()
-            data = data.filter(lambda number, _: number // plan.replicas_per_worker
-                               % plan.workers == worker)
-            data = data.map(lambda _, encoded: decode_all(encoded, images.image_size),
+            black = tf.io.encode_jpeg(tf.zeros([size, size, 3], tf.uint8))
+            padding = tf.data.Dataset.from_tensors(black).repeat(int((mine < 0).sum()))
+            data = stream_in_order(images, plan.workers, context.input_pipeline_id).concatenate(
+                padding).batch(plan.eval_batch_size, drop_remainder=True)
+            data = data.map(lambda encoded: decode_all(encoded, size),
                             num_parallel_calls=tf.data.AUTOTUNE)
-        shape = [plan.eval_batch_size, images.image_size, images.image_size, 3]
+        shape = [plan.eval_batch_size, size, size, 3]
         return data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(tf.data.AUTOTUNE)
 
-    return strategy.distribute_datasets_from_function(elements), steps
+    return strategy.distribute_datasets_from_function(elements), rows
 
 
-def stream_in_order(images: Images, wanted: int) -> tf.data.Dataset:
-    """JPEG bytes of a streamed split in file order, from the start again until `wanted`."""
-    paths = [file.path for file in images.table.files]
+def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
+    """The places in the split of the records of a worker's own files, int64 [records]."""
+    files = np.split(np.arange(sum(table.counts)), np.cumsum(table.counts)[:-1])
+    return np.concatenate([np.zeros(0, np.int64), *files[worker::workers]])
+
+
+def stream_in_order(images: Images, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
+    """JPEG bytes of a worker's own files of a streamed split, in their order."""
+    paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
     labelled = bool((images.table.labels >= 0).all())
-    streamed = tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table))
-    return streamed.repeat().take(wanted).map(
+    return tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table)).map(
         lambda serialized: records.parse(serialized[None], labelled)["image"][0])

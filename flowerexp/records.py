@@ -148,8 +148,22 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
     Raises:
         UserError: naming file and record, for a truncated or foreign record, a missing feature, a
             broken JPEG, an image of another size, a label out of range, or a count that is not the
-            one in the file's name.
+            one in the file's name; for a split without records.
     """
+    return refuse_empty(read_part(files, image_size, labelled, num_classes, keep_images))
+
+
+def refuse_empty(table: Table) -> Table:
+    """The table; raises UserError where the split holds no record."""
+    if not sum(table.counts):
+        raise UserError(f"{table.files[0].path} holds no record, nor does any file beside it: the "
+                        "split is empty")
+    return table
+
+
+def read_part(files: Sequence[RecordFile], image_size: int, labelled: bool, num_classes: int | None,
+              keep_images: bool) -> Table:
+    """Some files of a split, perhaps none, as `read`, which may hold no record."""
     refuse_broken_frames(files, image_size, labelled, num_classes)
     check = parse_checked(image_size, labelled, num_classes or LABELS, keep_images)
     parts: list[dict[str, tf.Tensor]] = []
@@ -212,9 +226,6 @@ def assemble(files: Sequence[RecordFile], counts: Sequence[int],
     for file, count in zip(files, counts, strict=True):
         if wrong := count_fault(file, count):
             raise UserError(f"{file.path} {wrong}")
-    if not sum(counts):
-        raise UserError(f"{files[0].path} holds no record, nor does any file beside it: the split "
-                        "is empty")
     images = tf.concat([part["image"] for part in parts], 0) if keep_images and parts else None
     ids = [as_text(identifier) for identifier in joined("id").tolist()]
     return Table(images, joined("class").astype(np.int32), ids, tuple(files), tuple(counts))

@@ -222,12 +222,18 @@ class Trainer:
                                    args=(next(iterator),))
         return self.strategy.gather(logits, axis=0)
 
-    def logits(self, batches: Any, steps: int, count: int) -> npt.NDArray[np.float32]:
-        """Logits of a split in its order, float32 [count, classes]; the padding is cut off."""
+    def logits(self, batches: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Logits of a split in its order, float32 [images, classes].
+
+        Args:
+            rows: int64 [steps, ...], the image at every place of a step, -1 for none.
+        """
         iterator = iter(batches)
-        parts = [self._predict_step(iterator) for _ in range(steps)]
-        none = np.zeros((0, self.confusion.shape[0]), np.float32)  # of a split that is empty
-        return np.concatenate([none, *(part.numpy() for part in parts)])[:count]
+        parts = [self._predict_step(iterator) for _ in rows]
+        logits = np.empty(((rows >= 0).sum(), self.confusion.shape[0]), np.float32)
+        for places, part in zip(rows, parts, strict=True):
+            logits[places[places >= 0]] = part.numpy()[places.reshape(-1) >= 0]
+        return logits
 
 
 def moving_statistics(model: Any) -> list[Any]:

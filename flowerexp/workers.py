@@ -1,14 +1,69 @@
-"""When one of several workers is gone, the others end, and say so."""
+"""What several workers do together: each reads its part; when one is gone, the others end."""
 
 import contextlib
+import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from flowerexp import hardware
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
+
+Made = TypeVar("Made")
+
+
+class Everywhere(Protocol):
+    """A function of make(worker, workers): what each worker made, in their order, on all of them.
+
+    A UserError of one is raised by all, so that none waits for ever.
+    """
+
+    def __call__(self, make: Callable[[int, int], Made]) -> list[Made]: ...
+
+
+def alone(make: Callable[[int, int], Made]) -> list[Made]:
+    """Everywhere, where there is one process."""
+    return [make(0, 1)]
+
+
+def among(strategy: Any, index: int, workers: int) -> Everywhere:
+    """Everywhere, where each of several workers makes its own and they exchange it.
+
+    What is made is pickled, for these are processes of one run.
+    """
+    def everywhere(make: Callable[[int, int], Made]) -> list[Made]:
+        try:
+            mine: Any = make(index, workers)
+        except UserError as error:
+            mine = error
+        made = [pickle.loads(part) for part in exchange(strategy, workers, pickle.dumps(mine))]
+        for each in made:
+            if isinstance(each, UserError):
+                raise each
+        return made
+
+    return everywhere
+
+
+def of(asked: Hardware, strategy: Any) -> Everywhere:
+    """Everywhere, as the hardware asks for it; hardware=workers is one process each."""
+    return among(strategy, *hardware.worker_of_config()) if asked.kind == "workers" else alone
+
+
+def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
+    """Every worker's bytes, in their order; all must come to it."""
+    gather = tf.function(lambda row: strategy.gather(strategy.run(lambda: row[None]), axis=0))
+    sizes = gather(tf.constant(len(mine), tf.int64)).numpy()
+    padded = np.zeros(-(-sizes.max() // 4), np.int32)  # collectives gather no uint8
+    padded.view(np.uint8)[:len(mine)] = np.frombuffer(mine, np.uint8)
+    rows = gather(tf.constant(padded)).numpy()
+    every = [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
+    return every[::len(every) // workers]  # the replicas of a worker all have the same
+
 
 ABORTED = "Collective ops is aborted"
 """What TensorFlow says in every error of a collective that lost a worker, whatever its type."""

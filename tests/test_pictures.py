@@ -19,10 +19,11 @@ def probabilities_of(called, classes, confidence):
 
 def draw(folder, labels, called, classes):
     confidence = np.linspace(0.9, 0.6, len(labels))
+    probabilities = probabilities_of(called, classes, confidence)
+    shown = pictures.worst_mistakes(np.array(labels), probabilities)
     pictures.draw(folder, Journal(folder), epochs(2),
                   [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
-                  np.array(labels), probabilities_of(called, classes, confidence),
-                  lambda indices: np.zeros((len(indices), 8, 8, 3), np.uint8))
+                  np.array(labels), probabilities, np.zeros((len(shown), 8, 8, 3), np.uint8))
     log = folder / results.LOG
     return {path.name for path in folder.glob("*.png")}, log.read_text() if log.exists() else ""
 
@@ -36,14 +37,8 @@ def test_mistakes_are_those_of_the_highest_probability_first():
 def test_grid_shows_each_mistake_with_its_names_and_probability():
     labels, called = np.array([0, 1, 2, 0]), [0, 2, 1, 1]
     probabilities = probabilities_of(called, 3, [0.99, 0.6, 0.8125, 0.7])
-    asked = []
-
-    def load(indices):
-        asked.extend(indices.tolist())
-        return np.full((len(indices), 2, 2, 3), np.array(indices)[:, None, None, None], np.uint8)
-
-    figure = pictures.mistakes(np.array([2, 3]), 3, FLOWERS, labels, probabilities, load)
-    assert asked == [2, 3]
+    images = np.full((2, 2, 2, 3), np.array([2, 3])[:, None, None, None], np.uint8)
+    figure = pictures.mistakes(np.array([2, 3]), 3, FLOWERS, labels, probabilities, images)
     assert [(int(axis.images[0].get_array().max()), axis.get_title(loc="left"))
             for axis in figure.axes if axis.images] == [
         (2, f"true {FLOWERS[2]}\ncalled {FLOWERS[1]}\nwith probability 0.812"),

@@ -1,5 +1,9 @@
 """What stands in a batch: the same images from every cache, worker and starting point."""
 
+import dataclasses
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -161,19 +165,41 @@ def test_too_few_files_for_the_workers_is_a_mistake(tiny):
 
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_evaluation_is_in_order_and_padded_to_whole_steps(tiny, cache, workers):
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_evaluation_shows_every_image_where_its_rows_say(tiny, cache, workers):
+    """In steps of 16, on 4 replicas; with 4 workers two have no file of their own to stream."""
     images, pixels = images_of(tiny, "val", cache), images_of(tiny, "val", "decoded").decoded
-    plan = plan_of(workers=workers, replicas=2)
-    parts = []
+    plan = plan_of(workers=workers, replicas=4)
     for worker in range(workers):
-        batches, steps = pipeline.evaluation_batches(Workers(worker), images, plan)
-        parts.append(list(batches.as_numpy_iterator()))
-    assert steps == 2  # 13 images in steps of 8
-    dealt = [parts[worker][step * (2 // workers) + replica] for step in range(2)
-             for worker in range(workers) for replica in range(2 // workers)]
-    assert all(part.shape == (4, 16, 16, 3) for part in dealt)
-    np.testing.assert_array_equal(np.concatenate(dealt)[:13], pixels)
+        batches, rows = pipeline.evaluation_batches(Workers(worker), images, plan)
+        shown = np.stack(list(batches.as_numpy_iterator()))
+        mine = rows[:, worker].reshape(-1, 4)
+        assert shown.shape == (*mine.shape, 16, 16, 3)
+        np.testing.assert_array_equal(shown[mine >= 0], pixels.numpy()[mine[mine >= 0]])
+    assert rows.shape == (2 if (cache, workers) == ("none", 4) else 1, workers, 4 // workers, 4)
+    assert sorted(rows[rows >= 0].tolist()) == list(range(13))
+
+
+@hypothesis.given(st.lists(st.integers(0, 9), min_size=1, max_size=7), st.integers(1, 4),
+                  st.integers(1, 3), st.integers(1, 5), st.booleans())
+def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, batch, streamed):
+    """Each worker's own files, every n-th, where they are streamed; else as one process has them.
+    """
+    files = tuple(records.RecordFile(f"{number}", None) for number in range(len(counts)))
+    table = records.Table(None, np.zeros(sum(counts), np.int32), [], files, tuple(counts))
+    images = pipeline.Images(table, 1, None if streamed else tf.zeros([sum(counts), 1, 1, 3]))
+    plan = plan_of(workers=workers, replicas=workers * replicas)
+    rows = pipeline.evaluation_rows(images, dataclasses.replace(plan, eval_batch_size=batch))
+    assert rows.shape[1:] == (workers, replicas, batch)
+    assert sorted(rows[rows >= 0].tolist()) == list(range(sum(counts)))
+    file_of = np.repeat(np.arange(len(counts)), counts)
+    if not streamed:
+        assert rows.reshape(-1)[:sum(counts)].tolist() == list(range(sum(counts)))
+    for worker in range(workers if streamed else 0):
+        mine = rows[:, worker].reshape(-1)
+        expected = [row for row in range(sum(counts)) if file_of[row] % workers == worker]
+        assert mine[:len(expected)].tolist() == expected
+        assert (mine[len(expected):] == -1).all()
 
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])

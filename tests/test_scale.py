@@ -22,12 +22,13 @@ def test_a_table_is_as_large_on_every_worker():
 
 
 def test_the_start_reads_every_split_and_the_end_reads_test_again():
-    assert scale.start_bytes(SPLITS, CONSTANTS) == 2 * 10 * (800 + 100 + 2 * 50)
+    assert scale.start_bytes(SPLITS, 1, CONSTANTS) == 2 * 10 * (800 + 100 + 2 * 50)
+    assert scale.start_bytes(SPLITS, 8, CONSTANTS) == 2 * 10 * (800 + 100 + 2 * 50) / 8
 
 
-def test_a_streamed_epoch_reads_a_share_of_train_and_all_of_val():
+def test_a_streamed_epoch_reads_a_share_of_train_and_val():
     assert scale.epoch_bytes(SPLITS, 1, CONSTANTS) == 9_000
-    assert scale.epoch_bytes(SPLITS, 8, CONSTANTS) == 10 * (100 + 100)
+    assert scale.epoch_bytes(SPLITS, 8, CONSTANTS) == 10 * (800 + 100) / 8
 
 
 def test_predictions_are_written_anew_after_every_epoch():

@@ -6,7 +6,9 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from flowerexp import loading, pictures, pipeline, records, results, trained
 from tests.processes import (
     begin_workers,
     end_workers,
@@ -83,19 +85,28 @@ def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny)
 
 
 def test_a_streaming_worker_reads_its_own_files_and_writes_none(tiny, tmp_path):
-    """Each has a folder of its own, and data that lack the other's training files after a while."""
+    """Each has a folder of its own, in which the other's files of every split are rubbish."""
     places = [tmp_path / "first", tmp_path / "second"]
-    for each in places:
+    for number, each in enumerate(places):
         shutil.copytree(tiny, each / "data")
-    workers = begin_workers(places, "data", "name=stream", "dataset.cache=none", "loop.epochs=8")
-    run = places[0] / "outputs/stream"
-    wait_for_epochs(run, 1, workers[0].process)
-    files = sorted(path.name for path in (tiny / "train").iterdir())
-    for each, foreign in zip(places, reversed(files), strict=True):
-        (each / "data/train" / foreign).unlink()
-    before = len(read(run, "history.json"))
-    ends = end_workers(workers)
+        for split in ("train", "val", "test"):
+            foreign = sorted((each / "data" / split).iterdir())[1 - number]
+            foreign.write_bytes(b"\x01" * foreign.stat().st_size)
+    ends = end_workers(begin_workers(places, "data", "name=stream", "dataset.cache=none",
+                                       "loop.epochs=1", "schedule.max_lr=1e-5"))
     assert [code for code, *_ in ends] == [0, 0], ends
-    assert before < len(read(run, "history.json")) == 8
-    assert (run / "model.keras").exists()
     assert [path for path in (places[1] / "outputs").rglob("*") if path.is_file()] == []
+    run = places[0] / "outputs/stream"
+    assert (run / pictures.MISTAKES).exists(), "val images of both workers"
+    written = trained.find(run)
+    model, size = loading.load(written)
+    for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
+        table = records.read(records.list_files(str(tiny / split)), 16, split != "test", None)
+        images = pipeline.decode_all(table.images, size)
+        expected = results.softmax(model(tf.cast(images, tf.float32)).numpy())
+        np.testing.assert_allclose(np.load(run / known), expected, atol=2e-3)  # of float16
+        if split == "test":
+            submitted = (run / "submission.csv").read_text().splitlines()[1:]
+            assert [line.partition(",")[0] for line in submitted] == table.ids
+        else:
+            assert read(run, "valid_labels.json") == table.labels.tolist()

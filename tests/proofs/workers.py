@@ -3,9 +3,9 @@
 Run it from the checkout: python tests/proofs/workers.py. It starts real pairs on the loopback: one
 that nothing happens to; one whose chief is killed with SIGKILL, and which is ended by SIGTERM to
 the other worker alone when both are started again, and then goes on to the end; one whose minutes
-are over, and which goes on; one of which one worker has a mistake of its own; one with fewer files
-than workers. The workers' clocks differ. It prints what it saw, and takes two minutes on two quiet
-cores.
+are over, and which goes on; one of which one worker has a mistake of its own; one of which one
+worker reads a bad record; one with fewer files than workers. The workers' clocks
+differ. It prints what it saw, and takes two minutes on two quiet cores.
 """
 
 import os
@@ -101,6 +101,18 @@ def one_mistaken(proof):
           f"{ends[1][2].strip()} | {ends[0][2].strip()}", flush=True)
 
 
+def bad_record(proof):
+    """Of worker 1's file, which with cache=none no other reads."""
+    root = proof.place / "damaged"
+    shutil.copytree(proof.root, root)
+    damaged = sorted((root / "val").iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    words = f"{damaged}, record 6: "
+    _, ends = end(proof.begin("bad", "dataset.cache=none", f"dataset.root={root}"), [1, 1], words)
+    assert ends[0][2] == ends[1][2], ends
+    print(f"a bad record of worker 1: {ends[0][2].strip()}", flush=True)
+
+
 def too_few_files(proof):
     files = sorted((proof.root / "train").iterdir())
     shutil.move(files[1], proof.place)
@@ -110,7 +122,8 @@ def too_few_files(proof):
     print(f"one file for two workers: {ends[1][2].strip()}", flush=True)
 
 
-CASES = (killed_and_stopped, out_of_time, one_mistaken, too_few_files)
+CASES = (killed_and_stopped, out_of_time, one_mistaken, bad_record,
+         too_few_files)
 
 
 def main():
