@@ -174,8 +174,8 @@ def data_table(constants: Constants) -> str:
             limit, each["train"] * constants["record_bytes"])) for each in parts)],
         ["read at the start and for the test set", *(of_bytes(start_bytes(each, 1, constants))
                                                      for each in parts)],
-        ["CPU to read and check them, 1 worker", *(of_seconds(sum(each.values()) * constants["read_seconds"])
-                                         for each in parts)],
+        ["CPU to read and check them, 1 worker", *(of_seconds(
+            sum(each.values()) * constants["read_seconds"]) for each in parts)],
         ["the same with `on_bad_record=skip`", *(of_seconds(
             sum(each.values()) * constants["read_skipping_seconds"]) for each in parts)],
         ["order of an epoch, at most", *(of_bytes(each["train"] * constants["epoch_peak_bytes"])

@@ -100,7 +100,7 @@ def file_bytes(folder: str) -> Numbers:
 
 
 def image_size_of(folder: str) -> int:
-    return records.first_image_size(records.list_files(f"{folder}/train")[0])
+    return records.first_image_size(records.list_files(f"{folder}/train"))
 
 
 def split_memory(folder: str, cache: str, copies: int) -> Numbers:
