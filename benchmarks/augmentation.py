@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import photos
 from benchmarks.measuring import (
     Seconds,
     compare,
@@ -88,22 +89,13 @@ def transforms(count: int, size: int) -> tuple[dict[str, Iterator[Any]], int]:
     return cases, compared
 
 
-def photo_like(count: int, size: int) -> list[bytes]:
-    """JPEGs with the detail of photos: about 12 kB at 192 px, as the flower set's."""
-    rng = np.random.default_rng(1)
-    coarse = tf.constant(rng.integers(0, 256, (count, 12, 12, 3)), tf.float32)
-    smooth = tf.image.resize(coarse, (size, size), "bicubic").numpy()
-    noisy = np.clip(smooth + rng.normal(0, 9, smooth.shape), 0, 255).astype(np.uint8)
-    return [tf.io.encode_jpeg(image, quality=90).numpy() for image in noisy]
-
-
 def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
     """Both pipelines from encoded images to transformed batches of `count`, endless enough.
 
     The yardstick decodes, casts to float32, shuffles decoded images, batches and transforms; the
     project's is that of a run with `dataset.cache=encoded`.
     """
-    encoded = photo_like(1024, size)
+    encoded = photos.photo_like(1024, size)
     labels = np.arange(len(encoded), dtype=np.int32) % 10
     source = tf.constant([[[0, 0], [0, size], [size, size], [size, 0]]] * count)
 

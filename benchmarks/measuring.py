@@ -5,9 +5,11 @@ machine slows all cases of a round, so a ratio is the median of the rounds' own 
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -138,6 +140,19 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True,
                                           colalign=["left", *["right"] * (columns - 1)])
     print(f"\n{title}\n\n{text}", flush=True)
+
+
+def memory() -> tuple[int, int]:
+    """Resident bytes of this process, now and at most since `forget_peak`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    now, peak = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+                 for key in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
+def forget_peak() -> None:
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.measuring import forget_peak, memory
 from flowerexp import (
     checkpoints,
     losses,
@@ -42,19 +43,6 @@ BACKBONES = {"EfficientNetB7": "efficientnet", "EfficientNetB0": "efficientnet",
              "MobileNet": "keras"}
 
 Numbers = dict[str, float]
-
-
-def memory() -> tuple[int, int]:
-    """Resident bytes of this process, now and at most since `forget_peak`."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    now, peak = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
-                 for key in ("VmRSS", "VmHWM"))
-    return now, peak
-
-
-def forget_peak() -> None:
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def bytes_read() -> int:

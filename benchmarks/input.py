@@ -1,0 +1,145 @@
+"""What does feeding the images cost, against decoding them and against the plain pipeline?
+
+    python -m benchmarks.input --json input.json
+
+Images per CPU-second of whole epochs. Yardsticks: `bound`, the same JPEGs decoded one after another
+by tf.io.decode_jpeg, nothing kept; `plain`, the pipeline that one writes first: decode to float32,
+shuffle decoded images, batch. Targets: `encoded` at least 0.95 of the bound, `decoded`, from the
+second epoch on, 15 times the plain one. Then how long the loop waits for a batch while the device
+is the bottleneck: the median `next` of a graph that sleeps between batches; target under 50 us.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import photos
+from benchmarks.measuring import (
+    compare,
+    in_turn,
+    parser,
+    print_table,
+    seconds_of,
+    write_report,
+)
+from flowerexp import pipeline
+from flowerexp.config import Sampling
+from flowerexp.pipeline import Images
+from flowerexp.plan import Plan
+from flowerexp.records import Table
+
+REPEATS = 10
+"""Epochs in a round of the decoded cache, which would be over too soon."""
+
+
+def bound(encoded: list[bytes]) -> Callable[[], Any]:
+    """The yardstick of decoding: one image after another, of which a pixel is looked at."""
+    images = tf.constant(encoded)
+
+    def decode_one_after_another() -> tf.Tensor:
+        total = tf.constant(0, tf.int32)
+        for index in tf.range(len(encoded)):
+            image = tf.io.decode_jpeg(images[index], channels=3, dct_method="INTEGER_ACCURATE")
+            total += tf.cast(image[0, 0, 0], tf.int32)
+        return total
+
+    decode: Callable[[], Any] = tf.function(decode_one_after_another)
+    return decode
+
+
+def plain(encoded: list[bytes], labels: Any, size: int, batch: int) -> tf.data.Dataset:
+    """The yardstick of pipelines: decode, float32, shuffle decoded images, batch."""
+    def decode(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = tf.cast(tf.io.decode_jpeg(image, channels=3), tf.float32)
+        return tf.ensure_shape(pixels, [size, size, 3]), label
+
+    data = tf.data.Dataset.from_tensor_slices((encoded, labels))
+    data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE).shuffle(2048)
+    return data.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def project(encoded: list[bytes], labels: Any, size: int, batch: int, decoded: bool
+            ) -> Callable[[int], Any]:
+    """epoch -> the batches of a run with dataset.cache=decoded or encoded."""
+    updates = len(encoded) // batch
+    plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
+                examples_per_epoch=updates * batch, updates_per_epoch=updates, epochs=1)
+    images = Images(Table(tf.constant(encoded), labels, [""] * len(encoded), (), ()), size)
+    batches = pipeline.training_batches(
+        tf.distribute.get_strategy(), pipeline.keep_decoded(images) if decoded else images,
+        Sampling(), plan, 0, None)
+    return lambda epoch: batches(epoch, 0)
+
+
+def exhaust(*epochs: Iterable[Any]) -> None:
+    for batches in epochs:
+        for _ in batches:
+            pass
+
+
+def waits(batches: tf.data.Dataset, seconds: float) -> float:
+    """Median microseconds of `next` where the device takes so many seconds for a batch."""
+    taken = next_seconds(iter(batches), len(batches), tf.constant(seconds))
+    return 1e6 * float(np.median(taken[2:]))
+
+
+@tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+def next_seconds(iterator: Any, count: int, seconds: tf.Tensor) -> tf.Tensor:
+    """float64 [count], seconds of every `next` of a loop in the graph that sleeps between them."""
+    taken = tf.TensorArray(tf.float64, count)
+    for step in tf.range(count):
+        slept = tf.py_function(lambda device: time.sleep(float(device)), [seconds], [])
+        with tf.control_dependencies([slept]):  # or the clock would not wait for it
+            start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = next(iterator)
+        with tf.control_dependencies(tf.nest.flatten(batch)):
+            taken = taken.write(step, tf.timestamp() - start)
+    return taken.stack()
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=7)
+    photos.add_option(options)
+    options.add_argument("--size", type=int, default=192, help="height and width in pixels")
+    options.add_argument("--batch", type=int, default=128, help="images of a batch")
+    options.add_argument("--images", type=int, default=5515, help="images of an epoch, at most")
+    arguments = options.parse_args()
+    size, batch = arguments.size, arguments.batch
+    encoded, labels = photos.training_set(arguments.data, size, arguments.images)
+    count = len(encoded) // batch * batch
+
+    decode = bound(encoded[:count])
+    usual = plain(encoded[:count], labels[:count], size, batch)
+    fed = {cache: project(encoded, labels, size, batch, cache == "decoded")
+           for cache in ("encoded", "decoded")}
+    taken = in_turn({
+        "bound": lambda: seconds_of(decode),
+        "plain": lambda: seconds_of(lambda: exhaust(usual)),
+        "encoded": lambda: seconds_of(lambda: exhaust(fed["encoded"](1))),
+        "decoded": lambda: seconds_of(lambda: exhaust(*map(fed["decoded"], range(REPEATS)))),
+    }, arguments.rounds)
+    amounts = dict.fromkeys(taken, count) | {"decoded": REPEATS * count}
+    report: dict[str, Any] = {"throughput": compare(
+        f"training pipeline, {size} px, batches of {batch}", taken, amounts, "images",
+        ["bound", "plain"])}
+
+    # Three times what a batch takes to make, on the cores that make it.
+    busy = {name: 3 * statistics.median(one.wall for one in taken[name]) * batch / amounts[name]
+            for name in ("plain", *fed)}
+    found = {name: [waits(fed[name](number) if name in fed else usual, busy[name])
+                    for number in range(arguments.rounds)] for name in busy}
+    print_table("wait for a batch while the device is the bottleneck", [
+        {"": name, "device, ms": f"{1e3 * busy[name]:.1f}",
+         "next, us": f"{statistics.median(each):.0f} ({min(each):.0f} to {max(each):.0f})"}
+        for name, each in found.items()])
+    report["next_microseconds"] = found
+    write_report(arguments.json, report)
+
+
+if __name__ == "__main__":
+    main()

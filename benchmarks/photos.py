@@ -1,0 +1,41 @@
+"""The images that benchmarks feed: the photos beside the checkout, else noise with their detail."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from flowerexp import records
+
+SHARED = Path(__file__).parents[2] / "shared/data/oxford102"
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=SHARED,
+                        help="folder of tfrecords-jpeg-SxS (default ../shared/data/oxford102; "
+                             "noise with the detail of photos where it is not there)")
+
+
+def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.NDArray[np.int32]]:
+    """At most so many JPEGs of the training set and their labels, int32; says which they are."""
+    files = folder / f"tfrecords-jpeg-{size}x{size}/train"
+    if not files.is_dir():
+        print(f"{files} is not there: {most} noisy JPEGs of {size} px instead")
+        return photo_like(most, size), np.arange(most, dtype=np.int32) % 102
+    table = records.read(records.list_files(str(files)), size, True, None)
+    assert table.images is not None
+    images = table.images.numpy().tolist()[:most]
+    print(f"{len(images)} photos of {files.parent.name}, {np.mean([*map(len, images)]):,.0f} bytes "
+          "each")
+    return images, table.labels[:most]
+
+
+def photo_like(count: int, size: int) -> list[bytes]:
+    """JPEGs with the detail of photos: about 12 kB at 192 px, as the flower set's."""
+    rng = np.random.default_rng(1)
+    coarse = tf.constant(rng.integers(0, 256, (count, 12, 12, 3)), tf.float32)
+    smooth = tf.image.resize(coarse, (size, size), "bicubic").numpy()
+    noisy = np.clip(smooth + rng.normal(0, 9, smooth.shape), 0, 255).astype(np.uint8)
+    return [tf.io.encode_jpeg(image, quality=90).numpy() for image in noisy]
