@@ -20,6 +20,9 @@ from flowerexp.plan import Plan
 from flowerexp.records import Table
 from flowerexp.workers import Everywhere, alone
 
+READY = 2
+"""Batches that wait for each replica; a number that tf.data chose would grow with the memory."""
+
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
 """(batch, epoch int64, positions int64 [n]) -> batch; see flowerexp/augmentation.py."""
@@ -65,7 +68,7 @@ def keep_decoded(images: Images) -> Images:
     """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
     size = images.image_size
     decoded = aligned_empty((images.count, size, size, 3))
-    batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(64).map(
+    batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
     for batch in batches.prefetch(2).as_numpy_iterator():
@@ -154,12 +157,19 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
             rows = worker_rows(order, plan, start, worker)
             chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
         number = tf.constant(epoch, tf.int64)
-        return tf.data.Dataset.zip(chosen).map(
+        return as_written(tf.data.Dataset.zip(chosen).map(
             lambda what, where: prepare(what, where, number),
-            num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            num_parallel_calls=tf.data.AUTOTUNE).prefetch(READY * plan.replicas_per_worker))
 
     return lambda epoch, start: strategy.distribute_datasets_from_function(
         lambda context: elements(epoch, start, context.input_pipeline_id))
+
+
+def as_written(data: tf.data.Dataset) -> tf.data.Dataset:
+    """The same data set without tf.data's rewriting, which would copy the captured table."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return data.with_options(options)
 
 
 def count_workers(strategy: Any) -> int:
@@ -313,7 +323,8 @@ def evaluation_batches(strategy: Any, images: Images, plan: Plan
             data = data.map(lambda encoded: decode_all(encoded, size),
                             num_parallel_calls=tf.data.AUTOTUNE)
         shape = [plan.eval_batch_size, size, size, 3]
-        return data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(tf.data.AUTOTUNE)
+        return as_written(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
+            tf.data.AUTOTUNE))
 
     return strategy.distribute_datasets_from_function(elements), rows
 
