@@ -5,8 +5,10 @@ machine slows all cases of a round, so a ratio is the median of the rounds' own 
 """
 
 import argparse
+import concurrent.futures
 import gc
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -76,6 +78,17 @@ def process_seconds_of(command: Sequence[str], **options: Any) -> Seconds:
     wall = time.perf_counter() - start
     assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr[-2000:]}"
     return Seconds(wall, cpu() - before)
+
+
+def helper_process() -> concurrent.futures.ProcessPoolExecutor:
+    """A fresh process that runs what it is sent; nothing was imported or kept in it before."""
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a fresh process."""
+    with helper_process() as process:
+        return process.submit(function, *arguments).result()
 
 
 def in_turn(cases: Mapping[str, Case], rounds: int) -> dict[str, list[Seconds]]:

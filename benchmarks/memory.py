@@ -10,8 +10,6 @@ process of its own, in turn.
 """
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import statistics
 import time
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import photos
-from benchmarks.measuring import forget_peak, memory, parser, print_table, write_report
+from benchmarks.measuring import apart, forget_peak, memory, parser, print_table, write_report
 from flowerexp import pipeline, records, sampling
 from flowerexp.config import Sampling
 from flowerexp.pipeline import Images
@@ -79,13 +77,6 @@ def epoch(case: str, folder: Path, size: int, target: int, batch: int) -> dict[s
             "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - start}
 
 
-def apart(*arguments: Any) -> dict[str, float]:
-    """`epoch` in a process that nothing was kept in before."""
-    spawned = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawned) as pool:
-        return pool.submit(epoch, *arguments).result()
-
-
 def options() -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     photos.add_option(made)
@@ -102,7 +93,8 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(arguments.rounds):
         for case, of_case in runs.items():
-            of_case.append(apart(case, folder, arguments.size, arguments.target, arguments.batch))
+            of_case.append(apart(epoch, case, folder, arguments.size, arguments.target,
+                                 arguments.batch))
     middle = {case: {key: statistics.median(one[key] for one in of_case) for key in of_case[0]}
               for case, of_case in runs.items()}
     images = len(records.read(records.list_files(str(folder)), arguments.size, True, None,

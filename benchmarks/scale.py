@@ -9,16 +9,15 @@ yardstick of a cost is what a worker has: its memory, its cores, its links.
 """
 
 import argparse
-import concurrent.futures
 import json
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.measuring import apart
 from flowerexp import composition, plan
 from flowerexp.config import Config, Dataset
 from flowerexp.errors import UserError
@@ -311,13 +310,6 @@ def tables(constants: Constants) -> list[str]:
     return [data_table(constants), size_table(constants), update_table(),
             model_table(constants), reduce_table(constants), step_table(constants),
             result_table(constants), class_table(constants), run_table(constants)]
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as process:
-        return process.submit(function, *arguments).result()
 
 
 def main() -> None:

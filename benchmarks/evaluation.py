@@ -1,0 +1,76 @@
+"""What does validation cost beside bare inference?
+
+    python -m benchmarks.evaluation --json evaluation.json
+
+Images per second, wall time. The yardstick is the compiled forward pass alone, in a loop of the
+graph on a batch that never changes; the project's is what a run does after an epoch: pipeline,
+forward pass, logits to the host, loss, confusion matrix and scores. MobileNet 0.25 with random
+weights at 96 px, batches of 64. Target: 0.95.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import photos
+from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_report
+from benchmarks.scale_constants import build_trainer
+from flowerexp import experiment, pipeline
+from flowerexp.datasets import Source
+from flowerexp.experiment import Data
+from flowerexp.pipeline import Images
+from flowerexp.records import Table
+from flowerexp.trainer import Trainer
+
+SIZE, BATCH = 96, 64
+
+
+def bare(trainer: Trainer, steps: int) -> Callable[[], Any]:
+    """The yardstick: `steps` forward passes of one batch."""
+    random = np.random.default_rng(0)
+    pixels = tf.constant(random.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8))
+
+    def run() -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(steps):
+            total += tf.reduce_sum(trainer.model(pixels, training=False))
+        return total
+
+    compiled = tf.function(run)
+    return lambda: compiled().numpy()
+
+
+def validation(trainer: Trainer, images: Images) -> Callable[[], Any]:
+    """What a run does after an epoch."""
+    source = Source("tfrecords", "", "", SIZE, None, None, {})
+    names = tuple(str(label) for label in range(trainer.confusion.shape[0]))
+    data = Data(source, names, "", images, images)
+    return lambda: experiment.valid_scores(
+        trainer, data, experiment.predict_logits(trainer, images, True))
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=7)
+    photos.add_option(options)
+    options.add_argument("--images", type=int, default=4096, help="images that are validated")
+    arguments = options.parse_args()
+    jpegs, labels = photos.training_set(arguments.data, SIZE, arguments.images)
+    steps = len(jpegs) // BATCH
+    count = steps * BATCH  # whole steps, for both do the same work
+    table = Table(tf.constant(jpegs[:count]), labels[:count], [""] * count, (), ())
+    trainer = build_trainer("MobileNet", SIZE, BATCH, 1)
+    encoded = Images(table, SIZE)
+    decoded = pipeline.keep_decoded(encoded)
+    calls = {"bare": bare(trainer, steps), "decoded": validation(trainer, decoded),
+             "encoded": validation(trainer, encoded)}
+    taken = in_turn({case: lambda call=call: seconds_of(call)  # type: ignore[misc]
+                     for case, call in calls.items()}, arguments.rounds)
+    write_report(arguments.json, {"validation": compare(
+        f"validation of {count} images, {SIZE} px, batches of {BATCH}", taken,
+        dict.fromkeys(taken, count), "images", ["bare"], clock="wall")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What does an epoch of 4 and 16 times the images cost?
+
+    python -m benchmarks.growth --json growth.json
+
+CPU-seconds an image of reading and checking the files, and of an epoch's batches, from copies of
+the photos' files; and the peak memory that both add (Linux, /proc). Yardstick: the same at once the
+images. Targets: linear, which is the same cost an image; memory flat with dataset.cache=none, whose
+shuffle buffer is bounded by dataset.memory_gb. Every case runs in a process of its own, in turn.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import photos
+from benchmarks.measuring import (
+    apart,
+    described,
+    forget_peak,
+    memory,
+    parser,
+    print_table,
+    ratios,
+    write_report,
+)
+from flowerexp import pipeline, records
+from flowerexp.config import Sampling
+from flowerexp.pipeline import Images
+from flowerexp.plan import Plan
+
+MIB = 2**20
+FACTORS = (1, 4, 16)
+CACHES = ("encoded", "none")
+BUFFER = 8 * MIB
+"""Bytes of the shuffle buffer of `none`: one that is full at once the images already."""
+
+
+def copy(folder: Path, factor: int, place: Path) -> Path:
+    """A split of `factor` times the files, which are links."""
+    split = place / f"x{factor}"
+    split.mkdir()
+    for file in sorted(folder.glob("*.tfrec")):
+        for number in range(factor):
+            (split / f"{number:02d}{file.name}").symlink_to(file.resolve())
+    return split
+
+
+def epoch(folder: Path, size: int, cache: str, batch: int) -> dict[str, float]:
+    """CPU-seconds an image of reading and of an epoch, wall seconds, and bytes added at most."""
+    tf.io.decode_jpeg(tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)))  # starts TensorFlow
+    forget_peak()
+    before, _ = memory()
+    marks = [time.process_time()]
+    start = time.perf_counter()
+    table = records.read(records.list_files(str(folder)), size, True, None, cache != "none")
+    marks.append(time.process_time())
+    updates = len(table.labels) // batch
+    plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
+                examples_per_epoch=updates * batch, updates_per_epoch=updates, epochs=1)
+    batches = pipeline.training_batches(
+        tf.distribute.get_strategy(), Images(table, size, shuffle_bytes=BUFFER), Sampling(), plan,
+        0, None)(0, 0)
+    for _ in batches:
+        pass
+    marks.append(time.process_time())
+    reading, feeding = np.diff(marks) / len(table.labels)
+    return {"images": len(table.labels), "reading": reading, "epoch": feeding,
+            "wall_seconds": time.perf_counter() - start, "bytes": memory()[1] - before}
+
+
+def row(cache: str, factor: int, once: list[dict[str, float]], rounds: list[dict[str, float]]
+        ) -> dict[str, Any]:
+    """A line of the table; ratios are the cost an image over that of once the images."""
+    middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    shown: dict[str, Any] = {"cache": cache, "images": f"{middle['images']:.0f} (x{factor})"}
+    for key in ("reading", "epoch"):
+        shown[f"{key}, CPU us an image"] = f"{1e6 * middle[key]:.0f}"
+        shown[f"{key}, to x1"] = "" if factor == 1 else described(
+            ratios([one[key] for one in rounds], [one[key] for one in once]))
+    return shown | {"s": f"{middle['wall_seconds']:.1f}",
+                    "added, MiB": f"{middle['bytes'] / MIB:.0f}"}
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=5)
+    photos.add_option(options)
+    options.add_argument("--size", type=int, default=96, help="height and width in pixels")
+    options.add_argument("--batch", type=int, default=128, help="images of a batch")
+    arguments = options.parse_args()
+    folder = arguments.data / f"tfrecords-jpeg-{arguments.size}x{arguments.size}/train"
+    assert folder.is_dir(), f"{folder} is not there: --data FOLDER"
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {
+        (cache, factor): [] for cache in CACHES for factor in FACTORS}
+    with tempfile.TemporaryDirectory() as place:
+        splits = {factor: copy(folder, factor, Path(place)) for factor in FACTORS}
+        for _ in range(arguments.rounds):
+            for (cache, factor), rounds in runs.items():
+                rounds.append(apart(epoch, splits[factor], arguments.size, cache, arguments.batch))
+    print_table("an epoch of more images", [
+        row(cache, factor, runs[cache, 1], rounds) for (cache, factor), rounds in runs.items()])
+    write_report(arguments.json, {f"{cache} x{factor}": rounds
+                                  for (cache, factor), rounds in runs.items()})
+
+
+if __name__ == "__main__":
+    main()
