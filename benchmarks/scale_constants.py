@@ -20,6 +20,7 @@ import tensorflow as tf
 from benchmarks.measuring import forget_peak, memory
 from flowerexp import (
     checkpoints,
+    hardware,
     losses,
     metrics,
     models,
@@ -31,7 +32,7 @@ from flowerexp import (
     significance,
     skipping,
 )
-from flowerexp.config import Loss, Model, Optimizer, Sampling
+from flowerexp.config import Hardware, Loss, Model, Optimizer, Sampling
 from flowerexp.faults import as_text
 from flowerexp.frames import FRAME, frames_of
 from flowerexp.plan import Plan
@@ -199,7 +200,7 @@ def epoch_memory(examples: int) -> Numbers:
 # The model
 
 def build_trainer(name: str, size: int, batch: int, updates: int) -> Trainer:
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    strategy, _ = hardware.build_strategy(Hardware("cpu"))
     counts = np.ones(CLASSES, np.int64)
     plan = Plan(1, 1, batch, 1, batch, batch * updates, updates, 1)
     with strategy.scope():

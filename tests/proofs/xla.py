@@ -45,7 +45,7 @@ def prove(family: str, *overrides: str) -> None:
         f"model={family}", "model.weights=null", "model.dropout=0.5", "optimizer.clip_norm=1",
         "hardware.precision=mixed_bfloat16", *overrides]))
     size, precision = FAMILIES[family][0], config.hardware.precision
-    strategy, plan = tf.distribute.OneDeviceStrategy("/cpu:0"), Plan(1, 1, 2, 2, 2, 4, 1, 1)
+    strategy, plan = tf.distribute.get_strategy(), Plan(1, 1, 2, 2, 2, 4, 1, 1)
     with strategy.scope():
         model = models.build(config.model, size, CLASSES, precision)
         optimizer = optimizers.build(config.optimizer, np.full(1, 1e-2), precision)
