@@ -60,16 +60,17 @@ def compare(
         wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
         files = {name: path for name in wanted for path in paths
                  if path.suffix == f".{name}" and not path.is_dir()}
-        compared = comparison.compare([path for path in paths if path not in files.values()],
-                                      [text for texts in pair or [] for text in texts.split(",")],
-                                      epoch.value)
+        journal = Journal()
+        with journal.steps("comparing", None):
+            compared = comparison.compare(
+                [path for path in paths if path not in files.values()],
+                [text for texts in pair or [] for text in texts.split(",")], epoch.value)
         for name in wanted:
             text = tables.FORMATS[name](compared)
             if name in files:
                 results.write_text(files[name], text)
             else:
                 print(text, end="")
-        journal = Journal()
         if not wanted:
             tables.show(compared, journal.console)
         if output:
