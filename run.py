@@ -12,15 +12,20 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import composition, execution, jobs, sweep
+from flowerexp import composition
+
+SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
+"""Hydra's flags that show something and run nothing."""
 
 composition.register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def compose_and_execute(composed: DictConfig) -> float | None:
+    from flowerexp import execution, jobs  # here, for what shows something must start quickly
+
     job = HydraConfig.get()
     folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
     try:
@@ -36,10 +41,24 @@ def compose_and_execute(composed: DictConfig) -> float | None:
     return None
 
 
+def print_help() -> None:
+    """The page as Hydra would print it, which lists all groups first and takes a second for it."""
+    page = OmegaConf.load(composition.conf_folder() / "hydra/help/flowerexp.yaml")
+    print(OmegaConf.create({"hydra": {"help": page}}).hydra.help.template)
+
+
 def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise here, not print and exit
-    with composition.one_sentence(), sweep.closing():
-        composition.refuse_no_option(sys.argv[1:])
+    words = sys.argv[1:]
+    if words in (["--help"], ["-h"]):
+        print_help()
+        return
+    with composition.one_sentence(), contextlib.ExitStack() as stack:
+        if not any(word.partition("=")[0] in SHOWING for word in words):
+            from flowerexp import sweep  # as above
+
+            stack.enter_context(sweep.closing())
+        composition.refuse_no_option(words)
         compose_and_execute()
 
 

@@ -84,6 +84,10 @@ def test_help_imports_no_tensorflow(shown):
     assert shown[1] == "False False 0"
 
 
+def test_hydra_itself_would_print_the_same_page(page, tmp_path):
+    assert run_main(tmp_path, "seed=0", "--help")[0] == page
+
+
 def test_cfg_job_prints_the_config_and_imports_no_tensorflow(tmp_path):
     printed, ended = run_main(tmp_path, "model=densenet121", "--cfg", "job")
     assert ended == "False False 0"
