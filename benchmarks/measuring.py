@@ -143,6 +143,34 @@ def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping
     return report
 
 
+def per_unit(title: str, taken: Mapping[str, Sequence[Seconds]], amount: float, unit: str,
+             yardsticks: Mapping[str, str]) -> dict[str, Any]:
+    """As `compare`, for what is said in seconds and not in speeds: prints, returns the same.
+
+    Args:
+        taken: case -> seconds of its rounds.
+        amount: what a round is divided by to be in `unit`; 1 for a thing once, in seconds.
+        yardsticks: case -> the one that it is compared with, by the clock on the wall.
+    """
+    rows, report = [], {}
+    for name, rounds in taken.items():
+        each = {key: [getattr(one, key) / amount for one in rounds] for key in ("wall", "cpu")}
+        medians = {key: statistics.median(values) for key, values in each.items()}
+        row = {"": name, f"{unit}": f"{medians['wall']:,.4g}",
+               f"CPU-{unit}": f"{medians['cpu']:,.4g}", "over its yardstick": "", "ratio": ""}
+        report[name] = {**medians, "rounds": [[one.wall, one.cpu] for one in rounds]}
+        if yardstick := yardsticks.get(name):
+            against = [one.wall / amount for one in taken[yardstick]]
+            over = statistics.median(ours - theirs
+                                     for ours, theirs in zip(each["wall"], against, strict=True))
+            ratio = ratios(each["wall"], against)
+            row |= {"over its yardstick": f"{over:,.4g}", "ratio": described(ratio)}
+            report[name] |= {"yardstick": yardstick, "over": over, "times_as_long": ratio}
+        rows.append(row)
+    print_table(f"{title} (ratios of wall time to the yardstick's)", rows)
+    return report
+
+
 def described(ratio: Mapping[str, float]) -> str:
     return f"{ratio['median']:.3g} ({ratio['least']:.3g} to {ratio['greatest']:.3g})"
 

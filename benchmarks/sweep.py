@@ -1,116 +1,165 @@
-"""What does a sweep cost beside the same runs started by hand, and comparing 200 of them?
+"""Time and memory of a sweep against its runs started by hand, and of comparing 200 run folders.
 
     python -m benchmarks.sweep --json sweep.json
 
-Wall time, CPU-seconds and the sweep's own memory for eight small jobs (sweep=notebook on the drawn
-sample, an epoch each) against eight processes of run.py, one after another, in turn. Then
-`python -m flowerexp compare` of 200 run folders, which are copies of one that differ in their seed
-and learning rate. Targets: within 5 %; parent under 200 MiB; under 3 s. Memory is read from /proc
-(Linux). A quarter of an hour.
+The sweep: the method's eight comparisons on the drawn sample with a small model, an epoch each.
+Its yardstick: eight `run.py` started one after another with the same overrides. The comparison is
+of 200 finished runs (40 configs of five seeds) with the sizes of the flower competition, 3,712
+validation images of 104 classes and ten epochs, written here as a run writes them; its yardstick
+is a process that imports what the command imports and reads nothing.
+
+Targets: a sweep within 5 % of the runs by hand, its own process under 200 MiB; under 3 s for the
+comparison. At its defaults this takes about twenty minutes on two cores, most of it the sweeps.
 """
 
-import re
+import os
 import resource
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from omegaconf import OmegaConf
+
 from benchmarks.measuring import (
+    Case,
     Seconds,
-    compare,
     in_turn,
     parser,
+    per_unit,
     print_table,
     process_seconds_of,
+    seconds_of,
     write_report,
 )
-from flowerexp import results
+from benchmarks.processes import Peaks, run_watched
+from flowerexp import comparison, composition, metrics, results
 
-RUN = str(Path(__file__).parents[1] / "run.py")
+ROOT = Path(__file__).resolve().parents[1]
+RUN = str(ROOT / "run.py")
 SMALL = ("dataset=sample", "model=small_cnn", "loop.epochs=1")
-EXPERIMENTS = ("original", "optimized_loop", "accumulate_8", "accumulate_8_lr_x8",
-               "oversample_100", "oversample_300", "oversample_300_fewer_epochs", "perspective")
 MIB = 2**20
+IMAGES, CLASSES, EPOCHS, SEEDS = 3_712, 104, 10, 5
+IMPORTS = "from flowerexp import cli, comparison, tables"
 
 
-def by_hand(place: Path) -> Seconds:
-    """The yardstick: eight processes, one after another, in a folder of their own."""
-    folder = Path(tempfile.mkdtemp(dir=place))
-    each = [process_seconds_of([sys.executable, RUN, f"experiment={name}", *SMALL], cwd=folder)
-            for name in EXPERIMENTS]
-    return Seconds(sum(one.wall for one in each), sum(one.cpu for one in each))
+def experiments() -> list[str]:
+    """Of the method's sweep, as conf/ has them."""
+    params = OmegaConf.load(ROOT / "conf/sweep/notebook.yaml")
+    return str(params.hydra.sweeper.params.experiment).split(",")
 
 
-def sweep(place: Path, peaks: list[int]) -> Seconds:
-    """The same as one command; adds its own process's peak memory in bytes to `peaks`."""
-    folder = Path(tempfile.mkdtemp(dir=place))
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen([sys.executable, RUN, "sweep=notebook", *SMALL], cwd=folder,
-                               stdout=subprocess.DEVNULL)
-    peak = 0
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)  # gone where the process just ended
-        peak = max(peak, 1024 * int(found[1]) if found else 0)
-        time.sleep(0.2)
-    wall = time.perf_counter() - start
-    assert process.returncode == 0, "the sweep did not end well"
-    peaks.append(peak)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Seconds(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+def sweep_cases(jobs: list[str], peaks: dict[str, list[Peaks]]) -> dict[str, Case]:
+    """Both ways; every round leaves the memory of its processes in `peaks`."""
+    def swept(place: str) -> Peaks:
+        return run_watched([sys.executable, RUN, "-m", f"experiment={','.join(jobs)}", *SMALL],
+                           cwd=place)
+
+    def by_hand(place: str) -> Peaks:
+        each = [run_watched([sys.executable, RUN, f"experiment={job}", *SMALL], cwd=place)
+                for job in jobs]
+        return Peaks(*(max(getattr(one, key) for one in each) for key in vars(each[0])))
+
+    def case(name: str, call: Callable[[str], Peaks]) -> Case:
+        def timed() -> Seconds:
+            with tempfile.TemporaryDirectory() as place:
+                before = children_cpu()
+                wall = seconds_of(lambda: peaks[name].append(call(place))).wall
+                return Seconds(wall, children_cpu() - before)
+        return timed
+
+    return {"by hand": case("by hand", by_hand), "sweep": case("sweep", swept)}
 
 
-def many_runs(place: Path, count: int) -> Path:
-    """So many run folders, half of them with another learning rate."""
-    process_seconds_of([sys.executable, RUN, *SMALL, "loop.epochs=10", "name=one"], cwd=place)
-    one, folder = place / "outputs/one", place / "many"
-    for number in range(count):
-        run = folder / f"{number:03d}"
-        shutil.copytree(one, run, ignore=shutil.ignore_patterns(
-            "checkpoints", "*.png", "*.keras", "*.npy", "events*"))
-        config = (run / results.CONFIG).read_text(encoding="utf-8")
-        config = re.sub(r"(?m)^seed: .*", f"seed: {number // 2}", config)
-        if number % 2:
-            config = re.sub(r"max_lr: .*", "max_lr: 0.01", config)
-        (run / results.CONFIG).write_text(config, encoding="utf-8")
-    return folder
+def children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def compared(place: Path, count: int, rounds: int) -> dict[str, Any]:
-    """Seconds to compare so many folders, beside those of an import of what compares."""
-    folder = many_runs(place, count)
-    commands = {"import": ["-c", "import flowerexp.comparison, flowerexp.cli"],
-                f"compare {count} folders": ["-m", "flowerexp", "compare", str(folder)]}
-    taken = in_turn({name: lambda words=words: process_seconds_of(  # type: ignore[misc]
-        [sys.executable, *words], cwd=place) for name, words in commands.items()}, rounds)
-    print_table("comparing", [
-        {"": name, "s": f"{statistics.median(one.wall for one in each):.2f}",
-         "rounds": f"{min(one.wall for one in each):.2f} to {max(one.wall for one in each):.2f}",
-         "CPU-s": f"{statistics.median(one.cpu for one in each):.2f}"}
-        for name, each in taken.items()])
-    return {name: [[one.wall, one.cpu] for one in each] for name, each in taken.items()}
+def measure_sweep(count: int, rounds: int) -> dict[str, Any]:
+    jobs = experiments()[:count]
+    peaks: dict[str, list[Peaks]] = {"by hand": [], "sweep": []}
+    taken = in_turn(sweep_cases(jobs, peaks), rounds)
+    report = per_unit(f"{count} jobs", taken, 1, "s", {"sweep": "by hand"})
+    rows, memory = [], {}
+    for name, each in peaks.items():
+        memory[name] = {key: statistics.median(getattr(one, key) for one in each)
+                        for key in ("parent", "child", "together")}
+        rows.append({"": name, "its own process, MiB": f"{memory[name]['parent'] / MIB:.0f}",
+                     "greatest child, MiB": f"{memory[name]['child'] / MIB:.0f}",
+                     "all at once, MiB": f"{memory[name]['together'] / MIB:.0f}"})
+    print_table("most resident memory (medians of the rounds)", rows)
+    return {"jobs": jobs, "overrides": SMALL, "cases": report, "memory_bytes": memory}
+
+
+def write_runs(root: Path, count: int) -> None:
+    """Finished runs of one experiment with other learning rates, and of its baseline."""
+    random = np.random.default_rng(0)
+    labels = np.sort(random.integers(0, CLASSES, IMAGES))
+    names = [f"class {label}" for label in range(CLASSES)]
+    counts = [12_753 // CLASSES] * CLASSES
+    composition.register()
+    for config in range(-(-count // SEEDS)):
+        changed = [] if config < 2 else [f"schedule.max_lr={config}e-4"]
+        experiment = "optimized_loop" if config == 1 else "original"
+        overrides = [f"experiment={experiment}", "dataset=flowers_192", *changed]
+        composed = composition.compose(overrides)
+        for seed in range(min(SEEDS, count - config * SEEDS)):
+            folder = root / composition.run_name(None, seed, overrides)
+            composed.seed = seed
+            results.write_config(folder, composed, [*overrides, f"seed={seed}"])
+            results.write_classes(folder, names, counts)
+            results.write_json(folder / results.VALID_LABELS, labels.tolist())
+            write_scores(folder, labels, random)
+
+
+def write_scores(folder: Path, labels: np.ndarray[Any, Any], random: np.random.Generator) -> None:
+    """History, predictions and status of a run that gets better from epoch to epoch."""
+    predictions, history = [], []
+    for epoch in range(EPOCHS):
+        right = random.random(IMAGES) < 0.5 + 0.03 * epoch
+        ids = np.where(right, labels, random.integers(0, CLASSES, IMAGES))
+        matrix = metrics.confusion_matrix(labels, ids, CLASSES)
+        predictions.append(ids.tolist())
+        history.append(metrics.epoch_scores("train", 1.0, matrix)
+                       | metrics.epoch_scores("valid", 1.1, matrix) | {"train timing": 10.0})
+    results.write_predictions(folder, predictions)
+    results.write_history(folder, history)
+    results.write_json(folder / results.STATUS, {
+        "state": "done", "epochs_done": EPOCHS, "epochs": EPOCHS,
+        "beginning": {"replicas": 1, "epochs": EPOCHS, "data": "0123456789abcdef"}})
+
+
+def measure_comparison(count: int, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        write_runs(Path(place), count)
+        environment: Mapping[str, str] = os.environ | {"PYTHONPATH": str(ROOT)}
+
+        def process(*words: str) -> Case:
+            return lambda: process_seconds_of([sys.executable, *words], env=environment)
+
+        taken = in_turn({
+            "imports alone": process("-c", IMPORTS),
+            "flowerexp compare": process("-m", "flowerexp", "compare", place),
+            "comparison.load": lambda: seconds_of(lambda: comparison.load(place))}, rounds)
+    return per_unit(f"{count} run folders", taken, 1, "s",
+                    {"flowerexp compare": "imports alone"})
 
 
 def main() -> None:
     options = parser(__doc__, rounds=5)
-    options.add_argument("--folders", type=int, default=200, help="run folders to compare")
+    options.add_argument("--jobs", type=int, default=8, help="of the sweep; 0 for none")
+    options.add_argument("--runs", type=int, default=200, help="run folders; 0 for none")
     arguments = options.parse_args()
-    peaks: list[int] = []
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        report: dict[str, Any] = {"compare": compared(place, arguments.folders, arguments.rounds)}
-        taken = in_turn({"by hand": lambda: by_hand(place), "sweep": lambda: sweep(place, peaks)},
-                        arguments.rounds)
-    report["jobs"] = compare("eight small jobs", taken, dict.fromkeys(taken, len(EXPERIMENTS)),
-                             "jobs", ["by hand"], clock="wall")
-    print(f"\nmemory of the sweep's own process: {statistics.median(peaks) / MIB:.0f} MiB at most "
-          f"({min(peaks) / MIB:.0f} to {max(peaks) / MIB:.0f})")
-    write_report(arguments.json, report | {"parent_bytes": peaks})
+    report = {}
+    if arguments.runs:
+        report["comparison"] = measure_comparison(arguments.runs, arguments.rounds)
+    if arguments.jobs:
+        report["sweep"] = measure_sweep(arguments.jobs, arguments.rounds)
+    write_report(arguments.json, report)
 
 
 if __name__ == "__main__":
