@@ -113,8 +113,8 @@ def class_counts(source: Source, on_bad_record: str = "stop"
     return counts, fingerprint(source, counts.tolist(), skipped)
 
 
-def find(dataset: Dataset) -> Source:
-    """Finds the data set that the config asks for.
+def find(dataset: Dataset, everywhere: Everywhere = alone) -> Source:
+    """Finds the data set that the config asks for; `everywhere` says who reads files for it.
 
     Raises:
         UserError: for a root, a split or a size that is not there.
@@ -125,9 +125,10 @@ def find(dataset: Dataset) -> Source:
         return find_sample(dataset, "dataset: the drawn sample")
     if dataset.kind == "flowers":
         root, where = competition_root(dataset)
-        return find_flowers(dataset, root, f"dataset: the competition's files in {where}")
+        return find_flowers(dataset, root, f"dataset: the competition's files in {where}",
+                            everywhere)
     assert dataset.root is not None
-    return found(dataset, dataset.root, "dataset: TFRecords")
+    return found(dataset, dataset.root, "dataset: TFRecords", everywhere)
 
 
 def find_auto(dataset: Dataset) -> Source:
@@ -159,13 +160,14 @@ def competition_root(dataset: Dataset) -> tuple[str, str]:
                     f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
 
 
-def find_flowers(dataset: Dataset, root: str, reason: str) -> Source:
+def find_flowers(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone
+                 ) -> Source:
     """The Kaggle competition's 104 classes; other counts than its own are said."""
     if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
         raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
                         f"files, not {dataset.num_classes}: leave it out")
     names = dataset.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
-    source = found(replace(dataset, class_names=names), root, reason)
+    source = found(replace(dataset, class_names=names), root, reason, everywhere)
     for split, files in source.files.items():
         promised = [file.count for file in files]
         if None not in promised and sum(filter(None, promised)) != COMPETITION_COUNTS[split]:
@@ -174,8 +176,8 @@ def find_flowers(dataset: Dataset, root: str, reason: str) -> Source:
     return replace(source, kind="flowers", reason=reason)
 
 
-def found(dataset: Dataset, root: str, reason: str) -> Source:
-    """The source in a folder of TFRecords."""
+def found(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone) -> Source:
+    """The source in a folder of TFRecords; the images' size is read where nothing names it."""
     folder, named_size = split_folder(root, dataset.image_size)
     for split in ("train", "val"):
         if not tf.io.gfile.isdir(f"{folder}/{split}"):
@@ -183,7 +185,8 @@ def found(dataset: Dataset, root: str, reason: str) -> Source:
                             "and val (and test, for predictions)")
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
-    image_size = dataset.image_size or named_size or records.first_image_size(files["train"])
+    image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
+                                                                              everywhere)
     beside = names_beside(folder, root) if dataset.class_names is None else None
     if beside:
         reason += f"; class names of {beside}"

@@ -125,7 +125,7 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
 
 def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = workers.alone) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
-    source = datasets.find(dataset)
+    source = datasets.find(dataset, everywhere)
     journal.say(source.reason)
     labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
                                                       dataset.on_bad_record, everywhere)
@@ -162,11 +162,15 @@ def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str
         raise
 
 
-def raise_fault(images: Images, labelled: bool, error: Exception) -> None:
-    """Raises UserError if the error comes of a record of this split."""
+def raise_fault(images: Images, labelled: bool, error: Exception, strategy: Any = None) -> None:
+    """Raises UserError if the error comes of a record of this split.
+
+    Under a strategy, of one that this process reads.
+    """
     if images.table.frames is not None:  # its bad records were left out: it comes of another thing
         return
-    fault = records.first_fault(images.table.files, images.image_size, labelled, None)
+    files = pipeline.files_here(strategy, images) if strategy else images.table.files
+    fault = records.first_fault(files, images.image_size, labelled, None)
     if fault:
         raise UserError(fault) from error
 
@@ -251,7 +255,7 @@ def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
             raise_bad_loss(trainer, folder)
             yield done
     except tf.errors.InvalidArgumentError as error:
-        raise_fault(data.train, True, error)
+        raise_fault(data.train, True, error, trainer.strategy)
         raise
 
 
@@ -292,7 +296,7 @@ def predict_logits(trainer: Trainer, images: Images, labelled: bool) -> npt.NDAr
     try:
         return trainer.logits(batches, rows)
     except tf.errors.InvalidArgumentError as error:
-        raise_fault(images, labelled, error)
+        raise_fault(images, labelled, error, trainer.strategy)
         raise
 
 

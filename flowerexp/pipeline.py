@@ -4,7 +4,7 @@ Images stay uint8 until the device. An element is one replica's share of one upd
 of one step (evaluation); a strategy deals consecutive elements to consecutive replicas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from flowerexp.config import Sampling
 from flowerexp.errors import UserError
 from flowerexp.frames import FRAME
 from flowerexp.plan import Plan
-from flowerexp.records import Table
+from flowerexp.records import RecordFile, Table
 from flowerexp.workers import Everywhere, alone
 
 READY = 2
@@ -98,12 +98,14 @@ def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywher
          ) -> npt.NDArray[np.uint8]:
     """uint8 [n, height, width, 3] of some images, in this order.
 
-    Streamed files are read once from the start for it, by `everywhere`. Broken JPEGs raise
-    tf.errors.
+    Streamed files are read once from the start for it, by `everywhere`: those images that the
+    first worker wants, for the others may choose otherwise by the last bit of a probability.
+    Broken JPEGs raise tf.errors.
     """
-    chosen = tf.constant(indices, tf.int64)
     if not images.streamed:
-        return np.asarray(load(images, chosen))
+        return np.asarray(load(images, tf.constant(indices, tf.int64)))
+    indices = everywhere(lambda worker, workers: indices)[0]
+    chosen = tf.constant(indices, tf.int64)
 
     def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
         rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
@@ -172,16 +174,29 @@ def as_written(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def count_workers(strategy: Any) -> int:
-    """How many hosts feed the replicas, as the strategy itself tells a data set's maker."""
-    counts = []
+def input_contexts(strategy: Any) -> list[tf.distribute.InputContext]:
+    """Of the hosts whose replicas this process feeds, as a data set's maker is told of them."""
+    contexts = []
 
     def ask(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        counts.append(context.num_input_pipelines)
+        contexts.append(context)
         return tf.data.Dataset.range(0)
 
     strategy.distribute_datasets_from_function(ask)
-    return int(counts[0])
+    return contexts
+
+
+def count_workers(strategy: Any) -> int:
+    """How many hosts feed the replicas."""
+    return int(input_contexts(strategy)[0].num_input_pipelines)
+
+
+def files_here(strategy: Any, images: Images) -> Sequence[RecordFile]:
+    """The files of a split that this process reads: where it is streamed, its workers' own."""
+    files = images.table.files
+    return files if not images.streamed else [
+        file for context in input_contexts(strategy)
+        for file in files[context.input_pipeline_id::context.num_input_pipelines]]
 
 
 def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,

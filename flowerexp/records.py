@@ -30,6 +30,7 @@ from flowerexp.faults import (
     raw_id,
 )
 from flowerexp.frames import Frame, contents, frames_of
+from flowerexp.workers import Everywhere, alone
 
 BATCH = 256
 """Records parsed together."""
@@ -310,13 +311,20 @@ def parse_one(serialized: bytes, labelled: bool | None) -> tuple[Example | None,
                    as_text(parsed["id"].numpy()[0])), []
 
 
-def first_image_size(files: Sequence[RecordFile]) -> int:
+def first_image_size(files: Sequence[RecordFile], everywhere: Everywhere = alone) -> int:
     """The commonest height in pixels of the first images of the first file with a readable one.
+
+    Of several workers each looks into its own files, and all take what the first file says.
 
     Raises:
         UserError: where there is none.
     """
-    size = next(filter(None, map(commonest_height, files)), 0)
+    def look_into(worker: int, workers: int) -> tuple[int, int]:
+        heights = ((number, commonest_height(files[number]))
+                   for number in range(worker, len(files), workers))
+        return next((found for found in heights if found[1]), (len(files), 0))
+
+    _, size = min(everywhere(look_into))
     if not 0 < size <= LARGEST:
         raise UserError(f"{files[0].path}: the size of its first images cannot be read"
                         + (f" ({size} pixels are more than {LARGEST})" if size else
