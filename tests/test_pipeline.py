@@ -20,11 +20,11 @@ OVERSAMPLE = Sampling("oversample", 12)
 class Workers:
     """Stands for a strategy of several workers: deals one worker's data set to the test."""
 
-    def __init__(self, worker=0):
-        self.worker = worker
+    def __init__(self, worker=0, workers=1):
+        self.context = tf.distribute.InputContext(workers, worker)
 
     def distribute_datasets_from_function(self, make):
-        return make(tf.distribute.InputContext(input_pipeline_id=self.worker))
+        return make(self.context)
 
 
 def plan_of(workers=1, replicas=1, accumulation=1, batch=4, updates=9):
@@ -180,6 +180,7 @@ def test_evaluation_shows_every_image_where_its_rows_say(tiny, cache, workers):
     assert sorted(rows[rows >= 0].tolist()) == list(range(13))
 
 
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @hypothesis.given(st.lists(st.integers(0, 9), min_size=1, max_size=7), st.integers(1, 4),
                   st.integers(1, 3), st.integers(1, 5), st.booleans())
 def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, batch, streamed):
@@ -200,6 +201,28 @@ def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, b
         expected = [row for row in range(sum(counts)) if file_of[row] % workers == worker]
         assert mine[:len(expected)].tolist() == expected
         assert (mine[len(expected):] == -1).all()
+
+
+@pytest.mark.parametrize(("cache", "expected"), [("none", ["01"]), ("encoded", ["00", "01"])])
+def test_files_in_which_a_worker_looks_for_a_fault(tiny, cache, expected):
+    """With a table each has all of them, and a broken JPEG may be in any."""
+    files = pipeline.files_here(Workers(1, 2), images_of(tiny, "val", cache))
+    assert [file.path.rpartition("/")[2][:2] for file in files] == expected
+
+
+def test_workers_that_would_pick_other_images_pick_those_of_the_first(tiny):
+    images, pixels = (images_of(tiny, "val", cache) for cache in ("none", "decoded"))
+    wishes = {0: np.array([12, 0, 5]), 1: np.array([12, 0, 6])}
+
+    def everywhere_of(worker):
+        def everywhere(make):
+            made = [make(0, 2), make(1, 2)]
+            return [wishes[0], wishes[1]] if made[0] is wishes[worker] else made
+        return everywhere
+
+    for worker, wished in wishes.items():
+        np.testing.assert_array_equal(pipeline.pick(images, wished, everywhere_of(worker)),
+                                      pixels.decoded.numpy()[wishes[0]])
 
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])

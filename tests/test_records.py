@@ -186,6 +186,29 @@ def test_first_image_size(tmp_path):
     assert records.first_image_size([records.RecordFile(str(path), None)]) == 24
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_image_size_is_that_of_the_first_readable_file_whoever_reads_it(tmp_path, monkeypatch,
+                                                                        workers):
+    """Each worker its own files."""
+    for name, height in (("a", 0), ("b", 24), ("c", 32), ("d", 0)):
+        image = jpeg(0, height, height) if height else b"no"
+        write_serialized(tmp_path / f"{name}.tfrec", [example(image=image, class_=0)])
+    files = records.list_files(str(tmp_path))
+    heights, opened = records.commonest_height, []
+    monkeypatch.setattr(records, "commonest_height",
+                        lambda file: opened.append(file) or heights(file))
+
+    def everywhere(make):
+        made = []
+        for worker in range(workers):
+            opened.clear()
+            made.append(make(worker, workers))
+            assert {*opened} <= {*files[worker::workers]}
+        return made
+
+    assert records.first_image_size(files, everywhere) == 24
+
+
 def test_write_leaves_no_file_that_is_not_whole(tmp_path):
     def images():
         yield jpeg()

@@ -229,6 +229,11 @@ def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
     none = np.zeros((0, 2), np.float32)
     _, predicted = experiment.test_rows(found, none, np.array([1, 5]))
     assert predicted == [1, 1, 1]
+    for keep_images in (True, False):
+        left = skipping.read(records.list_files(str(tmp_path)), 16, False, None, keep_images).table
+        batches, rows = pipeline.evaluation_batches(
+            tf.distribute.get_strategy(), pipeline.Images(left, 16), Plan(1, 1, 4, 1, 4, 4, 1, 1))
+        assert len(rows) == len(list(batches)) == 0
 
 
 def in_test(number):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import loading, pictures, pipeline, records, results, trained
+from flowerexp import loading, pictures, pipeline, records, results, skipping, trained
 from tests.processes import (
     begin_workers,
     end_workers,
@@ -19,6 +19,8 @@ from tests.processes import (
     wait_for_epochs,
     weights_of,
 )
+from tests.test_records import example, jpeg, write_serialized
+from tests.test_skipping import flip
 
 CHOSEN = ("loop.epochs=8",)
 
@@ -84,29 +86,74 @@ def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny)
     same_results(whole[0], run)
 
 
-def test_a_streaming_worker_reads_its_own_files_and_writes_none(tiny, tmp_path):
-    """Each has a folder of its own, in which the other's files of every split are rubbish."""
-    places = [tmp_path / "first", tmp_path / "second"]
-    for number, each in enumerate(places):
-        shutil.copytree(tiny, each / "data")
+def folders_of_their_own(root, place):
+    """A working directory for each worker, whose `data` has rubbish for every file of the other's.
+
+    The rubbish has the file's size, and begins with a record of another size of image.
+    """
+    head = write_serialized(place / "head", [example(image=jpeg(0, 24, 24), class_=0)])
+    for number in range(2):
+        data = shutil.copytree(root, place / f"worker {number}" / "data", dirs_exist_ok=True)
         for split in ("train", "val", "test"):
-            foreign = sorted((each / "data" / split).iterdir())[1 - number]
-            foreign.write_bytes(b"\x01" * foreign.stat().st_size)
-    ends = end_workers(begin_workers(places, "data", "name=stream", "dataset.cache=none",
-                                       "loop.epochs=1", "schedule.max_lr=1e-5"))
+            foreign = sorted((data / split).iterdir())[1 - number]
+            size = foreign.stat().st_size
+            foreign.write_bytes(head.read_bytes().ljust(size, b"\x01"))
+            assert foreign.stat().st_size == size
+    return [place / "worker 0", place / "worker 1"]
+
+
+def stream(places, *overrides):
+    return end_workers(begin_workers(places, "data", "name=stream", "dataset.cache=none",
+                                     "loop.epochs=1", "schedule.max_lr=1e-5", *overrides))
+
+
+def check_rows(run, root):
+    """What the run predicts is what its model says here of each image, in the data set's order."""
+    model, size = loading.load(trained.find(run))
+    for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
+        left = skipping.read(records.list_files(str(root / split)), 16, split != "test", None)
+        images = pipeline.decode_all(left.table.images, size)
+        expected = results.softmax(model(tf.cast(images, tf.float32)).numpy())
+        rows = np.load(run / known)
+        if split == "val":
+            assert read(run, "valid_labels.json") == left.table.labels.tolist()
+            assert read(run, "valid_preds.json") == {"0": rows.argmax(1).tolist()}
+        else:
+            submitted = (run / "submission.csv").read_text().splitlines()[1:]
+            assert submitted == [f"{identifier},{label}" for identifier, label
+                                 in zip(left.ids, rows.argmax(1), strict=True)]
+            rows = rows[left.kept]
+        np.testing.assert_allclose(rows, expected, atol=2e-3)  # of float16
+
+
+def test_a_streaming_worker_reads_its_own_files_and_writes_none(tiny, tmp_path):
+    places = folders_of_their_own(tiny, tmp_path)
+    ends = stream(places)
     assert [code for code, *_ in ends] == [0, 0], ends
     assert [path for path in (places[1] / "outputs").rglob("*") if path.is_file()] == []
     run = places[0] / "outputs/stream"
     assert (run / pictures.MISTAKES).exists(), "val images of both workers"
-    written = trained.find(run)
-    model, size = loading.load(written)
-    for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
-        table = records.read(records.list_files(str(tiny / split)), 16, split != "test", None)
-        images = pipeline.decode_all(table.images, size)
-        expected = results.softmax(model(tf.cast(images, tf.float32)).numpy())
-        np.testing.assert_allclose(np.load(run / known), expected, atol=2e-3)  # of float16
-        if split == "test":
-            submitted = (run / "submission.csv").read_text().splitlines()[1:]
-            assert [line.partition(",")[0] for line in submitted] == table.ids
-        else:
-            assert read(run, "valid_labels.json") == table.labels.tolist()
+    check_rows(run, tiny)
+
+
+def test_a_bad_record_that_one_streaming_worker_reads_is_known_to_all(tiny, tmp_path):
+    root = shutil.copytree(tiny, tmp_path / "bad")
+    flip(root / "val/01-16x16-7.tfrec", 2)
+    sentence = "data/val/01-16x16-7.tfrec, record 2: its data are damaged (CRC error)"
+    ends = stream(folders_of_their_own(root, tmp_path))
+    assert [code for code, *_ in ends] == [1, 1], ends
+    assert sentence in ends[0][2]
+    assert ends[0][2] == ends[1][2]
+    assert ends[0][2].count("\n") == 1, "one sentence"
+    flip(root / "train/00-16x16-20.tfrec", 5)
+    flip(root / "test/01-16x16-4.tfrec", 1)
+    places = folders_of_their_own(root, tmp_path)
+    ends = stream(places, "dataset.on_bad_record=skip")
+    assert [code for code, *_ in ends] == [0, 0], ends
+    run = places[0] / "outputs/stream"
+    listed = read(run, "status.json")["skipped"]
+    assert [(each["file"], each["record"]) for each in listed["records"]] == [
+        ("data/train/00-16x16-20.tfrec", 5), ("data/val/01-16x16-7.tfrec", 2),
+        ("data/test/01-16x16-4.tfrec", 1)]
+    assert listed["count"] == 3
+    check_rows(run, root)
