@@ -280,7 +280,8 @@ def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     if table.frames is None:
         return lambda path: tf.data.TFRecordDataset(path)
     paths = tf.constant([file.path for file in table.files])
-    places = tf.constant([frame for frames in table.frames for frame in frames], tf.int64)
+    kept = [frame for frames in table.frames for frame in frames]  # none of a test split, perhaps
+    places = tf.reshape(tf.constant(kept, tf.int64), [-1, 2])
     ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
 
     def read(path: tf.Tensor) -> tf.data.Dataset:
