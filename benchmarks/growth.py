@@ -8,6 +8,7 @@ images. Targets: linear, which is the same cost an image; memory flat with datas
 shuffle buffer is bounded by dataset.memory_gb. Every case runs in a process of its own, in turn.
 """
 
+import shutil
 import statistics
 import tempfile
 import time
@@ -34,19 +35,18 @@ from flowerexp.pipeline import Images
 from flowerexp.plan import Plan
 
 MIB = 2**20
-FACTORS = (1, 4, 16)
 CACHES = ("encoded", "none")
 BUFFER = 8 * MIB
 """Bytes of the shuffle buffer of `none`: one that is full at once the images already."""
 
 
 def copy(folder: Path, factor: int, place: Path) -> Path:
-    """A split of `factor` times the files, which are links."""
+    """A split of `factor` times the files: copies, for links would be the same few pages read."""
     split = place / f"x{factor}"
     split.mkdir()
     for file in sorted(folder.glob("*.tfrec")):
         for number in range(factor):
-            (split / f"{number:02d}{file.name}").symlink_to(file.resolve())
+            shutil.copyfile(file, split / f"{number:02d}{file.name}")
     return split
 
 
@@ -91,13 +91,15 @@ def main() -> None:
     photos.add_option(options)
     options.add_argument("--size", type=int, default=96, help="height and width in pixels")
     options.add_argument("--batch", type=int, default=128, help="images of a batch")
+    options.add_argument("--factors", type=int, nargs="+", default=[4, 16],
+                         help="times the images, beside once (default 4 16)")
     arguments = options.parse_args()
-    folder = arguments.data / f"tfrecords-jpeg-{arguments.size}x{arguments.size}/train"
-    assert folder.is_dir(), f"{folder} is not there: --data FOLDER"
+    factors = [1, *arguments.factors]
+    folder = photos.training_files(arguments.data, arguments.size)
     runs: dict[tuple[str, int], list[dict[str, float]]] = {
-        (cache, factor): [] for cache in CACHES for factor in FACTORS}
+        (cache, factor): [] for cache in CACHES for factor in factors}
     with tempfile.TemporaryDirectory() as place:
-        splits = {factor: copy(folder, factor, Path(place)) for factor in FACTORS}
+        splits = {factor: copy(folder, factor, Path(place)) for factor in factors}
         for _ in range(arguments.rounds):
             for (cache, factor), rounds in runs.items():
                 rounds.append(apart(epoch, splits[factor], arguments.size, cache, arguments.batch))

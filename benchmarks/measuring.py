@@ -192,6 +192,13 @@ def memory() -> tuple[int, int]:
 
 
 def forget_peak() -> None:
+    """Of this process, so that `memory` gives the peak from here on.
+
+    Raises:
+        SystemExit: on a system without /proc.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        raise SystemExit("peak memory is read from /proc, which only Linux has")
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -88,8 +88,7 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     arguments = options()
-    folder = arguments.data / f"tfrecords-jpeg-{arguments.size}x{arguments.size}/train"
-    assert folder.is_dir(), f"{folder} is not there: --data FOLDER"
+    folder = photos.training_files(arguments.data, arguments.size)
     runs: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(arguments.rounds):
         for case, of_case in runs.items():

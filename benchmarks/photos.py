@@ -14,12 +14,26 @@ SHARED = Path(__file__).parents[2] / "shared/data/oxford102"
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=SHARED,
-                        help="folder of tfrecords-jpeg-SxS (default ../shared/data/oxford102; "
-                             "noise with the detail of photos where it is not there)")
+                        help="folder of tfrecords-jpeg-SxS (default ../shared/data/oxford102)")
+
+
+def training_files(folder: Path, size: int) -> Path:
+    """The folder of the training set's files, where a benchmark needs the files themselves.
+
+    Raises:
+        SystemExit: where they are not there.
+    """
+    files = folder / f"tfrecords-jpeg-{size}x{size}/train"
+    if not files.is_dir():
+        raise SystemExit(f"{files} is not there: choose the folder with --data")
+    return files
 
 
 def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.NDArray[np.int32]]:
-    """At most so many JPEGs of the training set and their labels, int32; says which they are."""
+    """At most so many JPEGs of the training set and their labels, int32; says which they are.
+
+    Where it is not there they are noise with the detail of photos.
+    """
     files = folder / f"tfrecords-jpeg-{size}x{size}/train"
     if not files.is_dir():
         print(f"{files} is not there: {most} noisy JPEGs of {size} px instead")
