@@ -96,6 +96,8 @@ class Pair:
     """Those that both have."""
     differences: dict[str, Interval]
     """By metric: acc, recall, precision, f1 (a share, not per cent)."""
+    agreement: float
+    """Share of the images, over all seeds, for which both predict the same class."""
     p_value: float | None
     """McNemar's exact one, for a single run each."""
     gained: list[tuple[str, float]]
@@ -137,14 +139,13 @@ def compare(paths: Paths, pairs: Sequence[str] = (), epoch: str = "last") -> Com
     rows = baselines_first(rows)
     wanted, remarks = asked_pairs(rows, pairs) if pairs else named_pairs(rows)
     notes += remarks
-    found = []
-    for row, baseline in dict.fromkeys(wanted):
-        pair, sentences = build_pair(rows[row], rows[baseline], epoch)
-        notes += sentences
-        found += [pair] if pair else []
+    built = [build_pair(rows[row], rows[baseline], epoch)
+             for row, baseline in dict.fromkeys(wanted)]
+    found = tuple(pair for pair, _ in built if pair)
+    notes += [sentence for _, sentences in built for sentence in sentences]
     failures = tuple(run for run in runs if run.state in ("failed", "interrupted", "unreadable")
                      and run.folder not in superseded)
-    return Comparison(tuple(rows), tuple(found), failures, tuple(notes))
+    return Comparison(tuple(rows), found, failures, tuple(notes))
 
 
 def load(paths: Paths) -> pd.DataFrame:
@@ -356,6 +357,7 @@ def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[s
     return Pair(
         row.name, baseline.name, epoch, seeds,
         {name: Interval(*values) for name, values in found.items()},
+        float((ours_there == theirs_there).mean()),
         significance.mcnemar(labels, ours_there[0], theirs_there[0])
         if len(seeds) == 1 else None,
         gained, lost, seconds[0] / seconds[1] if defined else None, CAUTIONS.get(len(seeds))), notes

@@ -189,7 +189,10 @@ def pair_remarks(pair: Pair) -> list[str]:
     def of_classes(changes: Sequence[tuple[str, float]]) -> str:
         return ", ".join(f"{one_line(name)} {change:+.2f}" for name, change in changes)
 
-    said = [f"McNemar's exact p: {p_text(pair.p_value)}" if pair.p_value is not None else "",
+    # Rounded down: 100 % is said of all images only.
+    said = ["both predict the same class for every image" if pair.agreement == 1 else
+            f"both predict the same class for {math.floor(100 * pair.agreement)} % of the images",
+            f"McNemar's exact p: {p_text(pair.p_value)}" if pair.p_value is not None else "",
             f"time of an epoch: {pair.time_ratio:.2f} {TIME}" if pair.time_ratio else "",
             f"recall gained: {of_classes(pair.gained)}" if pair.gained else "",
             f"recall lost: {of_classes(pair.lost)}" if pair.lost else "",

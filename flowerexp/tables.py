@@ -65,8 +65,9 @@ def to_json(comparison: Comparison) -> str:
               "differences": {name: {"value": found.value, "low": found.low, "high": found.high,
                                      "clear": found.clear}
                               for name, found in pair.differences.items()},
-              "mcnemar p": pair.p_value, "gained": pair.gained, "lost": pair.lost,
-              "time ratio": pair.time_ratio, "caution": pair.caution} for pair in comparison.pairs]
+              "agreement": pair.agreement, "mcnemar p": pair.p_value, "gained": pair.gained,
+              "lost": pair.lost, "time ratio": pair.time_ratio, "caution": pair.caution}
+             for pair in comparison.pairs]
     failures = [{"folder": str(run.folder), "name": run.name, "seed": run.seed,
                  "state": run.state, "error": run.error, "epochs done": len(run.history),
                  "epochs": run.epochs, "rerun": summary.rerun(run)} for run in comparison.failures]

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from flowerexp import comparison, results
+from flowerexp import comparison, results, summary
 from flowerexp.errors import UserError
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
@@ -215,6 +215,16 @@ def test_time_is_the_ratio_of_the_mean_epochs_the_first_apart(tmp_path):
                "original": {0: [1.0, 9.0, 7.0], 1: [1.0, 8.0, 8.0]}}
     [pair] = write_pair(tmp_path, [epochs] * 2, [epochs] * 2, labels=[0], **seconds).pairs
     assert pair.time_ratio == pytest.approx((3 + 5) / (8 + 8))
+
+
+def test_agreement_is_of_all_seeds_and_whole_for_equal_predictions_only(tmp_path):
+    labels = [0] * 999 + [1]
+    [pair] = write_pair(tmp_path / "one", [[labels], [[0] * 1000]], [[[0] * 1000], [[0] * 1000]],
+                        labels=labels).pairs
+    assert pair.agreement == 1999 / 2000
+    assert "both predict the same class for 99 % of the images" in summary.pair_remarks(pair)
+    [pair] = write_pair(tmp_path / "other", [[[0, 1]]], [[[0, 1]]], labels=[0, 1]).pairs
+    assert "both predict the same class for every image" in summary.pair_remarks(pair)
 
 
 def test_one_epoch_has_no_ratio_of_times(tmp_path):
