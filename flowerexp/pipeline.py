@@ -145,7 +145,8 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
                     epoch: tf.Tensor) -> Batch:
         return finish(decode_all(pair[0], images.image_size), pair[1], positions, epoch)
 
-    prepare = tf.function(from_stream if images.streamed else from_table)  # traced once
+    prepare = tf.function(from_stream if images.streamed else from_table,  # traced once
+                          autograph=False)
 
     def elements(epoch: int, start: int, worker: int) -> tf.data.Dataset:
         examples = plan.updates_per_epoch * plan.update_size

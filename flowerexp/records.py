@@ -202,7 +202,7 @@ def parse_checked(image_size: int, labelled: bool, labels: int, keep_images: boo
             parsed["image"] = tf.zeros([0], tf.string)
         return {**parsed, "good": good}
 
-    return tf.function(of, input_signature=[tf.TensorSpec([None], tf.string)])
+    return tf.function(of, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled: bool,

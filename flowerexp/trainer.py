@@ -5,6 +5,7 @@ optimizer, BatchNorm statistics averaged. Confusion matrix, loss sum and the fir
 loss that is not finite are kept on the device and read when Python asks.
 """
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,11 +74,13 @@ class Trainer:
         self.checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, update=self.update, loss_sum=self.loss_sum,
             confusion=self.confusion, seconds=self.seconds)
-        self._accumulate = (tf.function(self.accumulate, jit_compile=True) if jit_compile
+        # No AutoGraph: rewriting Python that needs none would take a second of every start.
+        traced = functools.partial(tf.function, autograph=False)
+        self._accumulate = (traced(self.accumulate, jit_compile=True) if jit_compile
                             else self.accumulate)
-        self._run_updates = tf.function(self.run_updates)
-        self._predict_step = tf.function(self.predict_step)
-        self._gather = tf.function(self.gather)
+        self._run_updates = traced(self.run_updates)
+        self._predict_step = traced(self.predict_step)
+        self._gather = traced(self.gather)
         self._updates_per_call = 1
 
     def micro_batch(self, batch: dict[str, tf.Tensor], number: tf.Tensor
@@ -115,18 +118,22 @@ class Trainer:
         size, steps = self.plan.batch_size, self.plan.accumulation
         if steps == 1:
             return self.micro_batch(batch, first)
-        gradients = [tf.zeros(variable.shape, variable.dtype)
-                     for variable in self.model.trainable_variables]
-        loss = tf.constant(0.0)
-        predictions = tf.zeros([steps, size], tf.int32)
         parts = {key: tf.reshape(value, [steps, size, *value.shape[1:]])
                  for key, value in batch.items()}
-        for step in tf.range(steps):
+
+        def add(step: tf.Tensor, gradients: Gradients, loss: tf.Tensor, predictions: tf.Tensor
+                ) -> tuple[tf.Tensor, Gradients, tf.Tensor, tf.Tensor]:
             part = {key: value[step] for key, value in parts.items()}
             more, part_loss, predicted = self.micro_batch(part, first + tf.cast(step, tf.int64))
-            gradients = [one + other for one, other in zip(gradients, more, strict=True)]
-            loss += part_loss
-            predictions = tf.tensor_scatter_nd_update(predictions, [[step]], [predicted])
+            return (step + 1, [one + other for one, other in zip(gradients, more, strict=True)],
+                    loss + part_loss,
+                    tf.tensor_scatter_nd_update(predictions, [[step]], [predicted]))
+
+        nothing = [tf.zeros(variable.shape, variable.dtype)
+                   for variable in self.model.trainable_variables]
+        _, gradients, loss, predictions = tf.while_loop(
+            lambda step, *_: step < steps, add,
+            (tf.constant(0), nothing, tf.constant(0.0), tf.zeros([steps, size], tf.int32)))
         return gradients, loss, tf.reshape(predictions, [-1])
 
     def replica_update(self, batch: dict[str, tf.Tensor], update: tf.Tensor
@@ -149,16 +156,20 @@ class Trainer:
 
     def run_updates(self, iterator: Any, count: tf.Tensor) -> None:
         """`count` updates, and what they count."""
-        for _ in tf.range(count):
-            losses, pairs = self.strategy.run(self.replica_update,
-                                              args=(next(iterator), self.update.read_value()))
+        def run_update(done: tf.Tensor) -> tf.Tensor:
+            update = self.update.read_value()
+            losses, pairs = self.strategy.run(self.replica_update, args=(next(iterator), update))
             loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
             pairs = self.strategy.experimental_local_results(pairs)[0]
             self.confusion.scatter_nd_add(pairs, tf.ones(tf.shape(pairs)[:1], tf.int64))
             self.loss_sum.assign_add(tf.cast(loss, tf.float64))
-            if self.first_bad < 0 and not tf.math.is_finite(loss):
-                self.first_bad.assign(self.update)
+            first_bad = self.first_bad.read_value()
+            good = tf.logical_or(first_bad >= 0, tf.math.is_finite(loss))
+            self.first_bad.assign(tf.where(good, first_bad, update))
             self.update.assign_add(1)
+            return done + 1
+
+        tf.while_loop(lambda done: done < count, run_update, [tf.constant(0)])
 
     def train(self, batches: Any, updates: int, steps_per_execution: int | str) -> Iterator[int]:
         """Trains `updates` updates on the elements of `batches`.
