@@ -22,6 +22,9 @@ from flowerexp.plan import Plan
 SECONDS_PER_CALL = 10.0
 """How long a slice of the optimized loop stays away from Python, about."""
 
+STEPS_PER_PREDICTION = 16
+"""Predicted in one call: Python's part of a step shrinks, and the logits of few steps wait."""
+
 Gradients = list[tf.Tensor]
 
 
@@ -79,7 +82,7 @@ class Trainer:
         self._accumulate = (traced(self.accumulate, jit_compile=True) if jit_compile
                             else self.accumulate)
         self._run_updates = traced(self.run_updates)
-        self._predict_step = traced(self.predict_step)
+        self._predict_steps = traced(self.predict_steps)
         self._gather = traced(self.gather)
         self._updates_per_call = 1
 
@@ -228,10 +231,19 @@ class Trainer:
         update = int(self.first_bad.numpy())
         return None if update < 0 else update
 
-    def predict_step(self, iterator: Any) -> tf.Tensor:
-        logits = self.strategy.run(lambda images: self.model(images, training=False),
-                                   args=(next(iterator),))
-        return self.strategy.gather(logits, axis=0)
+    def predict_steps(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        """Logits of `count` steps, float32 [count, images of a step, classes]."""
+        def predict_step(done: tf.Tensor, steps: tf.TensorArray
+                         ) -> tuple[tf.Tensor, tf.TensorArray]:
+            logits = self.strategy.run(lambda images: self.model(images, training=False),
+                                       args=(next(iterator),))
+            return done + 1, steps.write(done, self.strategy.gather(logits, axis=0))
+
+        size = self.plan.replicas * self.plan.eval_batch_size
+        logits = tf.TensorArray(tf.float32, count, element_shape=[size, self.confusion.shape[0]])
+        # One at a time: the replicas gather in every step, which must not overlap.
+        return tf.while_loop(lambda done, _: done < count, predict_step,
+                             (tf.constant(0), logits), parallel_iterations=1)[1].stack()
 
     def logits(self, batches: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Logits of a split in its order, float32 [images, classes].
@@ -240,10 +252,11 @@ class Trainer:
             rows: int64 [steps, ...], the image at every place of a step, -1 for none.
         """
         iterator = iter(batches)
-        parts = [self._predict_step(iterator) for _ in rows]
         logits = np.empty(((rows >= 0).sum(), self.confusion.shape[0]), np.float32)
-        for places, part in zip(rows, parts, strict=True):
-            logits[places[places >= 0]] = part.numpy()[places.reshape(-1) >= 0]
+        for start in range(0, len(rows), STEPS_PER_PREDICTION):
+            places = rows[start:start + STEPS_PER_PREDICTION]
+            part = self._predict_steps(iterator, tf.constant(len(places))).numpy()
+            logits[places[places >= 0]] = part[places.reshape(len(places), -1) >= 0]
         return logits
 
 
