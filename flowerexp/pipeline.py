@@ -71,7 +71,7 @@ def keep_decoded(images: Images) -> Images:
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
-    for batch in batches.prefetch(2).as_numpy_iterator():
+    for batch in as_written(batches.prefetch(READY)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
     # Without a copy: a conversion would hold the table three times for a moment.
@@ -111,7 +111,8 @@ def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywher
         rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
         stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
         wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
-        return {int(row): decode(encoded, images.image_size).numpy() for row, encoded in wanted}
+        return {int(row): decode(encoded, images.image_size).numpy()
+                for row, encoded in as_written(wanted)}
 
     found = {row: image for each in everywhere(find) for row, image in each.items()}
     size = images.image_size
@@ -169,9 +170,14 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
 
 
 def as_written(data: tf.data.Dataset) -> tf.data.Dataset:
-    """The same data set without tf.data's rewriting, which would copy the captured table."""
+    """The same data set without tf.data's rewriting and tuning; AUTOTUNE means all cores then.
+
+    Rewriting would copy the captured table. The tuner's thread sleeps for 10 ms, 20 ms and so on up
+    to a minute, and an iterator that ends waits until it wakes: an epoch of 21 s took 41 s.
+    """
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
     return data.with_options(options)
 
 
@@ -341,7 +347,7 @@ def evaluation_batches(strategy: Any, images: Images, plan: Plan
                             num_parallel_calls=tf.data.AUTOTUNE)
         shape = [plan.eval_batch_size, size, size, 3]
         return as_written(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
-            tf.data.AUTOTUNE))
+            READY * plan.replicas_per_worker))
 
     return strategy.distribute_datasets_from_function(elements), rows
 

@@ -62,7 +62,8 @@ class Trainer:
                  clip_norm: float | None = None, jit_compile: bool = False) -> None:
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
         self.loss, self.plan, self.seed, self.clip_norm = loss, plan, seed, clip_norm
-        self.class_weights = tf.constant(class_weights)
+        # Weights that are all one are left out: every update would pay for them.
+        self.class_weights = tf.constant(class_weights) if (class_weights != 1).any() else None
         classes = len(class_weights)
         with strategy.scope():
             optimizer.build(model.trainable_variables)
@@ -105,13 +106,15 @@ class Trainer:
 
         A mixed example has two labels: `share` of its loss is that of `label`.
         """
-        losses = self.loss(batch["label"], logits)
-        weighted = losses * tf.gather(self.class_weights, batch["label"])
+        def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            losses = self.loss(labels, logits)
+            return losses, losses if self.class_weights is None else (
+                losses * tf.gather(self.class_weights, labels))
+
+        losses, weighted = of(batch["label"])
         if "other_label" not in batch:
             return losses, weighted
-        share, label = batch["share"], batch["other_label"]
-        others = self.loss(label, logits)
-        weighted_others = others * tf.gather(self.class_weights, label)
+        share, (others, weighted_others) = batch["share"], of(batch["other_label"])
         return (share * losses + (1 - share) * others,
                 share * weighted + (1 - share) * weighted_others)
 
@@ -164,7 +167,7 @@ class Trainer:
             losses, pairs = self.strategy.run(self.replica_update, args=(next(iterator), update))
             loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
             pairs = self.strategy.experimental_local_results(pairs)[0]
-            self.confusion.scatter_nd_add(pairs, tf.ones(tf.shape(pairs)[:1], tf.int64))
+            self.confusion.scatter_nd_add(pairs, tf.ones([self.plan.update_size], tf.int64))
             self.loss_sum.assign_add(tf.cast(loss, tf.float64))
             first_bad = self.first_bad.read_value()
             good = tf.logical_or(first_bad >= 0, tf.math.is_finite(loss))

@@ -239,3 +239,14 @@ def test_every_shape_of_a_batch_is_known_before_it_is_made(tiny, cache):
         assert {key: part.shape for key, part in spec.items()} == shapes, name
     batches, _ = pipeline.evaluation_batches(Workers(), images_of(tiny, "val", cache), plan)
     assert batches.element_spec.shape == [4, 16, 16, 3]
+
+
+@pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
+def test_no_epoch_ends_by_waiting_for_a_tuner(tiny, cache):
+    """tf.data's sleeps for longer and longer, and the end of an iterator waits for it."""
+    images = images_of(tiny, "train", cache)
+    training = pipeline.training_batches(Workers(), images, ORIGINAL, plan_of(updates=2), 0, None)
+    evaluation, _ = pipeline.evaluation_batches(Workers(), images, plan_of())
+    for batches in (training(0, 0), evaluation):
+        assert batches.options().autotune.enabled is False
+        assert batches.options().experimental_optimization.apply_default_optimizations is False
