@@ -126,7 +126,7 @@ def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping
         each = {key: [getattr(one, key) / amounts[name] for one in rounds]
                 for key in ("wall", "cpu")}
         row = {"": name} | {
-            f"{unit} per {label}": f"{1 / statistics.median(each[key]):,.4g}"
+            f"{unit} per {label}": digits(1 / statistics.median(each[key]))
             for key, label in (("cpu", "CPU-second"), ("wall", "second"))}
         report[name] = {f"{key}_seconds_each": statistics.median(each[key]) for key in each} | {
             "rounds": [[one.wall, one.cpu] for one in rounds], "amount": amounts[name], "ratio": {}}
@@ -156,19 +156,24 @@ def per_unit(title: str, taken: Mapping[str, Sequence[Seconds]], amount: float, 
     for name, rounds in taken.items():
         each = {key: [getattr(one, key) / amount for one in rounds] for key in ("wall", "cpu")}
         medians = {key: statistics.median(values) for key, values in each.items()}
-        row = {"": name, f"{unit}": f"{medians['wall']:,.4g}",
-               f"CPU-{unit}": f"{medians['cpu']:,.4g}", "over its yardstick": "", "ratio": ""}
+        row = {"": name, f"{unit}": digits(medians["wall"]),
+               f"CPU-{unit}": digits(medians["cpu"]), "over its yardstick": "", "ratio": ""}
         report[name] = {**medians, "rounds": [[one.wall, one.cpu] for one in rounds]}
         if yardstick := yardsticks.get(name):
             against = [one.wall / amount for one in taken[yardstick]]
             over = statistics.median(ours - theirs
                                      for ours, theirs in zip(each["wall"], against, strict=True))
             ratio = ratios(each["wall"], against)
-            row |= {"over its yardstick": f"{over:,.4g}", "ratio": described(ratio)}
+            row |= {"over its yardstick": digits(over), "ratio": described(ratio)}
             report[name] |= {"yardstick": yardstick, "over": over, "times_as_long": ratio}
         rows.append(row)
     print_table(f"{title} (ratios of wall time to the yardstick's)", rows)
     return report
+
+
+def digits(number: float) -> str:
+    """Four of them, and all before the point."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def described(ratio: Mapping[str, float]) -> str:

@@ -11,10 +11,11 @@ over all of its files fails the proof. A minute on two free cores.
 """
 
 import collections
+import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
-import queue
 import resource
 import struct
 import sys
@@ -192,6 +193,7 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
 def child(numbers: list[int], answers) -> None:
     """Reads a batch of mutated files; says before each which one it is, and after it what came."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    faulthandler.enable(os.dup(2))  # says where a child was that dies
     with Path(os.devnull).open("w") as nothing:  # libjpeg comments on what it reads
         os.dup2(nothing.fileno(), 2)
     with tempfile.TemporaryDirectory() as place:
@@ -204,14 +206,14 @@ def child(numbers: list[int], answers) -> None:
             kind = MUTATIONS[number % len(MUTATIONS)]
             path = root / "train/a-4.tfrec"
             mutate(np.random.default_rng(number + 1000), kind, path)
-            answers.put((number, kind, "begun", 0))
+            answers.send((number, kind, "begun", 0))
             try:
                 outcome = outcomes(root, number)[0]
             except BaseException as error:
                 outcome = f"{type(error).__name__}: {error}"
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             first = peak if number < 0 else first
-            answers.put((number, kind, outcome, (peak - first) * 1024))
+            answers.send((number, kind, outcome, (peak - first) * 1024))
 
 
 def read_all(numbers: list[int]) -> tuple[dict[int, tuple[str, str, int]], list[str]]:
@@ -223,21 +225,21 @@ def read_all(numbers: list[int]) -> tuple[dict[int, tuple[str, str, int]], list[
     running: list = []
     while batches or running:
         while batches and len(running) < 2:
-            answers = context.Queue()
-            process = context.Process(target=child, args=(batches.pop(), answers))
+            # A pipe, not a queue: a child that dies has said all that it meant to.
+            answers, sent = context.Pipe(duplex=False)
+            process = context.Process(target=child, args=(batches.pop(), sent))
             process.start()
+            sent.close()
             running.append([process, answers, time.monotonic(), (None, None)])
         for each in list(running):
             process, answers, heard, _ = each
             alive = process.is_alive()
-            try:
-                while True:
-                    number, kind, outcome, grown = answers.get(timeout=0.05)
+            with contextlib.suppress(EOFError):
+                while answers.poll(0.05):
+                    number, kind, outcome, grown = answers.recv()
                     each[2:] = time.monotonic(), (number, kind)
                     if outcome != "begun":
                         ended[number] = kind, outcome, grown
-            except queue.Empty:
-                pass
             hangs = time.monotonic() - heard > SILENCE and each[2] == heard
             if hangs:
                 wrong.append(f"file {each[3]} hangs")
