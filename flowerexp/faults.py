@@ -3,6 +3,7 @@
 The one source of these sentences: a run that stops, one that skips, and `data check` say the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -39,13 +40,24 @@ def as_text(identifier: bytes) -> str:
     return identifier.decode("utf-8", "backslashreplace")
 
 
-def raw_id(serialized: bytes) -> str | None:
-    """The id of a record that is otherwise wrong, or None where it has no readable one."""
+def features_of(serialized: bytes) -> Mapping[str, tf.train.Feature] | None:
+    """The features of a record by protobuf, None where it is no tf.train.Example.
+
+    To be asked before tf.io.parse_example, in which a value whose length is given as 2^31 bytes or
+    more ends the process (TensorFlow 2.21).
+    """
     try:
-        feature = tf.train.Example.FromString(serialized).features.feature
+        features: Mapping[str, tf.train.Feature] = tf.train.Example.FromString(
+            serialized).features.feature
     except Exception:  # protobuf's DecodeError has no stable public home
         return None
-    values = feature["id"].bytes_list.value if "id" in feature else []
+    return features
+
+
+def raw_id(serialized: bytes) -> str | None:
+    """The id of a record that is otherwise wrong, or None where it has no readable one."""
+    features = features_of(serialized) or {}
+    values = features["id"].bytes_list.value if "id" in features else []
     return as_text(values[0]) if len(values) == 1 else None
 
 
@@ -53,9 +65,8 @@ def feature_faults(serialized: bytes, labelled: bool | None) -> list[str]:
     """What is wrong with the features of a record that cannot be parsed; `labelled` as of
     `records.features`.
     """
-    try:
-        example = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable public home
+    example = features_of(serialized)
+    if example is None:
         return ["it is no tf.train.Example: were these files written by another program?"]
     messages = []
     for name, kind in (("image", "bytes_list"), ("class", "int64_list"), ("id", "bytes_list")):

@@ -25,6 +25,7 @@ from flowerexp.faults import (
     Fault,
     as_text,
     feature_faults,
+    features_of,
     image_faults,
     label_faults,
     raw_id,
@@ -175,8 +176,8 @@ def read_part(files: Sequence[RecordFile], image_size: int, labelled: bool, num_
             serialized = tf.compat.v1.io.tf_record_iterator(file.path)
             counts.append(0)
             while batch := list(itertools.islice(serialized, BATCH)):
-                parsed = check(tf.constant(batch))
-                if not parsed.pop("good"):
+                whole = all(features_of(each) is not None for each in batch)
+                if not whole or not (parsed := check(tf.constant(batch))).pop("good"):
                     raise UserError(first_fault(files, image_size, labelled, num_classes))
                 counts[-1] += len(batch)
                 parts.append(parsed)
@@ -302,6 +303,8 @@ def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool
 
 def parse_one(serialized: bytes, labelled: bool | None) -> tuple[Example | None, list[str]]:
     """A record as a run's own parser reads it, or what is wrong with its features."""
+    if features_of(serialized) is None:
+        return None, feature_faults(serialized, labelled)
     try:
         parsed = parse(tf.constant([serialized]), labelled)
     # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.

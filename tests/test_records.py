@@ -293,6 +293,17 @@ def test_file_that_is_no_tfrecord(tmp_path):
     assert f"{path}, record 0:" in sentence
 
 
+def promising(length):
+    """A record whose image says it is so many bytes, 2^31 to 2^32 - 1; its other lengths are right.
+
+    The length stands before the image in groups of 7 bits, the lowest first; of 600 bytes in two.
+    """
+    groups = bytes(length >> 7 * place & 127 | (place < 4) << 7 for place in range(5))
+    whole = example(image=b"x" * 600, class_=0, id=b"a")
+    assert whole.count(b"\xd8\x04" + b"x" * 600) == 1
+    return whole.replace(b"\xd8\x04" + b"x" * 600, groups + b"x" * 597)
+
+
 # A function each, as TensorFlow shall not run while tests are collected.
 BAD = {
     "foreign record": (lambda: b"\xff\xfeno example at all", "tf.train.Example"),
@@ -317,6 +328,9 @@ BAD = {
     "image as number": (lambda: example(image=1, class_=0), "'image'"),
     "two images": (lambda: example(image=[jpeg(), jpeg()], class_=0), "'image'"),
     "id as number": (lambda: example(image=jpeg(), class_=0, id=7), "'id'"),
+    # TensorFlow's own parser ends the process at these.
+    "image of 2^31 bytes": (lambda: promising(2**31), "tf.train.Example"),
+    "image of 2^32 - 1 bytes": (lambda: promising(2**32 - 1), "tf.train.Example"),
 }
 
 

@@ -3,11 +3,11 @@
 Run it from the checkout: python tests/proofs/fuzz.py [FILES]. It writes 2,000 mutated record files,
 and 80 whole ones (flipped bytes in the file and, with right CRCs, in the record, its JPEG and the
 JPEG's header; cut ends; missing, doubled, renamed and swapped features; lengths of 2^40 with a
-right CRC; JPEG headers that promise 60,000 x 60,000 pixels), and gives each to `records.read` and
-`keep_decoded`, to the data check, and to `skipping.read`. Each must end in a clean read or in a
-UserError that names a file; what the check and a run say of it must agree. Two children at a time
-read them, in batches; one that dies, is silent for 60 s or whose memory grows by more than 1 GiB
-over all of its files fails the proof. A minute on two free cores.
+right CRC, values of 2^31 bytes and more; JPEG headers that promise 60,000 x 60,000 pixels), and
+gives each to `records.read` and `keep_decoded`, to the data check, and to `skipping.read`. Each
+must end in a clean read or in a UserError that names a file; what the check and a run say of it
+must agree. Two children at a time read them, in batches; one that dies, is silent for 60 s or whose
+memory grows by more than 1 GiB over all of its files fails the proof. A minute on two free cores.
 """
 
 import collections
@@ -33,7 +33,7 @@ SILENCE = 60
 GIB = 2**30
 MUTATIONS = ("none", "file byte", "file bytes", "file cut", "file tail", "file words",
              "length 2^40", "length of the file", "file byte", "file bytes", "file cut",
-             "length 2^40", "record bytes", "record cut", "jpeg bytes",
+             "value length", "record bytes", "record cut", "jpeg bytes",
              "jpeg header", "jpeg cut", "jpeg size", "jpeg foreign", "feature missing",
              "feature twice", "feature renamed", "feature type", "features swapped",
              "feature values", "label")
@@ -52,7 +52,9 @@ def mutate(random: np.random.Generator, kind: str, path: Path) -> None:
     mutate_features(random, kind, victim)
     records = []
     for each in features:
-        data = tf.train.Example(features=tf.train.Features(feature=each)).SerializeToString()
+        # Protobuf orders a map as it likes unless told, in every process another way.
+        data = tf.train.Example(features=tf.train.Features(feature=each)).SerializeToString(
+            deterministic=True)
         if each is victim:
             data = mutate_record(random, kind, data)
         records.append(data)
@@ -120,6 +122,11 @@ def mutate_record(random: np.random.Generator, kind: str, data: bytes) -> bytes:
         return flipped(random, data, 8)
     if kind == "record cut":
         return data[:int(random.integers(len(data)))]
+    if kind == "value length":  # of the image, 2^31 and more, which TensorFlow's parser trusts
+        image = data.index(b"\xff\xd8\xff")
+        length = int(random.integers(2**31, 2**32))
+        groups = bytes(length >> 7 * place & 127 | (place < 4) << 7 for place in range(5))
+        return data[:image - 2] + groups + data[image + 3:]
     if kind == "feature twice":  # a second entry of the map, as another writer may leave it
         return data + data if random.integers(2) else data + data[:int(random.integers(60))]
     return data
