@@ -71,7 +71,7 @@ def keep_decoded(images: Images) -> Images:
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
-    for batch in batches.prefetch(READY).as_numpy_iterator():
+    for batch in as_written(batches.prefetch(READY)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
     # Without a copy: a conversion would hold the table three times for a moment.
@@ -111,7 +111,8 @@ def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywher
         rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
         stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
         wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
-        return {int(row): decode(encoded, images.image_size).numpy() for row, encoded in wanted}
+        return {int(row): decode(encoded, images.image_size).numpy()
+                for row, encoded in as_written(wanted)}
 
     found = {row: image for each in everywhere(find) for row, image in each.items()}
     size = images.image_size
