@@ -75,7 +75,9 @@ def fit_epoch(model: tf.keras.Model, images: Images, batch: int, steps: int) -> 
     data = tf.data.Dataset.range(1).flat_map(shuffled).map(
         lambda rows: (tf.gather(images.decoded, rows), tf.gather(labels, rows)),
         num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-    data = data.apply(tf.data.experimental.assert_cardinality(count // batch))
+    # Without tf.data's tuner on this side either: fit, too, would wait for it after an epoch.
+    data = pipeline.as_written(
+        data.apply(tf.data.experimental.assert_cardinality(count // batch)))
 
     def epoch() -> None:
         history = model.fit(data, epochs=1, shuffle=False, verbose=0).history

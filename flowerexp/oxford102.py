@@ -126,5 +126,6 @@ def numbers(path: Path, key: str) -> list[int]:
     try:
         values: Any = loadmat(path)[key]
         return [int(value) for value in values.reshape(-1)]
+    # The last is SciPy's word for a file of MATLAB 7.3, which is HDF5.
     except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"{path} holds no row of numbers called {key!r} ({error})") from error

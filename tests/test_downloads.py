@@ -285,6 +285,7 @@ def image_bytes(seed):
 @pytest.mark.parametrize(("content", "words"), [
     ({"imagelabels.mat": matrix(other=[1])}, "no row of numbers called 'labels'"),
     ({"imagelabels.mat": b"no matrix at all"}, "no row of numbers called 'labels'"),
+    ({"imagelabels.mat": b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"}, "HDF"),
     ({"imagelabels.mat": matrix(labels=[1, 2])}, "names image 3 in trnid"),
     ({"imagelabels.mat": matrix(labels=[103] * 12)}, "no label from 1 to 102"),
     ({"setid.mat": matrix(trnid=[1], valid=[1], tstid=[2])}, "names image 1 twice")])
