@@ -294,7 +294,7 @@ def test_file_that_is_no_tfrecord(tmp_path):
 
 
 def promising(serialized, length):
-    """The record, whose JPEG says it is so many bytes, 2^31 to 2^32 - 1; its other lengths are right.
+    """The record, whose JPEG says it is so many bytes, 2^31 to 2^32 - 1; other lengths stay right.
 
     The length stands before the JPEG in groups of 7 bits, the lowest first; the right one is in two
     of them, and the JPEG loses three bytes for the others.
