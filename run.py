@@ -24,7 +24,8 @@ composition.register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def compose_and_execute(composed: DictConfig) -> float | None:
-    from flowerexp import execution, jobs  # here, for what shows something must start quickly
+    from flowerexp.sweeps import jobs
+    from flowerexp.train import execution  # here, for what shows something must start quickly
 
     job = HydraConfig.get()
     folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
@@ -55,7 +56,7 @@ def main() -> None:
         return
     with composition.one_sentence(), contextlib.ExitStack() as stack:
         if not any(word.partition("=")[0] in SHOWING for word in words):
-            from flowerexp import sweep  # as above
+            from flowerexp.sweeps import sweep  # as above
 
             stack.enter_context(sweep.closing())
         composition.refuse_no_option(words)

@@ -21,11 +21,12 @@ from benchmarks.measuring import (
     settled_seconds_of,
     write_report,
 )
-from flowerexp import augmentation, pipeline
-from flowerexp.augmentation_options import Perspective
+from flowerexp.augment import augmentation
+from flowerexp.augment.augmentation_options import Perspective
 from flowerexp.config import Sampling
-from flowerexp.plan import Plan
-from flowerexp.records import Table
+from flowerexp.data import pipeline
+from flowerexp.data.plan import Plan
+from flowerexp.data.records import Table
 
 PROBABILITY = 0.35
 

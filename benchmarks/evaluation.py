@@ -18,12 +18,13 @@ import tensorflow as tf
 from benchmarks import photos
 from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_report
 from benchmarks.scale_constants import build_trainer
-from flowerexp import experiment, pipeline
-from flowerexp.datasets import Source
-from flowerexp.experiment import Data
-from flowerexp.pipeline import Images
-from flowerexp.records import Table
-from flowerexp.trainer import Trainer
+from flowerexp.data import pipeline
+from flowerexp.data.datasets import Source
+from flowerexp.data.pipeline import Images
+from flowerexp.data.records import Table
+from flowerexp.train import experiment
+from flowerexp.train.experiment import Data
+from flowerexp.train.trainer import Trainer
 
 SIZE, BATCH = 96, 64
 

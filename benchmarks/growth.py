@@ -31,10 +31,10 @@ from benchmarks.measuring import (
     ratios,
     write_report,
 )
-from flowerexp import pipeline, records
 from flowerexp.config import Sampling
-from flowerexp.pipeline import Images
-from flowerexp.plan import Plan
+from flowerexp.data import pipeline, records
+from flowerexp.data.pipeline import Images
+from flowerexp.data.plan import Plan
 
 MIB = 2**20
 CACHES = ("encoded", "none")

@@ -28,11 +28,11 @@ from benchmarks.measuring import (
     seconds_of,
     write_report,
 )
-from flowerexp import pipeline
 from flowerexp.config import Sampling
-from flowerexp.pipeline import Images
-from flowerexp.plan import Plan
-from flowerexp.records import Table
+from flowerexp.data import pipeline
+from flowerexp.data.pipeline import Images
+from flowerexp.data.plan import Plan
+from flowerexp.data.records import Table
 
 REPEATS = 10
 """Epochs in a round of the decoded cache, which would be over too soon."""

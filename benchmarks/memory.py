@@ -21,10 +21,10 @@ import tensorflow as tf
 
 from benchmarks import photos
 from benchmarks.measuring import apart, forget_peak, memory, parser, print_table, write_report
-from flowerexp import pipeline, records, sampling
 from flowerexp.config import Sampling
-from flowerexp.pipeline import Images
-from flowerexp.plan import Plan
+from flowerexp.data import pipeline, records, sampling
+from flowerexp.data.pipeline import Images
+from flowerexp.data.plan import Plan
 
 MIB = 2**20
 CASES = ("plain", "encoded", "decoded", "none")

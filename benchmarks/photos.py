@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp import records
+from flowerexp.data import records
 
 SHARED = Path(__file__).parents[2] / "shared/data/oxford102"
 

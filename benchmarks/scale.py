@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measuring import apart
-from flowerexp import composition, plan
+from flowerexp import composition
 from flowerexp.config import Config, Dataset
+from flowerexp.data import plan
 from flowerexp.errors import UserError
 
 SPLITS = {"train": 12_753, "val": 3_712, "test": 7_382}
-"""Images of the Kaggle set, as flowerexp/datasets.py has them."""
+"""Images of the Kaggle set, as flowerexp/data/datasets.py has them."""
 CLASSES, SIZE, EPOCHS = 104, 192, 30
 DATA = (1, 10, 1000)
 REPLICAS = (8, 64, 512)

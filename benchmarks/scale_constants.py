@@ -18,26 +18,19 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measuring import forget_peak, memory
-from flowerexp import (
-    checkpoints,
-    hardware,
-    losses,
-    metrics,
-    models,
-    optimizers,
-    pipeline,
-    records,
-    results,
-    sampling,
-    significance,
-    skipping,
-)
+from flowerexp import metrics
+from flowerexp.comparison import significance
 from flowerexp.config import Hardware, Loss, Model, Optimizer, Sampling
-from flowerexp.faults import as_text
-from flowerexp.frames import FRAME, frames_of
-from flowerexp.plan import Plan
-from flowerexp.records import Table
-from flowerexp.trainer import Trainer, moving_statistics
+from flowerexp.data import pipeline, records, sampling, skipping
+from flowerexp.data.faults import as_text
+from flowerexp.data.frames import FRAME, frames_of
+from flowerexp.data.plan import Plan
+from flowerexp.data.records import Table
+from flowerexp.models import losses, models, optimizers
+from flowerexp.runs import results
+from flowerexp.strategy import hardware
+from flowerexp.train import checkpoints
+from flowerexp.train.trainer import Trainer, moving_statistics
 
 CLASSES = 104
 BACKBONES = {"EfficientNetB7": "efficientnet", "EfficientNetB0": "efficientnet",

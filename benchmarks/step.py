@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.measuring import Case, Seconds, compare, in_turn, parser, write_report
 from benchmarks.scale_constants import build_trainer
 from benchmarks.training import bare_epoch, fit_epoch, images_in_memory, plain_copy, project_epoch
-from flowerexp import models
+from flowerexp.models import models
 
 BATCHES = {"EfficientNetB0": 16, "MobileNet": 64}
 UPDATES = {"EfficientNetB0": 30, "MobileNet": 60}

@@ -36,14 +36,16 @@ from benchmarks.measuring import (
     write_report,
 )
 from benchmarks.processes import Peaks, run_watched
-from flowerexp import comparison, composition, metrics, results
+from flowerexp import composition, metrics
+from flowerexp.comparison import comparison
+from flowerexp.runs import results
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = str(ROOT / "run.py")
 SMALL = ("dataset=sample", "model=small_cnn", "loop.epochs=1")
 MIB = 2**20
 IMAGES, CLASSES, EPOCHS, SEEDS = 3_712, 104, 10, 5
-IMPORTS = "from flowerexp import cli, comparison, tables"
+IMPORTS = "from flowerexp.cli import cli; from flowerexp.comparison import comparison, tables"
 
 
 def experiments() -> list[str]:

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from benchmarks.measuring import Case, seconds_of
 from benchmarks.scale_constants import CLASSES
-from flowerexp import models, pipeline
 from flowerexp.config import Sampling
-from flowerexp.pipeline import Images
-from flowerexp.records import Table
-from flowerexp.trainer import Trainer
+from flowerexp.data import pipeline
+from flowerexp.data.pipeline import Images
+from flowerexp.data.records import Table
+from flowerexp.models import models
+from flowerexp.train.trainer import Trainer
 
 LEARNING_RATE = 1e-3
 
@@ -27,7 +28,7 @@ def images_in_memory(count: int, size: int) -> Images:
 
 
 def project_epoch(trainer: Trainer, images: Images, steps: int | str) -> Case:
-    """The training of an epoch as flowerexp/experiment.py does it; the epochs follow each other.
+    """The training of an epoch as flowerexp/train/experiment.py does it, one after another.
 
     Args:
         steps: loop.steps_per_execution.

@@ -1,5 +1,5 @@
 """python -m flowerexp"""
 
-from flowerexp.cli import main
+from flowerexp.cli.cli import main
 
 main()

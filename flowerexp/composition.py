@@ -30,7 +30,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from flowerexp import augmentation_options
+from flowerexp.augment import augmentation_options
 from flowerexp.config import Config, check_name, nearest
 from flowerexp.errors import UserError
 

@@ -10,27 +10,20 @@ import numpy.typing as npt
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from flowerexp import (
-    augmentation,
-    distributions,
-    experiment,
-    galleries,
-    hardware,
-    page,
-    pipeline,
-    plan,
-    plots,
-    raw_records,
-    sampling,
-    schedules,
-)
+from flowerexp.augment import augmentation
 from flowerexp.config import Config, Sampling
+from flowerexp.data import pipeline, plan, sampling
+from flowerexp.data.pipeline import Images
+from flowerexp.data.plan import Plan
+from flowerexp.data.prepare import raw_records
 from flowerexp.errors import UserError
-from flowerexp.experiment import Data
-from flowerexp.journal import Journal
-from flowerexp.page import Picture
-from flowerexp.pipeline import Images
-from flowerexp.plan import Plan
+from flowerexp.models import schedules
+from flowerexp.plots import distributions, galleries, page, plots
+from flowerexp.plots.page import Picture
+from flowerexp.runs.journal import Journal
+from flowerexp.strategy import hardware
+from flowerexp.train import experiment
+from flowerexp.train.experiment import Data
 
 PAGE = "eda.html"
 TEMPLATE = "eda.html.jinja"

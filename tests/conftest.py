@@ -76,6 +76,6 @@ def compared(tmp_path_factory):
 @pytest.fixture(scope="session")
 def page(compared, tmp_path_factory):
     """The page of `compared`, with its pictures."""
-    from flowerexp import report
+    from flowerexp.comparison import report
 
     return report.write(compared, tmp_path_factory.mktemp("comparison of all"))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from flowerexp import composition, metrics, results
+from flowerexp import composition, metrics
+from flowerexp.runs import results
 
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
 PREDICTIONS = [[0, 0, 1, 1, 1, 1, 0, 2, 0, 0], [0, 0, 0, 1, 1, 1, 1, 2, 0, 3],

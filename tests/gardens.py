@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowerexp import conversion, datasets, records
 from flowerexp.config import Dataset
-from flowerexp.conversion import Recipe
-from flowerexp.journal import Journal
+from flowerexp.data import datasets, records
+from flowerexp.data.prepare import conversion
+from flowerexp.data.prepare.conversion import Recipe
+from flowerexp.runs.journal import Journal
 
 
 def picture(seed, height=40, width=61, mode="RGB"):

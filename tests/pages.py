@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from flowerexp import comparison, results
-from flowerexp.page import digest
+from flowerexp.comparison import comparison
+from flowerexp.plots.page import digest
+from flowerexp.runs import results
 from tests.folders import write_run
 
 SCRIPT = "<script>window.hacked=1</script>"

@@ -15,7 +15,10 @@ import numpy as np
 import tensorflow as tf
 from typer.testing import CliRunner
 
-from flowerexp import cli, composition, execution, records
+from flowerexp import composition
+from flowerexp.cli import cli
+from flowerexp.data import records
+from flowerexp.train import execution
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)

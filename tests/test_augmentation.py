@@ -10,8 +10,8 @@ import tensorflow as tf
 from omegaconf import OmegaConf
 from scipy import stats
 
-from flowerexp import augmentation, augmentation_options, draws, perspective
-from flowerexp.augmentation_options import OPTIONS
+from flowerexp.augment import augmentation, augmentation_options, draws, perspective
+from flowerexp.augment.augmentation_options import OPTIONS
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 

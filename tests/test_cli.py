@@ -7,8 +7,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from flowerexp import augmentation, pipeline, records, sampling
-from flowerexp.augmentation_options import Flip
+from flowerexp.augment import augmentation
+from flowerexp.augment.augmentation_options import Flip
+from flowerexp.data import pipeline, records, sampling
 
 
 def command(folder, *words):
@@ -64,7 +65,7 @@ def test_help_names_every_command():
 
 def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     """A wrapped augmentation changes nothing: the same pixels as the pipeline of a run gives."""
-    from flowerexp.plan import Plan
+    from flowerexp.data.plan import Plan
 
     files = records.list_files(str(tiny / "train"))
     images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))

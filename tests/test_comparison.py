@@ -8,7 +8,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from flowerexp import comparison
+from flowerexp.comparison import comparison
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,10 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
-from flowerexp import conversion, data_check, datasets, photos, records, resizing
-from flowerexp.cli import app
-from flowerexp.conversion import Recipe
+from flowerexp.cli.cli import app
+from flowerexp.data import datasets, records, resizing
+from flowerexp.data.prepare import conversion, data_check, photos
+from flowerexp.data.prepare.conversion import Recipe
 from flowerexp.errors import UserError
 from tests.gardens import files_of, garden, picture, records_of, run, save, source_of
 from tests.processes import RUN, read

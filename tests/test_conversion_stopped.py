@@ -11,9 +11,9 @@ import sys
 import filelock
 import pytest
 
-from flowerexp import parts, photos
+from flowerexp.data.prepare import parts, photos
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
+from flowerexp.runs.journal import Journal
 from tests.gardens import files_of, garden, picture, run, save
 from tests.processes import read, wait_for
 

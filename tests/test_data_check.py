@@ -9,10 +9,12 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from flowerexp import data_check, datasets, experiment, records
 from flowerexp.config import Dataset
+from flowerexp.data import datasets, records
+from flowerexp.data.prepare import data_check
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
+from flowerexp.runs.journal import Journal
+from flowerexp.train import experiment
 from tests.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
 
@@ -143,7 +145,7 @@ def test_truncated_file_and_one_that_ends_after_a_record(root):
 def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
     import struct
 
-    from flowerexp import frames
+    from flowerexp.data import frames
 
     path = root / "train/b-6.tfrec"
     data, place = bytearray(path.read_bytes()), record_ends(path)[0]
@@ -207,7 +209,7 @@ def test_a_bad_first_image_does_not_decide_the_size(root):
 def test_masked_crc_is_that_of_tensorflow(tmp_path):
     import struct
 
-    from flowerexp import frames
+    from flowerexp.data import frames
 
     data = [b"", b"123456789", bytes(range(256)) * 5]
     path = write_serialized(tmp_path / "a.tfrec", data)

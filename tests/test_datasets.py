@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import datasets, records
 from flowerexp.config import Dataset
+from flowerexp.data import datasets, records
 from flowerexp.errors import UserError
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from flowerexp import datasets, distributions, plots, sampling, schedules
 from flowerexp.config import Sampling, Schedule
+from flowerexp.data import datasets, sampling
+from flowerexp.models import schedules
+from flowerexp.plots import distributions, plots
 from tests.test_galleries import HOSTILE
 
 FLOWERS = json.loads(datasets.CLASSES_FILE.read_text())

@@ -16,12 +16,13 @@ from rich.console import Console
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from flowerexp import data_check, datasets, downloads, oxford102, records
-from flowerexp.cli import app
+from flowerexp.cli.cli import app
 from flowerexp.config import Dataset
-from flowerexp.conversion import Recipe
+from flowerexp.data import datasets, records
+from flowerexp.data.prepare import data_check, downloads, oxford102
+from flowerexp.data.prepare.conversion import Recipe
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
+from flowerexp.runs.journal import Journal
 from tests.processes import wait_for
 from tests.servers import Files, serving
 
@@ -91,7 +92,7 @@ def test_a_server_that_is_busy_is_asked_again(files, home, tmp_path):
 def test_a_process_killed_in_mid_transfer_goes_on(files, home, tmp_path):
     files.cut_after, files.held = 200_000, threading.Event()
     program = ("import sys; from rich.console import Console; from pathlib import Path;"
-               "from flowerexp import downloads;"
+               "from flowerexp.data.prepare import downloads;"
                "downloads.fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], Console())")
     path, partial = tmp_path / "a.bin", tmp_path / "a.bin.partial"
     process = subprocess.Popen([sys.executable, "-c", program, f"{home}a.bin", str(path),

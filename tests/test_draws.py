@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from flowerexp import draws
+from flowerexp.augment import draws
 
 
 def test_mix_and_uniform_give_splitmix64_of_the_key():

@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import (
-    composition,
-    eda,
-    experiment,
-    page,
-    pipeline,
-    plan,
-    raw_records,
-    sampling,
-    schedules,
-)
+from flowerexp import composition, eda
 from flowerexp.config import Sampling
-from flowerexp.journal import Journal
+from flowerexp.data import pipeline, plan, sampling
+from flowerexp.data.prepare import raw_records
+from flowerexp.models import schedules
+from flowerexp.plots import page
+from flowerexp.runs.journal import Journal
+from flowerexp.train import experiment
 from tests.pages import CLASSES, Elements, outside, policy_and_needed
 
 NAMES = CLASSES[:3]
@@ -114,7 +109,7 @@ def test_table_counts_every_split_and_the_sampled_epoch(command, config):
     (["loop.epochs=0"], "loop.epochs")])
 def test_mistakes_are_one_sentence_before_tensorflow(tmp_path, words, message):
     (tmp_path / "file").touch()
-    program = ("import sys; from flowerexp.cli import main\ntry:\n    main()\n"
+    program = ("import sys; from flowerexp.cli.cli import main\ntry:\n    main()\n"
                "finally:\n    print('tensorflow' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", program, "eda", *words], cwd=tmp_path, text=True,
                           capture_output=True, timeout=120)

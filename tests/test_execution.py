@@ -10,8 +10,11 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from flowerexp import checkpoints, composition, experiment, records, results
-from flowerexp.journal import Journal
+from flowerexp import composition
+from flowerexp.data import records
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+from flowerexp.train import checkpoints, experiment
 from tests.processes import (
     begin,
     execute,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import export, inference, inputs, loading, results, trained
 from flowerexp.errors import UserError
+from flowerexp.inference import export, inference, inputs, loading
+from flowerexp.runs import results, trained
 
 FRESH = """
 import json, sys

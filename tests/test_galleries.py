@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from flowerexp import galleries, plots
+from flowerexp.plots import galleries, plots
 from tests.pages import CLASSES
 
 HOSTILE = [*CLASSES[:6], "$x^$", "very long " * 9, "two\nlines", ""]

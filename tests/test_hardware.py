@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from flowerexp import hardware
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
+from flowerexp.strategy import hardware
 
 PLAIN = {key: value for key, value in os.environ.items()
          if key not in ("TF_CONFIG", "TPU_NAME", "TF_USE_LEGACY_KERAS")}
@@ -141,7 +141,8 @@ def test_auto_takes_a_tpu_first_and_says_where_it_saw_it(monkeypatch):
     ("tpu", None, "tf_keras"), ("auto", "node", "tf_keras"), ("auto", None, "keras"),
     ("cpu", None, "keras")])
 def test_legacy_keras_is_chosen_for_a_tpu_before_tensorflow(kind, tpu_name, expected):
-    program = ("import sys; from flowerexp import hardware; from flowerexp.config import Hardware;"
+    program = ("import sys; from flowerexp.strategy import hardware; "
+               "from flowerexp.config import Hardware;"
                f"hardware.TPU_DEVICES = (); hardware.prepare(Hardware({kind!r}, "
                f"tpu_name={tpu_name!r})); assert 'tensorflow' not in sys.modules;"
                "import tensorflow as tf; print(tf.keras.Model.__module__.split('.')[0])")

@@ -15,8 +15,10 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import classification_report
 
-from flowerexp import frames, inference, inputs, records, resizing, results, trained
+from flowerexp.data import frames, records, resizing
 from flowerexp.errors import UserError
+from flowerexp.inference import inference, inputs
+from flowerexp.runs import results, trained
 from tests.processes import command_here as command
 from tests.processes import read, train
 

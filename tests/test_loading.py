@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import inference, inputs, loading, results, trained
 from flowerexp.errors import UserError
+from flowerexp.inference import inference, inputs, loading
+from flowerexp.runs import results, trained
 from tests.processes import command_here as command
 from tests.processes import read
 

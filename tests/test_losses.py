@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss
 
-from flowerexp import losses
 from flowerexp.config import Loss
+from flowerexp.models import losses
 
 COUNTS = np.array([50, 20, 5, 1, 0])
 RANDOM = np.random.default_rng(0)

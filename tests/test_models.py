@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import models
 from flowerexp.config import Model
 from flowerexp.errors import UserError
+from flowerexp.models import models
 
 
 def mobilenet(**options):

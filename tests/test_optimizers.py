@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import optimizers
 from flowerexp.config import Optimizer
+from flowerexp.models import optimizers
 
 RATES = np.array([0.1, 0.2, 0.0, 0.4])
 GRADIENTS = (3.0, -1.0, 2.0, 0.5)

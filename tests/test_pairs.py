@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from flowerexp import comparison, results, summary
+from flowerexp.comparison import comparison, summary
 from flowerexp.errors import UserError
+from flowerexp.runs import results
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")

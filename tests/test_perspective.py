@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flowerexp import perspective
-from flowerexp.augmentation import perspective_matrix, random_corners, warp
-from flowerexp.augmentation_options import OPTIONS
+from flowerexp.augment import perspective
+from flowerexp.augment.augmentation import perspective_matrix, random_corners, warp
+from flowerexp.augment.augmentation_options import OPTIONS
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowerexp import photos
+from flowerexp.data.prepare import photos
+from flowerexp.data.prepare.stratification import SPLITS, stratify
 from flowerexp.errors import UserError
-from flowerexp.stratification import SPLITS, stratify
 
 
 def plant(folder, *names):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from flowerexp import pictures, plots, results
-from flowerexp.journal import Journal
+from flowerexp.plots import plots
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+from flowerexp.train import pictures
 from tests.test_plots import FLOWERS, epochs
 
 ALL = {"history.png", "confusion.png", "mistakes.png", "classes.png"}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import augmentation, pipeline, records, sampling
-from flowerexp.augmentation_options import OPTIONS, Flip, Perspective
+from flowerexp.augment import augmentation
+from flowerexp.augment.augmentation_options import OPTIONS, Flip, Perspective
 from flowerexp.config import Sampling
-from flowerexp.plan import Plan
+from flowerexp.data import pipeline, records, sampling
+from flowerexp.data.plan import Plan
 
 ORIGINAL = Sampling()
 OVERSAMPLE = Sampling("oversample", 12)

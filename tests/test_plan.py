@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from flowerexp import plan
 from flowerexp.config import Config, Loop, Model, Sampling, Schedule
+from flowerexp.data import plan
 from flowerexp.errors import UserError
 
 

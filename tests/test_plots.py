@@ -10,9 +10,10 @@ import pytest
 import sklearn.metrics
 from matplotlib.colors import to_hex
 
-from flowerexp import metrics, plots
+from flowerexp import metrics
+from flowerexp.plots import plots
 
-FLOWERS = json.loads((Path(plots.__file__).parent / "flower_classes.json").read_text())
+FLOWERS = json.loads((Path(plots.__file__).parents[1] / "data/flower_classes.json").read_text())
 HOSTILE = ["$x^$", "_private", "<b>&amp;</b>", "two\nlines\ttabs", "\N{CJK UNIFIED IDEOGRAPH-82B1}",
            "a\ud800b", r"back\slash$", "$$$", "", "very long " * 30]
 

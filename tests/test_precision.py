@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import models
 from flowerexp.config import Model, Optimizer
+from flowerexp.models import models
 from tests.test_trainer import (
     batches_of,
     plan_of,

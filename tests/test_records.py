@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import experiment, records
 from flowerexp.config import Dataset
-from flowerexp.datasets import Source
+from flowerexp.data import records
+from flowerexp.data.datasets import Source
 from flowerexp.errors import UserError
+from flowerexp.train import experiment
 
 SIZE = 16
 

@@ -9,8 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from flowerexp import comparison, plots, report, results
-from flowerexp.page import wrap
+from flowerexp.comparison import comparison, report
+from flowerexp.plots import plots
+from flowerexp.plots.page import wrap
+from flowerexp.runs import results
 from tests.folders import write_run
 from tests.pages import IMAGE, LABELS, Elements, outside, policy_and_needed
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from flowerexp import report
+from flowerexp.comparison import report
 from tests.pages import CLASSES, IMAGE, SCRIPT
 
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from flowerexp import resizing
+from flowerexp.data import resizing
 
 
 def photo(height, width, seed=0):

@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowerexp import composition, metrics, results
+from flowerexp import composition, metrics
 from flowerexp.errors import UserError
+from flowerexp.runs import results
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import checkpoints, composition, execution, experiment, provenance, results, resuming
+from flowerexp import composition
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
+from flowerexp.runs import provenance, results
+from flowerexp.runs.journal import Journal
+from flowerexp.train import checkpoints, execution, experiment, resuming
 from tests.processes import history_of, read, same_results, weights_of
 
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
@@ -323,7 +325,7 @@ def test_the_seed_changes_the_numbers_and_nothing_else(tiny, whole, tmp_path):
 
 
 def test_the_first_weights_are_a_function_of_the_seed(tiny):
-    from flowerexp import models
+    from flowerexp.models import models
 
     def first(seed):
         options = config_of(tiny).model

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from flowerexp import comparison, composition, metrics, results, runs
+from flowerexp import composition, metrics
+from flowerexp.comparison import comparison
 from flowerexp.errors import UserError
+from flowerexp.runs import results, runs
 from tests.folders import (
     LABELS,
     PREDICTIONS,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowerexp import sample_data
+from flowerexp.data import sample_data
 
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]
 
@@ -97,12 +97,12 @@ def test_the_processor_makes_no_difference() -> None:
         pytest.skip("NumPy uses no extension of this processor that could be switched off")
     script = ("import numpy\n"
               "print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))\n"
-              "from flowerexp import sample_data\n"
+              "from flowerexp.data import sample_data\n"
               "sample_data.draw_split('val')\n")
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, text=True,
                           capture_output=True, check=False,
-                          cwd=Path(sample_data.__file__).parent.parent)
+                          cwd=Path(sample_data.__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 

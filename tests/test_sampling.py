@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from flowerexp import sampling
 from flowerexp.config import Sampling
+from flowerexp.data import sampling
 
 ORIGINAL = Sampling("original")
 CLASS_WEIGHT = Sampling("class_weight")

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flowerexp.config import Schedule
-from flowerexp.schedules import learning_rates
+from flowerexp.models.schedules import learning_rates
 
 DECAYING = ("exponential", "linear", "cosine")
 KINDS = ("constant", *DECAYING)

@@ -10,8 +10,9 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowerexp import metrics, significance
-from flowerexp.significance import bootstrap, mcnemar, recall_changes, recalls, resamples
+from flowerexp import metrics
+from flowerexp.comparison import significance
+from flowerexp.comparison.significance import bootstrap, mcnemar, recall_changes, recalls, resamples
 
 
 def sklearn_scores(labels, predictions):

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import composition, datasets, experiment, pipeline, records, skipping
+from flowerexp import composition
 from flowerexp.config import Dataset
+from flowerexp.data import datasets, pipeline, records, skipping
+from flowerexp.data.plan import Plan
+from flowerexp.data.sampling import Sampling
 from flowerexp.errors import UserError
-from flowerexp.journal import Journal
-from flowerexp.plan import Plan
-from flowerexp.sampling import Sampling
+from flowerexp.runs.journal import Journal
+from flowerexp.train import experiment
 from tests.processes import execute, history_of, read, weights_of
 from tests.test_records import example, good, jpeg, record_ends, write_serialized
 

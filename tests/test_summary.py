@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerexp import comparison, summary
+from flowerexp.comparison import comparison, summary
 from tests.folders import write_experiment
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from flowerexp import composition, jobs, sweep
+from flowerexp import composition
+from flowerexp.sweeps import jobs, sweep
 from tests.folders import write_run
 from tests.processes import (
     RUN,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flowerexp import execution
+from flowerexp.train import execution
 from tests.processes import begin, execute, read, wait_for_epochs
 
 

@@ -12,7 +12,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from flowerexp import comparison, results, summary, tables
+from flowerexp.comparison import comparison, summary, tables
+from flowerexp.runs import results
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
 WIDTHS = (60, 80, 140)

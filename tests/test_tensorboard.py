@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import checkpoints, composition, events, experiment, metrics, results, schedules
-from flowerexp.journal import Journal
+from flowerexp import composition, metrics
+from flowerexp.models import schedules
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+from flowerexp.train import checkpoints, events, experiment
 from tests.processes import wait_for
 
 NAMES = ("straight", "resumed")

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import hardware, losses, metrics, models, optimizers
+from flowerexp import metrics
 from flowerexp.config import Hardware, Loss, Optimizer
-from flowerexp.plan import Plan
-from flowerexp.trainer import Trainer
+from flowerexp.data.plan import Plan
+from flowerexp.models import losses, models, optimizers
+from flowerexp.strategy import hardware
+from flowerexp.train.trainer import Trainer
 
 WEIGHTS = ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias")
 
@@ -256,8 +258,8 @@ def test_mixed_precision_learns_on_float32_variables(replicas, precision):
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 7, 16, 33])
 def test_logits_come_in_order_for_any_number_of_images(replicas, count):
-    from flowerexp import pipeline
-    from flowerexp.records import Table
+    from flowerexp.data import pipeline
+    from flowerexp.data.records import Table
 
     images, labels = random_examples(count)
     trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, 1, 1))

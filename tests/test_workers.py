@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import loading, pictures, pipeline, records, results, skipping, trained
+from flowerexp.data import pipeline, records, skipping
+from flowerexp.inference import loading
+from flowerexp.runs import results, trained
+from flowerexp.train import pictures
 from tests.processes import (
     begin_workers,
     end_workers,

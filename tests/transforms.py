@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from flowerexp import augmentation
+from flowerexp.augment import augmentation
 
 
 def numbered(count, height, width, dtype=np.float32):

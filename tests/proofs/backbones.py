@@ -29,7 +29,8 @@ def prove(option: str) -> None:
     import tensorflow as tf
     from hydra import compose, initialize_config_dir
 
-    from flowerexp import composition, models
+    from flowerexp import composition
+    from flowerexp.models import models
 
     composition.register()
     overrides = [f"model={option}", "model.weights=null"]

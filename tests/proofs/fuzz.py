@@ -133,7 +133,7 @@ def mutate_record(random: np.random.Generator, kind: str, data: bytes) -> bytes:
 
 def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: list[int]) -> bytes:
     """The mutations of a file's bytes."""
-    from flowerexp.frames import masked_crc
+    from flowerexp.data.frames import masked_crc
 
     starts = [sum(lengths[:number]) + 16 * number for number in range(len(lengths))]
     start = starts[int(random.integers(len(starts)))]
@@ -157,9 +157,11 @@ def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: li
 
 def outcomes(path: Path, number: int) -> tuple[str, str]:
     """What a run and the check make of one data set, in a word each; raises what is no outcome."""
-    from flowerexp import data_check, datasets, experiment, records, skipping
     from flowerexp.config import Dataset
+    from flowerexp.data import datasets, records, skipping
+    from flowerexp.data.prepare import data_check
     from flowerexp.errors import UserError
+    from flowerexp.train import experiment
 
     def named(read) -> str:
         try:

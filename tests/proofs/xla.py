@@ -35,9 +35,10 @@ def prove(family: str, *overrides: str) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from flowerexp import composition, losses, models, optimizers
-    from flowerexp.plan import Plan
-    from flowerexp.trainer import Trainer
+    from flowerexp import composition
+    from flowerexp.data.plan import Plan
+    from flowerexp.models import losses, models, optimizers
+    from flowerexp.train.trainer import Trainer
 
     assert tf.keras.Model.__module__.startswith("tf_keras")
     composition.register()

@@ -1,0 +1,112 @@
+"""python -m flowerexp: the commands beside run.py."""
+
+import enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowerexp import composition
+from flowerexp.cli import cli_data, cli_eda, cli_inference
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal, stop_without
+from flowerexp.train import execution
+
+
+class Epoch(enum.Enum):
+    """At which epoch pairs are compared."""
+
+    last = "last"
+    best = "best"
+    """Of each run, by validation F1: chosen on the data it is compared on."""
+
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+                  help="Commands around the runs of flowerexp (a run itself: python run.py).")
+app.add_typer(cli_eda.app, name="eda")
+app.add_typer(cli_data.app, name="data")
+for command in (cli_inference.predict, cli_inference.evaluate, cli_inference.export):
+    app.command()(command)
+
+
+@app.callback()
+def before_every_command() -> None:
+    composition.register()
+
+
+@app.command("compare")
+def compare(
+    paths: Annotated[list[Path], typer.Argument(
+        help="Run folders, or folders of them. After --csv, --md or --json a path that ends in "
+             "the format's name is the file to write.", show_default=False)],
+    pair: Annotated[list[str] | None, typer.Option(
+        "--pairs", help="CHANGED:BASELINE, names of experiments or folders, instead of the pairs "
+                        "that the configs name; may be given several times or with commas.",
+        show_default=False)] = None,
+    epoch: Annotated[Epoch, typer.Option(help="Which epoch the pairs are compared at.")] =
+        Epoch.last,
+    csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Everything as Markdown.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+    output: Annotated[Path | None, typer.Option(
+        help="A folder for report.html, its pictures, and all three formats.",
+        show_default=False)] = None,
+) -> None:
+    """Compare runs: what differs, their metrics, and whether a difference is real.
+
+    Runs that differ only in their seed are one row. Example:
+    python -m flowerexp compare outputs/notebook --output comparison
+    """
+    with composition.one_sentence():
+        from flowerexp.comparison import comparison, tables
+
+        wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
+        files = {name: path for name in wanted for path in paths
+                 if path.suffix == f".{name}" and not path.is_dir()}
+        journal = Journal()
+        with journal.steps("comparing", None):
+            compared = comparison.compare(
+                [path for path in paths if path not in files.values()],
+                [text for texts in pair or [] for text in texts.split(",")], epoch.value)
+        for name in wanted:
+            text = tables.FORMATS[name](compared)
+            if name in files:
+                results.write_text(files[name], text)
+            else:
+                print(text, end="")
+        if not wanted:
+            tables.show(compared, journal.console)
+        if output:
+            write_comparison(compared, output, journal)
+
+
+def write_comparison(compared: Any, output: Path, journal: Journal) -> None:
+    """The page, its pictures and the tables of a comparison; drawing takes a while."""
+    from flowerexp.comparison import report, tables
+
+    for name, write in tables.FORMATS.items():
+        results.write_text(output / f"comparison.{name}", write(compared))
+    with journal.steps("pictures", report.count(compared)) as advance:
+        page = report.write(compared, output, advance)
+    journal.say(f"page: {page}")
+
+
+@app.command("resume")
+def resume(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Go on with the run of a folder where it stopped; a finished one says its result.
+
+    Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
+    """
+    if parent is not None:
+        stop_without(parent)
+    with composition.one_sentence():
+        if code := execution.resume(folder, deadline):
+            raise typer.Exit(code)
+
+
+def main() -> None:
+    app(prog_name="python -m flowerexp")

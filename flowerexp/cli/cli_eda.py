@@ -1,0 +1,93 @@
+"""python -m flowerexp eda: look before training."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from flowerexp import composition
+from flowerexp.config import Config
+from flowerexp.errors import UserError
+from flowerexp.runs.journal import Journal
+
+Overrides = Annotated[list[str] | None, typer.Argument(
+    help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
+
+
+class WordsOrCommand(TyperGroup):
+    """A command that takes any words, unless the first one names one of its sub-commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["names a command"] = bool(args) and args[0] in self.commands
+        ctx.allow_interspersed_args = not ctx.meta["names a command"]
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        if ctx.meta.get("names a command"):  # its words are not ours
+            return [param for param in params if param.param_type_name != "argument"]
+        return params
+
+
+app = typer.Typer(cls=WordsOrCommand, invoke_without_command=True, rich_markup_mode=None,
+                  subcommand_metavar="| COMMAND [ARGS]...")
+
+
+def checked(overrides: list[str] | None) -> Config:
+    """The config of a command's overrides, checked before TensorFlow is imported."""
+    return composition.check(composition.compose(overrides or []))
+
+
+@app.callback()
+def look(
+    context: typer.Context,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="A folder for eda.html and its pictures.")] =
+        Path("eda"),
+) -> None:
+    """Look before training: classes, samples, batches and the learning rate of a run, as a page.
+
+    Example: python -m flowerexp eda sampling=oversample_100 --output look
+    """
+    if context.invoked_subcommand:
+        return
+    with composition.one_sentence():
+        config = checked(overrides)
+        if config.hardware.kind == "workers":
+            raise UserError("eda looks from one process, and hardware=workers waits for the "
+                            "others: choose hardware=cpu hardware.replicas=N")
+        if output.exists() and not output.is_dir():
+            raise UserError(f"--output={output} is a file: give a folder")
+        from flowerexp.strategy import hardware
+
+        hardware.prepare(config.hardware)
+        journal = Journal()
+        with journal.native_log():
+            from flowerexp import eda
+
+            eda.look(config, overrides or [], output, journal)
+
+
+@app.command("augmentation")
+def draw_augmentation(
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(min=1, max=400, help="How many images to show.")] = 12,
+    output: Annotated[Path, typer.Option(help="The PNG.")] = Path("augmentation.png"),
+) -> None:
+    """Draw images beside what the augmentation makes of them.
+
+    Example: python -m flowerexp eda augmentation augmentation=[flip,perspective] --images 8
+    """
+    with composition.one_sentence():
+        config = checked(overrides)
+        if output.suffix.lower() != ".png":
+            raise UserError(f"--output={output} must end in .png")
+        from flowerexp.strategy import hardware
+
+        hardware.prepare(config.hardware)
+        journal = Journal()
+        with journal.native_log():
+            from flowerexp import eda
+
+            eda.draw_augmentation(config, images, output, journal)

@@ -1,0 +1,298 @@
+"""Which data set a run uses: where its files are, its size and classes, and why this one."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import tensorflow as tf
+
+from flowerexp.config import Dataset
+from flowerexp.data import records, sample_data, skipping
+from flowerexp.data.faults import Fault
+from flowerexp.data.records import RecordFile
+from flowerexp.data.skipping import Readable
+from flowerexp.errors import UserError
+from flowerexp.strategy.workers import Everywhere, alone
+
+COMPETITION = "tpu-getting-started"
+COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
+COMPETITION_CLASSES = 104
+KAGGLE_FOLDER = f"/kaggle/input/{COMPETITION}"
+NAMES_FILE = "classes.txt"
+CLASSES_FILE = Path(__file__).with_name("flower_classes.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found.
+
+    kind: sample | flowers | tfrecords.
+    reason: a sentence on which data set was taken and why.
+    folder: holds train, val and perhaps test.
+    class_names: in label order, or None where the classes have numbers only.
+    num_classes: None where only the labels tell.
+    files: of `train`, `val` and, where there is one, `test`.
+    """
+
+    kind: str
+    reason: str
+    folder: str
+    image_size: int
+    class_names: tuple[str, ...] | None
+    num_classes: int | None
+    files: dict[str, tuple[RecordFile, ...]]
+
+
+def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()) -> str:
+    """The first 16 digits of a hash of the files' names and sizes and the images of each class.
+
+    And of the places of the records that were left out, where there are any: a mended byte changes
+    neither names nor sizes, and outside of the training set no count.
+    """
+    files = {split: [(Path(file.path).name, tf.io.gfile.stat(file.path).length) for file in files]
+             for split, files in source.files.items()}
+    places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
+    known = [files, counts, *([places] if places else [])]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+
+
+def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
+                  everywhere: Everywhere = alone
+                  ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
+                             tuple[Fault, ...]]:
+    """Training and validation split, the classes' names (numbers where they have none), and what
+    was left out of any split.
+
+    The test split is looked through too: with `stop` features and sizes, for its images are decoded
+    when they are predicted. Raises UserError for the first record that is wrong, or with `skip`
+    for a split that is lost. `everywhere` says who reads the files.
+    """
+    splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
+                                everywhere)
+              for split in source.files}
+    train, valid = splits["train"].table, splits["val"].table
+    classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
+    return ((train, valid), source.class_names or tuple(str(label) for label in range(classes)),
+            tuple(fault for split in splits.values() for fault in split.faults))
+
+
+def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
+               everywhere: Everywhere = alone) -> Readable:
+    """A split as a run reads it; raises UserError as `records.read` or `skipping.read`.
+
+    Of several workers each reads its own files, and they exchange labels and ids, but no image.
+    """
+    files, labelled = source.files[split], split != "test"
+    asked = (source.image_size, labelled, source.num_classes if labelled else None, keep_images)
+    if on_bad_record == "skip":
+        return skipping.read(files, *asked, everywhere)
+    readable = skipping.together(everywhere(lambda worker, workers: skipping.whole(
+        records.read_part(files[worker::workers], *asked))), files)
+    records.refuse_empty(readable.table)
+    return readable
+
+
+def class_counts(source: Source, on_bad_record: str = "stop"
+                 ) -> tuple[npt.NDArray[np.int64], str]:
+    """int64 [classes], training images of each class, and the fingerprint of the data.
+
+    Every record is looked at, none kept.
+    """
+    (train, _), names, skipped = read_labelled(source, False, on_bad_record)
+    counts = np.bincount(train.labels, minlength=len(names))
+    return counts, fingerprint(source, counts.tolist(), skipped)
+
+
+def find(dataset: Dataset, everywhere: Everywhere = alone) -> Source:
+    """Finds the data set that the config asks for; `everywhere` says who reads files for it.
+
+    Raises:
+        UserError: for a root, a split or a size that is not there.
+    """
+    if dataset.kind == "auto":
+        return find_auto(dataset)
+    if dataset.kind == "sample":
+        return find_sample(dataset, "dataset: the drawn sample")
+    if dataset.kind == "flowers":
+        root, where = competition_root(dataset)
+        return find_flowers(dataset, root, f"dataset: the competition's files in {where}",
+                            everywhere)
+    assert dataset.root is not None
+    return found(dataset, dataset.root, "dataset: TFRecords", everywhere)
+
+
+def find_auto(dataset: Dataset) -> Source:
+    """The competition's files where they are, the drawn sample elsewhere."""
+    wanted = dataset.image_size or 192
+    try:
+        root, where = competition_root(dataset)
+        split_folder(root, wanted)
+    except UserError as error:
+        if dataset.root is not None or os.environ.get("FLOWERS_ROOT"):
+            raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
+                            "choose dataset=tfrecords for others, or leave the root out)"
+                            ) from error
+        return find_sample(dataset, f"dataset: the drawn sample, for {error}")
+    return find_flowers(replace(dataset, image_size=wanted), root,
+                        f"dataset: flowers_{wanted}, for the competition's files are at {where}")
+
+
+def competition_root(dataset: Dataset) -> tuple[str, str]:
+    """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its name."""
+    if dataset.root is not None:
+        return dataset.root, f"dataset.root={dataset.root}"
+    from_environment = os.environ.get("FLOWERS_ROOT")
+    if from_environment:
+        return from_environment, f"$FLOWERS_ROOT={from_environment}"
+    if tf.io.gfile.isdir(KAGGLE_FOLDER):
+        return KAGGLE_FOLDER, KAGGLE_FOLDER
+    raise UserError(f"the competition's files ({COMPETITION}) are neither at dataset.root nor at "
+                    f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
+
+
+def find_flowers(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone
+                 ) -> Source:
+    """The Kaggle competition's 104 classes; other counts than its own are said."""
+    if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
+        raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
+                        f"files, not {dataset.num_classes}: leave it out")
+    names = dataset.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
+    source = found(replace(dataset, class_names=names), root, reason, everywhere)
+    for split, files in source.files.items():
+        promised = [file.count for file in files]
+        if None not in promised and sum(filter(None, promised)) != COMPETITION_COUNTS[split]:
+            reason += (f"; {split} holds {sum(filter(None, promised))} images where the "
+                       f"competition has {COMPETITION_COUNTS[split]}")
+    return replace(source, kind="flowers", reason=reason)
+
+
+def found(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone) -> Source:
+    """The source in a folder of TFRecords; the images' size is read where nothing names it."""
+    folder, named_size = split_folder(root, dataset.image_size)
+    for split in ("train", "val"):
+        if not tf.io.gfile.isdir(f"{folder}/{split}"):
+            raise UserError(f"{folder}/{split} does not exist: a data set needs the folders train "
+                            "and val (and test, for predictions)")
+    files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
+             if tf.io.gfile.isdir(f"{folder}/{split}")}
+    image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
+                                                                              everywhere)
+    beside = names_beside(folder, root) if dataset.class_names is None else None
+    if beside:
+        reason += f"; class names of {beside}"
+    names = read_class_names(beside or dataset.class_names)
+    if names and dataset.num_classes not in (None, len(names)):
+        raise UserError(f"{beside or 'dataset.class_names'} holds {len(names)} names where "
+                        f"dataset.num_classes says {dataset.num_classes}")
+    return Source("tfrecords", reason, folder, image_size, names,
+                  len(names) if names else dataset.num_classes, files)
+
+
+def names_beside(folder: str, root: str) -> str | None:
+    """The file `classes.txt` beside the splits or in the data set's root, as conversion writes it.
+    """
+    paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
+    return next((path for path in paths if tf.io.gfile.exists(path)), None)
+
+
+def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:
+    """The folder with train, val and test at or below `root`, and the size in its name, if any."""
+    root = root.rstrip("/") or "/"
+    if not tf.io.gfile.isdir(root):
+        found = "is no folder" if tf.io.gfile.exists(root) else "does not exist"
+        raise UserError(f"the data set's root {root} {found}: give dataset.root=FOLDER")
+    if tf.io.gfile.isdir(f"{root}/train"):
+        return root, size_in_name(root)
+    sizes = {size_in_name(name): name.rstrip("/") for name in tf.io.gfile.listdir(root)}
+    sizes.pop(None, None)
+    if not sizes:
+        raise UserError(f"{root} holds neither the folders train, val and test nor a folder "
+                        "tfrecords-jpeg-SxS: give the folder of the records as dataset.root")
+    if image_size is None and len(sizes) == 1:
+        image_size = next(iter(sizes))
+    if image_size not in sizes:
+        there = ", ".join(str(size) for size in sorted(filter(None, sizes)))
+        raise UserError(f"{root} holds images of {there} pixels: give dataset.image_size as one of "
+                        "them" + (f", not {image_size}" if image_size else ""))
+    return f"{root}/{sizes[image_size]}", image_size
+
+
+def size_in_name(path: str) -> int | None:
+    match = re.fullmatch(r"tfrecords-jpeg-(\d+)x\1/?", path.rstrip("/").rpartition("/")[2])
+    return int(match.group(1)) if match else None
+
+
+def read_class_names(names: Any) -> tuple[str, ...] | None:
+    """Names of a list, or of a text file with a name a line, or of a JSON file with a list."""
+    if names is None or isinstance(names, list):
+        return tuple(names) if names else None
+    try:
+        with tf.io.gfile.GFile(names) as file:
+            text = file.read()
+        read = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"dataset.class_names={names} cannot be read: give a list, or a file with "
+                        "a name a line or a JSON list") from error
+    read = [str(name).strip() for name in read if str(name).strip()]
+    if not read:
+        raise UserError(f"dataset.class_names={names} holds no name")
+    return tuple(read)
+
+
+def find_sample(dataset: Dataset, reason: str) -> Source:
+    """The drawn data set, written at its first use."""
+    size = sample_data.IMAGE_SIZE
+    if dataset.image_size not in (None, size):
+        raise UserError(f"dataset.image_size must be {size} for the drawn sample, not "
+                        f"{dataset.image_size}: leave it out")
+    folder = write_sample(Path(dataset.root or platformdirs.user_cache_dir("flowerexp")))
+    names = dataset.class_names or list(sample_data.CLASS_NAMES)
+    source = found(replace(dataset, class_names=names, image_size=size), str(folder), reason)
+    return replace(source, kind="sample")
+
+
+def write_sample(parent: Path) -> Path:
+    """Draws and writes the sample below `parent`, once; returns its folder.
+
+    The folder's name holds the hash of its pixels, so that another version has its own; it appears
+    whole or not at all, whoever else writes it at the same time.
+    """
+    size = sample_data.IMAGE_SIZE
+    folder = parent / f"sample-{sample_data.PIXELS_SHA256['train'][:8]}"
+    records_folder = folder / f"tfrecords-jpeg-{size}x{size}"
+    if records_folder.is_dir():
+        return records_folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".sample-", dir=parent))
+    except OSError as error:
+        raise UserError(f"the drawn sample cannot be written to {parent} ({error.strerror}): give "
+                        "dataset.root=FOLDER") from error
+    try:
+        for split in ("train", "val", "test"):
+            images, labels, ids = sample_data.draw_split(split)
+            encoded = [tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
+                       for image in images]
+            (partial / records_folder.name / split).mkdir(parents=True)
+            records.write(
+                partial / records_folder.name / split / f"00-{size}x{size}-{len(ids)}.tfrec",
+                encoded, None if split == "test" else labels.tolist(), ids)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError as error:
+        if not records_folder.is_dir():
+            raise UserError(f"the drawn sample cannot be written to {parent} ({error.strerror}): "
+                            "give dataset.root=FOLDER") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return records_folder

@@ -1,0 +1,366 @@
+"""Records in the order of an epoch -> tf.data batches, the same on one replica or many workers.
+
+Images stay uint8 until the device. An element is one replica's share of one update (training) or
+of one step (evaluation); a strategy deals consecutive elements to consecutive replicas.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from flowerexp.config import Sampling
+from flowerexp.data import records, sampling
+from flowerexp.data.frames import FRAME
+from flowerexp.data.plan import Plan
+from flowerexp.data.records import RecordFile, Table
+from flowerexp.errors import UserError
+from flowerexp.strategy.workers import Everywhere, alone
+
+READY = 2
+"""Batches that wait for each replica; a number that tf.data chose would grow with the memory."""
+
+Batch = dict[str, tf.Tensor]
+Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
+"""(batch, epoch int64, positions int64 [n]) -> batch; see flowerexp/augment/augmentation.py."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split as the pipeline feeds it.
+
+    table: labels and ids, and the encoded images unless they are streamed.
+    image_size: height and width in pixels.
+    decoded: uint8 [n, height, width, 3], or None where images are decoded when they are used.
+    shuffle_bytes: memory of the shuffle buffer where images are streamed.
+    """
+
+    table: Table
+    image_size: int
+    decoded: tf.Tensor | None = None
+    shuffle_bytes: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.table.labels)
+
+    @property
+    def streamed(self) -> bool:
+        return self.decoded is None and self.table.images is None
+
+
+def decode(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+    """uint8 [height, width, 3] of JPEG bytes; the accurate transform gives PIL's pixels."""
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+    """uint8 [n, height, width, 3] of JPEG bytes [n]."""
+    return tf.map_fn(lambda one: decode(one, image_size), encoded,
+                     fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
+
+
+def keep_decoded(images: Images) -> Images:
+    """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
+    size = images.image_size
+    decoded = aligned_empty((images.count, size, size, 3))
+    batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
+        lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
+    start = 0
+    for batch in as_written(batches.prefetch(READY)).as_numpy_iterator():
+        decoded[start:start + len(batch)] = batch
+        start += len(batch)
+    # Without a copy: a conversion would hold the table three times for a moment.
+    tensor = tf.experimental.dlpack.from_dlpack(decoded.__dlpack__())
+    return Images(replace(images.table, images=None), size, tensor)
+
+
+def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Memory that starts at a multiple of 64 bytes, as TensorFlow wants it."""
+    count = int(np.prod(shape))
+    raw = np.empty(count + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + count].reshape(shape)
+
+
+def load(images: Images, indices: tf.Tensor) -> tf.Tensor:
+    """uint8 [n, height, width, 3] at int64 [n] indices of a table."""
+    if images.decoded is not None:
+        return tf.gather(images.decoded, indices)
+    return decode_all(tf.gather(images.table.images, indices), images.image_size)
+
+
+def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywhere = alone
+         ) -> npt.NDArray[np.uint8]:
+    """uint8 [n, height, width, 3] of some images, in this order.
+
+    Streamed files are read once from the start for it, by `everywhere`: those images that the
+    first worker wants, for the others may choose otherwise by the last bit of a probability.
+    Broken JPEGs raise tf.errors.
+    """
+    if not images.streamed:
+        return np.asarray(load(images, tf.constant(indices, tf.int64)))
+    indices = everywhere(lambda worker, workers: indices)[0]
+    chosen = tf.constant(indices, tf.int64)
+
+    def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
+        rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
+        stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
+        wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
+        return {int(row): decode(encoded, images.image_size).numpy()
+                for row, encoded in as_written(wanted)}
+
+    found = {row: image for each in everywhere(find) for row, image in each.items()}
+    size = images.image_size
+    return np.reshape([found[index] for index in indices.tolist()],
+                      (-1, size, size, 3)).astype(np.uint8)
+
+
+def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan, seed: int,
+                     augment: Augment | None) -> Callable[[int, int], Any]:
+    """A function (epoch, first update) -> the distributed data set of the epoch's other updates.
+
+    An element holds `image` uint8 [share, height, width, 3] and `label` int32 [share], and what
+    the augmentation adds. Which images stand where depends on (labels, policy, seed, epoch) alone
+    for tables, and on files and workers too where images are streamed.
+    """
+    labels = tf.constant(images.table.labels)
+    if images.streamed:
+        for worker in range(plan.workers):  # here, so that all end of what one could not do
+            worker_files(images.table, plan.workers, worker)
+        buffer = shuffle_buffer(images, plan)
+
+    def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        shape = [plan.share, images.image_size, images.image_size, 3]
+        batch = {"image": tf.ensure_shape(image, shape), "label": tf.ensure_shape(label, shape[:1])}
+        return augment(batch, epoch, positions) if augment else batch
+
+    def from_table(indices: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        return finish(load(images, indices), tf.gather(labels, indices), positions, epoch)
+
+    def from_stream(pair: tuple[tf.Tensor, tf.Tensor], positions: tf.Tensor,
+                    epoch: tf.Tensor) -> Batch:
+        return finish(decode_all(pair[0], images.image_size), pair[1], positions, epoch)
+
+    prepare = tf.function(from_stream if images.streamed else from_table,  # traced once
+                          autograph=False)
+
+    def elements(epoch: int, start: int, worker: int) -> tf.data.Dataset:
+        examples = plan.updates_per_epoch * plan.update_size
+        positions = worker_rows(np.arange(examples), plan, start, worker)
+        if images.streamed:
+            pairs = stream_epoch(images, policy, plan, seed, epoch, worker, buffer)
+            pairs = pairs.batch(plan.share).skip(start * plan.replicas_per_worker)
+            chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
+        else:
+            order = sampling.epoch_indices(images.table.labels, policy, seed, epoch, examples)
+            rows = worker_rows(order, plan, start, worker)
+            chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
+        number = tf.constant(epoch, tf.int64)
+        return as_written(tf.data.Dataset.zip(chosen).map(
+            lambda what, where: prepare(what, where, number),
+            num_parallel_calls=tf.data.AUTOTUNE).prefetch(READY * plan.replicas_per_worker))
+
+    return lambda epoch, start: strategy.distribute_datasets_from_function(
+        lambda context: elements(epoch, start, context.input_pipeline_id))
+
+
+def as_written(data: tf.data.Dataset) -> tf.data.Dataset:
+    """The same data set without tf.data's rewriting and tuning; AUTOTUNE means all cores then.
+
+    Rewriting would copy the captured table. The tuner's thread sleeps for 10 ms, 20 ms and so on up
+    to a minute, and an iterator that ends waits until it wakes: an epoch of 21 s took 41 s.
+    """
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return data.with_options(options)
+
+
+def input_contexts(strategy: Any) -> list[tf.distribute.InputContext]:
+    """Of the hosts whose replicas this process feeds, as a data set's maker is told of them."""
+    contexts = []
+
+    def ask(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        contexts.append(context)
+        return tf.data.Dataset.range(0)
+
+    strategy.distribute_datasets_from_function(ask)
+    return contexts
+
+
+def count_workers(strategy: Any) -> int:
+    """How many hosts feed the replicas."""
+    return int(input_contexts(strategy)[0].num_input_pipelines)
+
+
+def files_here(strategy: Any, images: Images) -> Sequence[RecordFile]:
+    """The files of a split that this process reads: where it is streamed, its workers' own."""
+    files = images.table.files
+    return files if not images.streamed else [
+        file for context in input_contexts(strategy)
+        for file in files[context.input_pipeline_id::context.num_input_pipelines]]
+
+
+def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
+                worker: int) -> npt.NDArray[np.int64]:
+    """One worker's elements of an epoch from update `start` on, int64 [elements, share]."""
+    layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker, plan.share)
+    return order.reshape(layout)[start:, worker].reshape(-1, plan.share)
+
+
+def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch: int,
+                 worker: int, buffer: int) -> tf.data.Dataset:
+    """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
+
+    The files are shuffled and read four at a time, a record is repeated by the policy, and encoded
+    images are shuffled in a buffer of so many: a function of (files, seed, epoch, worker, buffer).
+    """
+    mine, offsets = worker_files(images.table, plan.workers, worker)
+    wanted = worker_examples(plan)
+    stream_file = file_reader(images.table)
+
+    def draw_of(draw: int) -> tf.data.Dataset:
+        repeats = sampling.example_repeats(images.table.labels, policy, seed, epoch, draw)
+        random = np.random.default_rng((seed, epoch, draw, 2 + worker))
+        shuffled = random.permutation(len(mine))
+        chosen = tf.data.Dataset.from_tensor_slices(
+            (np.array(mine)[shuffled], np.array(offsets)[shuffled]))
+        repeats_tensor = tf.constant(repeats)
+
+        def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+            numbered = stream_file(path).enumerate(offset)
+            return numbered.flat_map(lambda number, serialized: tf.data.Dataset.from_tensors(
+                (serialized, number)).repeat(repeats_tensor[number]))
+
+        records_read = chosen.interleave(read, cycle_length=4, block_length=16)
+        return records_read.shuffle(buffer, seed=int(random.integers(2**31)),
+                                    reshuffle_each_iteration=False)
+
+    mine_in_one = sum(count for file, count in zip(images.table.files, images.table.counts,
+                                                   strict=True) if file.path in set(mine))
+    stream = draw_of(0)
+    for draw in range(1, -(-wanted // max(mine_in_one, 1)) + 1):
+        stream = stream.concatenate(draw_of(draw))
+    labels = tf.constant(images.table.labels)
+    return stream.take(wanted).map(lambda serialized, number: (
+        records.parse(serialized[None], True)["image"][0], labels[number]))
+
+
+def worker_examples(plan: Plan) -> int:
+    """How many examples one worker feeds in an epoch."""
+    return plan.updates_per_epoch * plan.replicas_per_worker * plan.share
+
+
+def shuffle_buffer(images: Images, plan: Plan) -> int:
+    """How many encoded images fit the memory of the shuffle buffer, as far as an epoch needs them.
+
+    The sizes of all files are asked, so that it is the same on every worker.
+    """
+    bytes_each = max(1, mean_record_bytes(images.table))
+    return int(max(plan.share, min(images.shuffle_bytes / bytes_each, worker_examples(plan))))
+
+
+def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], list[int]]:
+    """The files that one worker reads, and the index of each one's first record."""
+    offsets = np.cumsum((0, *table.counts))[:-1].tolist()
+    paths = [file.path for file in table.files]
+    if len(paths) < workers:
+        raise UserError(f"dataset.cache=none: {workers} workers cannot share {len(paths)} "
+                                "training files: write more files or choose dataset.cache=encoded")
+    if not sum(table.counts[worker::workers]):
+        raise UserError(f"dataset.cache=none: the training files of worker {worker} hold no good "
+                        "record: write more files or choose dataset.cache=encoded")
+    return paths[worker::workers], offsets[worker::workers]
+
+
+def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from a file's path to the data of its records that are in the table, in order.
+
+    Where records were left out, a file is read whole and cut by the places of the others, for
+    TensorFlow reads nothing that comes after a damaged record.
+    """
+    if table.frames is None:
+        return lambda path: tf.data.TFRecordDataset(path)
+    paths = tf.constant([file.path for file in table.files])
+    kept = [frame for frames in table.frames for frame in frames]  # none of a test split, perhaps
+    places = tf.reshape(tf.constant(kept, tf.int64), [-1, 2])
+    ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
+
+    def read(path: tf.Tensor) -> tf.data.Dataset:
+        file = tf.argmax(tf.cast(paths == path, tf.int32))
+        content = tf.io.read_file(path)
+        mine = tf.data.Dataset.from_tensor_slices(places[ends[file]:ends[file + 1]])
+        return mine.map(lambda place: tf.strings.substr(content, place[0], place[1]))
+
+    return read
+
+
+def mean_record_bytes(table: Table) -> float:
+    """Bytes of a record on the average."""
+    if table.frames is not None:
+        kept = [frame.length + FRAME for frames in table.frames for frame in frames]
+        return float(np.mean(kept))
+    length = sum(int(tf.io.gfile.stat(file.path).length) for file in table.files)
+    return length / max(1, sum(table.counts))
+
+
+def evaluation_rows(images: Images, plan: Plan) -> npt.NDArray[np.int64]:
+    """The image that every place of an evaluation shows, -1 where none is left.
+
+    int64 [steps, workers, replicas of a worker, eval batch]: the split in its order, or, where it
+    is streamed, the files of each worker in theirs.
+    """
+    parts = ([file_rows(images.table, plan.workers, worker) for worker in range(plan.workers)]
+             if images.streamed else [np.arange(images.count)])
+    step = plan.replicas * plan.eval_batch_size // len(parts)
+    steps = -(-max(map(len, parts)) // step)
+    padded = [np.pad(part, (0, steps * step - len(part)), constant_values=-1) for part in parts]
+    return np.stack([part.reshape(steps, step) for part in padded], 1).reshape(
+        steps, plan.workers, plan.replicas_per_worker, plan.eval_batch_size)
+
+
+def evaluation_batches(strategy: Any, images: Images, plan: Plan
+                       ) -> tuple[Any, npt.NDArray[np.int64]]:
+    """The distributed data set of a split, and its `evaluation_rows`.
+
+    Elements are uint8 [eval batch, height, width, 3]. Places without an image show another one, so
+    that every replica always has a whole batch.
+    """
+    rows, size = evaluation_rows(images, plan), images.image_size
+
+    def elements(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        mine = rows[:, context.input_pipeline_id].reshape(-1, plan.eval_batch_size)
+        if not images.streamed:
+            data = tf.data.Dataset.from_tensor_slices(np.maximum(mine, 0)).map(
+                lambda indices: load(images, indices), num_parallel_calls=tf.data.AUTOTUNE)
+        else:
+            black = tf.io.encode_jpeg(tf.zeros([size, size, 3], tf.uint8))
+            padding = tf.data.Dataset.from_tensors(black).repeat(int((mine < 0).sum()))
+            data = stream_in_order(images, plan.workers, context.input_pipeline_id).concatenate(
+                padding).batch(plan.eval_batch_size, drop_remainder=True)
+            data = data.map(lambda encoded: decode_all(encoded, size),
+                            num_parallel_calls=tf.data.AUTOTUNE)
+        shape = [plan.eval_batch_size, size, size, 3]
+        return as_written(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
+            READY * plan.replicas_per_worker))
+
+    return strategy.distribute_datasets_from_function(elements), rows
+
+
+def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
+    """The places in the split of the records of a worker's own files, int64 [records]."""
+    files = np.split(np.arange(sum(table.counts)), np.cumsum(table.counts)[:-1])
+    return np.concatenate([np.zeros(0, np.int64), *files[worker::workers]])
+
+
+def stream_in_order(images: Images, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
+    """JPEG bytes of a worker's own files of a streamed split, in their order."""
+    paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
+    labelled = bool((images.table.labels >= 0).all())
+    return tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table)).map(
+        lambda serialized: records.parse(serialized[None], labelled)["image"][0])

@@ -1,0 +1,111 @@
+"""The numbers that follow from config, data set and replicas; checked once, then printed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerexp.config import Config
+from flowerexp.data import sampling
+from flowerexp.errors import UserError
+from flowerexp.models import schedules
+
+MOST_EXAMPLES = 100_000_000
+"""So that the order of an epoch, eight bytes an example, fits in memory."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, in numbers.
+
+    A global update is laid out as [workers, replicas of a worker, accumulation, batch].
+    """
+
+    workers: int
+    replicas: int
+    """Of all workers."""
+    batch_size: int
+    """Images in a micro-batch of one replica."""
+    accumulation: int
+    """Micro-batches in an update of one replica."""
+    eval_batch_size: int
+    """Images of one replica in an evaluation step."""
+    examples_per_epoch: int
+    """As the sampling plans it; an epoch takes updates_per_epoch * update_size of them."""
+    updates_per_epoch: int
+    epochs: int
+
+    @property
+    def replicas_per_worker(self) -> int:
+        return self.replicas // self.workers
+
+    @property
+    def share(self) -> int:
+        """Images of one replica in an update."""
+        return self.accumulation * self.batch_size
+
+    @property
+    def update_size(self) -> int:
+        """Images in an update."""
+        return self.replicas * self.share
+
+    @property
+    def updates(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.updates_per_epoch
+
+
+def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replicas: int) -> Plan:
+    """The plan of a run.
+
+    Args:
+        config: of the run.
+        counts: int [classes], training images of each class.
+        workers, replicas: of the strategy; `replicas` counts those of all workers.
+
+    Raises:
+        UserError: for an epoch of zero updates.
+    """
+    loop = config.loop
+    images = int(counts.sum())
+    examples = sampling.examples_per_epoch(counts, config.sampling)
+    if examples > MOST_EXAMPLES:
+        raise UserError(f"an epoch of {examples} examples is more than {MOST_EXAMPLES}: lower "
+                        "sampling.target_count")
+    epochs = loop.epochs
+    if loop.keep_example_budget:
+        epochs = max(1, round(epochs * images / examples))
+    update_size = replicas * loop.batch_size_per_replica * loop.gradient_accumulation_steps
+    if examples < update_size:
+        raise UserError(
+            f"an epoch of {examples} examples makes no update of {update_size} "
+            f"({loop.batch_size_per_replica} x {replicas} replicas x "
+            f"{loop.gradient_accumulation_steps}): lower loop.batch_size_per_replica or "
+            "loop.gradient_accumulation_steps")
+    return Plan(workers, replicas, loop.batch_size_per_replica, loop.gradient_accumulation_steps,
+                loop.eval_batch_size_per_replica, examples, examples // update_size, epochs)
+
+
+def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> list[str]:
+    """What a run opens with: everything that was derived, a sentence each."""
+    images, shown = int(counts.sum()), plan.updates_per_epoch * plan.update_size
+    kinds = {"original": "every image once",
+             "oversample": f"classes under {config.sampling.target_count} images repeated up to it",
+             "class_weight": "every image once, the loss weighted by class"}
+    present = counts[counts > 0]
+    budget = (f" (of {config.loop.epochs}, to keep the example budget)"
+              if config.loop.keep_example_budget else "")
+    rates = schedules.learning_rates(config.schedule, plan.updates, config.loop.lr_scaling)
+    return [
+        f"sampling: {config.sampling.kind}, {kinds[config.sampling.kind]}; {images} images of "
+        f"{len(present)} classes ({present.min()} to {present.max()} each) make "
+        f"{plan.examples_per_epoch} examples, of which an epoch uses {shown}",
+        f"update: {plan.update_size} images = {plan.batch_size} per replica x {plan.replicas} "
+        f"replica{'s' * (plan.replicas > 1)} x {plan.accumulation} accumulated; "
+        f"{plan.updates_per_epoch} updates per epoch, {plan.epochs} epochs{budget}, "
+        f"{plan.updates} updates in all",
+        f"evaluation: {plan.eval_batch_size * plan.replicas} images a step = "
+        f"{plan.eval_batch_size} per replica x {plan.replicas}",
+        f"learning rate: {rates[0]:.3g} in the first update, {rates.max():.3g} at its greatest, "
+        f"{rates[-1]:.3g} in the last ({config.schedule.kind}, {config.optimizer.kind})",
+    ]

@@ -1,0 +1,326 @@
+"""Photos to TFRecords in the competition's layout; a conversion that was killed goes on.
+
+First every photo is read once, in parallel, and becomes a small JPEG in one of many parts in the
+folder `.conversion-SxS`. Only then, when it is known which photos can be read, they are dealt to
+train, val and test and written as the records of a run. `tfrecords-jpeg-SxS` appears whole, by a
+rename. All of it is a function of the photos and the recipe, whatever the number of workers.
+"""
+
+import contextlib
+import csv
+import itertools
+import json
+import re
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from flowerexp.data import datasets, records
+from flowerexp.data.prepare import parts, photos
+from flowerexp.data.prepare.parts import Converted
+from flowerexp.data.prepare.photos import Listing, Photo, counted
+from flowerexp.data.prepare.stratification import SPLITS, order_of, stratify
+from flowerexp.errors import UserError
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+
+VERSION = 1
+"""Of the parts and the records; a change of what is written counts it up."""
+SHARD = 800
+"""Records of a file at most, about as in the competition."""
+PLAN = "plan.json"
+SUMMARY = "conversion.json"
+UNREADABLE = "unreadable.csv"
+DUPLICATES = "duplicates.csv"
+TEST_LABELS = "test_labels.csv"
+SHOWN = 3
+"""Photos of no use that are named."""
+OPTIONS = {"val": "--val", "test": "--test", "seed": "--seed"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of the photos.
+
+    size: height and width in pixels.
+    val, test: shares of the photos, decimal fractions; not used where the splits are laid down.
+    seed: draws the splits and the order of the records.
+    """
+
+    size: int
+    val: float = 0.15
+    test: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= records.LARGEST:
+            raise UserError(f"--size must be from 1 to {records.LARGEST} pixels, not {self.size}")
+        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.shares[0] + self.shares[1] < 1):
+            raise UserError(f"--val {self.val} --test {self.test} leave nothing to train on or to "
+                            "validate with: --val must be greater than 0, --test 0 or more, and "
+                            "their sum less than 1")
+
+    @property
+    def shares(self) -> tuple[Fraction, Fraction]:
+        """Of val and test, exactly as they were written."""
+        return Fraction(str(self.val)), Fraction(str(self.test))
+
+
+def target_of(out: Path, size: int) -> Path:
+    return out / f"tfrecords-jpeg-{size}x{size}"
+
+
+def work_of(out: Path, size: int) -> Path:
+    return out / f".conversion-{size}x{size}"
+
+
+def plan_of(recipe: Recipe, inputs: str) -> dict[str, Any]:
+    """What must be the same for a conversion to go on."""
+    return {"version": VERSION, "inputs": inputs, "size": recipe.size, "val": str(recipe.val),
+            "test": str(recipe.test), "seed": recipe.seed}
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps a second conversion out of `out`; raises UserError where one is in."""
+    if out.parts[:1] == ("gs:",):
+        raise UserError(f"{out} is no local folder: convert to one, and copy the records")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(out / results.LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"{out} is in use by another process: wait for it, or give another folder"
+                        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def finished(out: Path, plan: dict[str, Any], journal: Journal) -> dict[str, Any] | None:
+    """The summary of the same conversion where it was finished before, which is said; else None.
+
+    Raises:
+        UserError: where `out` holds another conversion, finished or not, or other records.
+    """
+    target, work = target_of(out, plan["size"]), work_of(out, plan["size"])
+    if any((out / split).exists() for split in SPLITS):
+        raise UserError(f"{out} holds a folder train, val or test, in which a run would look for "
+                        "its records: give another folder")
+    for folder, name in ((target, SUMMARY), (work, PLAN)):
+        if not folder.exists():
+            continue
+        there = results.read_json(folder / name) if (folder / name).exists() else {}
+        if not there and folder == work:
+            continue  # killed before its plan was written, and so before anything else
+        differing = [key for key in plan if there.get(key) != plan[key]]
+        if differing:
+            option = next((key for key in OPTIONS if key in differing and key in there), None)
+            why = (f"made with {OPTIONS[option]} {there[option]} where this command says "
+                   f"{plan[option]}" if option else "made of other photos, or they have changed")
+            raise UserError(f"{folder} is {why}: give another folder, or remove this one to start "
+                            "anew")
+        if folder == target:
+            shutil.rmtree(work, ignore_errors=True)
+            journal.say(f"{target} was made before, of the same photos")
+            return dict(there)
+    return None
+
+
+def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: int,
+            journal: Journal) -> dict[str, Any]:
+    """Converts photos to `out`/tfrecords-jpeg-SxS, or says what was finished before.
+
+    Args:
+        listing: the photos.
+        out: is made; the caller keeps others out of it by `locked`.
+        recipe: what is made of them.
+        inputs: a fingerprint of the photos: a restart with another one is refused.
+        workers: photos converted at the same time.
+        journal: says how far it is.
+
+    Returns:
+        The summary, as in `conversion.json`.
+
+    Raises:
+        UserError: for another conversion in `out`, photos that give no data set, a full disk.
+    """
+    plan = plan_of(recipe, inputs)
+    if (summary := finished(out, plan, journal)) is not None:
+        return summary
+    if all(photo.split is None for photo in listing.photos):  # before hours of decoding
+        deal(listing.photos, photos.in_order({photo.label for photo in listing.photos}), recipe)
+    work = work_of(out, recipe.size)
+    try:
+        results.write_json(work / PLAN, plan)
+        parts.convert(listing.photos, work, recipe.size, workers, journal)
+        summary = plan | write_result(listing, work, recipe, journal)
+        results.write_json(work / "result" / SUMMARY, summary, indent=1)
+        (work / "result").rename(target_of(out, recipe.size))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}): make room or give "
+                        "another folder; the same command goes on") from error
+    shutil.rmtree(work, ignore_errors=True)
+    return summary
+
+
+def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal) -> dict[str, Any]:
+    """Deals the photos to splits, writes records and lists to `result`, and returns the summary."""
+    good, left_out, small, turned = parts.read(listing, work, recipe.size)
+    good, duplicates = without_duplicates(good)
+    every = [each.photo for each in good]
+    names = listing.names or photos.in_order({photo.label for photo in every})
+    splits = [photo.split or "" for photo in every]
+    if "" in splits:
+        splits = deal(every, names, recipe)
+    result = work / "result"
+    label_of = {name: label for label, name in enumerate(names)}
+    write_splits(good, splits, label_of, result, work, recipe, journal)
+    write_rows(result / UNREADABLE, ("path", "reason"), left_out)
+    write_rows(result / DUPLICATES, ("path", "reason"), duplicates)
+    write_rows(result / TEST_LABELS, ("id", "label"),
+               [(photo.identifier, label_of[photo.label])
+                for photo, split in zip(every, splits, strict=True) if split == "test"])
+    results.write_text(result / datasets.NAMES_FILE, as_lines(names))
+    lost = sorted({photo.label for photo in listing.photos} - {photo.label for photo in every})
+    return {"photos": len(listing.photos), "records": {split: splits.count(split)
+                                                       for split in SPLITS},
+            "classes": len(names), "classes lost": lost, "unreadable": len(left_out),
+            "duplicates": len(duplicates), "enlarged": small, "turned": turned}
+
+
+def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tuple[str, str]]]:
+    """Each picture once, and the paths of its copies with reasons; all where splits are laid down.
+
+    A picture that stands in two classes is left out of both: nothing tells which is right.
+    """
+    alike: dict[str, list[Converted]] = {}
+    for each in every:
+        alike.setdefault(each.digest if each.photo.split is None else each.photo.identifier,
+                         []).append(each)
+    kept, copies = [], []
+    for group in alike.values():
+        first, *others = group
+        labels = photos.in_order({each.photo.label for each in group})
+        if len(labels) == 1:
+            kept.append(first)
+            copies += [(each.photo.identifier, f"the same picture as {first.photo.identifier}")
+                       for each in others]
+        else:
+            copies += [(each.photo.identifier,
+                        f"the same picture is in {len(labels)} classes: "
+                        + ", ".join(labels)) for each in group]
+    return kept, sorted(copies)
+
+
+def deal(every: Sequence[Photo], names: Sequence[str], recipe: Recipe) -> list[str]:
+    """The split of every photo; raises UserError where train or val would be empty."""
+    label_of = {name: label for label, name in enumerate(names)}
+    splits = stratify([label_of[photo.label] for photo in every],
+                      [photo.identifier for photo in every], *recipe.shares, recipe.seed)
+    counts = Counter(splits)
+    if not (counts["train"] and counts["val"]):
+        raise UserError(f"{counted(len(every), 'photo')} of {len(names)} classes leave none to "
+                        f"validate with at --val {recipe.val}: add photos or raise --val")
+    return splits
+
+
+def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dict[str, int],
+                 result: Path, work: Path, recipe: Recipe, journal: Journal) -> None:
+    """Writes train, val and, where it has photos, test; files that are there are whole."""
+    reader = parts.Parts(work)
+    with journal.progress(len(good), 0) as advance:
+        for split in SPLITS:
+            of_split = sorted(
+                (each for each, its in zip(good, splits, strict=True) if its == split),
+                key=lambda each: order_of(recipe.seed, "order", each.photo.identifier))
+            shards = -(-len(of_split) // SHARD)
+            for number, indices in enumerate(np.array_split(np.arange(len(of_split)), shards)
+                                             if shards else ()):
+                some = [of_split[index] for index in indices]
+                path = result / split / (f"{number:02d}-{recipe.size}x{recipe.size}-{len(some)}"
+                                         ".tfrec")
+                if not path.exists():
+                    parts.write_records(path, [reader.image(each) for each in some],
+                                  None if split == "test" else
+                                  [label_of[each.photo.label] for each in some],
+                                  [each.photo.identifier for each in some])
+                advance(split, len(some))
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A CSV, or none where there is no row."""
+    if rows:
+        with results.replacing(path) as partial, \
+                partial.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def as_lines(names: Sequence[str]) -> str:
+    """Names as a file of dataset.class_names: a line each, or a JSON list where one is no line."""
+    if all(name.splitlines() == [name.strip()] for name in names) and not names[0].startswith("["):
+        return "".join(f"{name}\n" for name in names)
+    return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
+
+
+def run(images: Path, out: Path, recipe: Recipe, workers: int, journal: Journal) -> bool:
+    """Converts a folder per class or a CSV and says what came of it; returns whether all was read.
+
+    Raises:
+        UserError: as `photos.listed` and `convert`.
+    """
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise UserError(f"{out} lies inside of {images}, where records would be looked through for "
+                        "photos: give a folder outside")
+    with journal.console.status(f"looking through {images.name}"):
+        listing = photos.listed(images)
+        inputs = photos.fingerprint(listing)
+    with locked(out):
+        summary = convert(listing, out, recipe, inputs, workers, journal)
+    return show(summary, listing.notes, out, journal)
+
+
+def show(summary: dict[str, Any], notes: Sequence[str], out: Path, journal: Journal) -> bool:
+    """Says what was converted, what was left out, and how to train; returns whether all was read.
+    """
+    target = target_of(out, summary["size"])
+    for note in notes:
+        journal.say(note)
+    if number := summary["unreadable"]:
+        with (target / UNREADABLE).open(encoding="utf-8", newline="") as file:
+            first = [": ".join(row) for row in itertools.islice(csv.reader(file), 1, 1 + SHOWN)]
+        journal.say(f"{counted(number, 'photo')} could not be used, all in {target / UNREADABLE}:")
+        for line in first:
+            journal.say(f"  {line}")
+    if number := summary["duplicates"]:
+        journal.say(f"{counted(number, 'photo')} left out as copies of others: "
+                    f"{target / DUPLICATES}")
+    if lost := summary["classes lost"]:
+        journal.say(f"without a photo left, and so no class: {photos.shown(lost)}")
+    if number := summary["enlarged"]:
+        journal.say(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
+                    "enlarged")
+    if number := summary["turned"]:
+        journal.say(f"{counted(number, 'photo')} to be turned by EXIF's orientation, which is not "
+                    "looked at: turn them before (mogrify -auto-orient), or they stay as they lie")
+    counts = ", ".join(f"{count} in {split}" for split, count in summary["records"].items()
+                       if count)
+    journal.say(f"{target}: {summary['classes']} class{'es' * (summary['classes'] > 1)}, {counts}")
+    if summary["records"]["test"]:
+        journal.say(f"the labels of test, which its records do not have: {target / TEST_LABELS}")
+    several = len(list(out.glob("tfrecords-jpeg-*"))) > 1
+    root = str(out) if re.fullmatch(r"[\w./@%+~-]+", str(out)) else json.dumps(
+        str(out), ensure_ascii=False)
+    words = ["dataset=tfrecords", f"dataset.root={root}",
+             *([f"dataset.image_size={summary['size']}"] if several else [])]
+    journal.say(f"to train: python run.py {shlex.join(words)}")
+    return not summary["unreadable"]

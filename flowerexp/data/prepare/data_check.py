@@ -1,0 +1,182 @@
+"""Every fault of a data set: what would stop a run, what is only doubtful, and the classes' counts.
+
+Images are decoded as they are read and not kept; of a record, its id and the hash of its pixels
+stay in memory.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from rich.table import Table
+from rich.text import Text
+
+from flowerexp.config import Dataset
+from flowerexp.data import datasets, records
+from flowerexp.data.datasets import Source
+from flowerexp.data.faults import Fault
+from flowerexp.data.frames import FRAME
+from flowerexp.data.records import Entry, RecordFile
+from flowerexp.runs.journal import Journal
+
+SHOWN = 20
+"""Classes without training images that are named."""
+
+
+@dataclass
+class Checked:
+    """What was found in a data set.
+
+    faults: that stop a run whose dataset.on_bad_record is `stop`, in reading order.
+    doubts: that stop none: duplicate ids, pictures in two splits, classes without images.
+    records: by split, how many could be told apart, good or bad.
+    counts: by labelled split, int64 [classes], good records of each class.
+    names: of the classes, numbers where they have none.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+    records: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+@dataclass
+class Seen:
+    """Places by id, and split and place by the hash of a picture's pixels."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+
+
+def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Checked:
+    """Reads every record of every split.
+
+    Args:
+        source: the data set.
+        advance: called with the bytes that were read since its last call.
+    """
+    checked, seen = Checked(), Seen()
+    labels: dict[str, list[int]] = {}
+    for split, files in source.files.items():
+        labels[split], checked.records[split] = [], 0
+        for file in files:
+            checked.records[split] += check_file(source, split, file, checked, seen,
+                                                 labels[split], advance)
+        if not checked.records[split]:
+            checked.faults.append(Fault(f"{source.folder}/{split}", None, None,
+                                        "holds no record: the split is empty"))
+    labels.pop("test", None)
+    classes = source.num_classes or 1 + max((label for each in labels.values() for label in each),
+                                            default=-1)
+    checked.names = source.class_names or tuple(str(label) for label in range(classes))
+    checked.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
+                      for split, each in labels.items()}
+    empty = np.flatnonzero(checked.counts["train"] == 0).tolist()
+    if empty:
+        named = ", ".join(checked.names[label] for label in empty[:SHOWN])
+        checked.doubts.append(Fault(
+            f"{source.folder}/train", None, None, f"holds no good image of {len(empty)} of "
+            f"{classes} classes: {named}" + (" and more" if len(empty) > SHOWN else "")))
+    return checked
+
+
+def check_file(source: Source, split: str, file: RecordFile, checked: Checked, seen: Seen,
+               labels: list[int], advance: Callable[[int], None]) -> int:
+    """Adds what is wrong with a file and the labels of its good records; returns its records."""
+    labelled, number = split != "test", 0
+    for entry in records.entries(file, source.image_size, labelled,
+                                 source.num_classes if labelled else None):
+        checked.faults += entry.faults
+        if entry.frame is None:
+            continue
+        checked.doubts += doubts_of(entry, split, file, number, seen)
+        if entry.example is not None and not entry.faults:
+            labels.append(entry.example.label)
+        advance(entry.frame.length + FRAME)
+        number += 1
+    return number
+
+
+def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen) -> list[Fault]:
+    """Whether a record's id or its picture was seen before; the picture in another split only."""
+    doubts = []
+    place = f"{file.path}, record {number}"
+    if entry.identifier:
+        before = seen.ids.setdefault(entry.identifier, place)
+        if before != place:
+            doubts.append(f"its id is also that of {before}")
+    if entry.example is not None and not entry.faults:
+        pixels = tf.io.decode_jpeg(entry.example.image, channels=3, dct_method="INTEGER_ACCURATE")
+        digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
+        of_split, before = seen.pictures.setdefault(digest, (split, place))
+        if of_split != split:
+            doubts.append(f"its picture (the same pixels) is also in {of_split}: {before}")
+    return [Fault(file.path, number, entry.identifier, doubt) for doubt in doubts]
+
+
+def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
+        journal: Journal) -> bool:
+    """Checks the data set at `root` with a progress bar, and prints what was found.
+
+    Args:
+        root: as dataset.root of dataset=tfrecords.
+        image_size, num_classes, names: as dataset.image_size, num_classes and class_names.
+        journal: the command's voice.
+
+    Returns:
+        Whether a run would read it to its end.
+
+    Raises:
+        UserError: for a root in which no data set is found.
+    """
+    dataset = Dataset("tfrecords", root, image_size, num_classes, names)
+    source = datasets.found(dataset, root, "")
+    size = sum(length_of(file) for files in source.files.values() for file in files)
+    with journal.steps("records", size) as advance:
+        checked = check(source, advance)
+    show(source, checked, journal)
+    return not checked.faults
+
+
+def length_of(file: RecordFile) -> int:
+    try:
+        return int(tf.io.gfile.stat(file.path).length)
+    except tf.errors.OpError:
+        return 0  # the check itself names it
+
+
+def show(source: Source, checked: Checked, journal: Journal) -> None:
+    """Prints faults by file, counts by class, and how many faults would stop a run."""
+    for kind, faults in (("stops a run", checked.faults), ("doubtful", checked.doubts)):
+        for fault in faults:
+            journal.say(f"{kind}: {describe(fault)}")
+    counts = list(checked.counts.values())
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for split in checked.counts:
+        table.add_column(split, justify="right", no_wrap=True)
+    for label, name in enumerate(checked.names):
+        # One label that is far too great makes a million classes, where nobody said how many.
+        if source.num_classes is None and not any(each[label] for each in counts):
+            continue
+        table.add_row(Text(name if name == str(label) else f"{label} {name}"),
+                      *(str(each[label]) for each in counts))
+    journal.console.print(table)
+    of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
+    journal.say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
+                f"{of_splits}; {len(checked.faults) + len(checked.doubts)} faults, "
+                f"{len(checked.faults)} of which would stop a run (dataset.on_bad_record=stop)")
+
+
+def describe(fault: Fault) -> str:
+    """A line with file, record number, id and what is wrong."""
+    if fault.record is None:
+        return fault.sentence
+    identifier = f"id {fault.id!r}" if fault.id else "no id"
+    if fault.id is None:
+        identifier = "no readable id"
+    return f"{fault.file}, record {fault.record} ({identifier}): {fault.message}"

@@ -1,0 +1,131 @@
+"""The Oxford 102 Flowers photos (Nilsback and Zisserman, 2008): fetched, listed and converted.
+
+The archives stay in `OUT/downloads`; the photos are unpacked beside them while they are converted.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from flowerexp.data.prepare import conversion, downloads
+from flowerexp.data.prepare.conversion import Recipe
+from flowerexp.data.prepare.photos import Listing, Photo
+from flowerexp.errors import UserError
+from flowerexp.runs.journal import Journal
+
+HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+PHOTOS, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
+CHECKSUMS = {
+    PHOTOS: "52808999861908f626f3c1f4e79d11fa",
+    LABELS: "e0620be6f572b9609742df49c70aed4d",
+    SPLITS: "a5357ecc9cb78c4bef273ce3793fc85c",
+}
+"""md5 of the archives."""
+NAMES_FILE = Path(__file__).with_name("oxford102_classes.json")
+"""English names in label order, as the usual cat_to_name.json gives them."""
+SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+
+def run(out: Path, recipe: Recipe, workers: int, journal: Journal, home: str = HOME,
+        checksums: Mapping[str, str] = CHECKSUMS) -> bool:
+    """Fetches and converts what is missing, and says what came of it.
+
+    Args:
+        out: the data set's folder.
+        recipe: of which size and seed count; the splits are the official ones.
+        workers: photos converted at the same time.
+        journal: says how far it is.
+        home: address of the folder with the three archives.
+        checksums: md5 of each.
+
+    Returns:
+        Whether every photo could be read.
+
+    Raises:
+        UserError: as `fetch`, `listed` and `conversion.convert`.
+    """
+    inputs = inputs_of(checksums)
+    notes: tuple[str, ...] = ()
+    with conversion.locked(out):
+        summary = conversion.finished(out, conversion.plan_of(recipe, inputs), journal)
+        if summary is None:
+            fetch(out, home, checksums, journal.console)
+            listing = listed(out)
+            notes = listing.notes
+            summary = conversion.convert(listing, out, recipe, inputs, workers, journal)
+        shutil.rmtree(unpacked(out), ignore_errors=True)  # the archive stays
+    return conversion.show(summary, notes, out, journal)
+
+
+def inputs_of(checksums: Mapping[str, str]) -> str:
+    """The fingerprint of a conversion: the same archives give the same records."""
+    text = json.dumps(["oxford102", dict(checksums)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_of(out: Path) -> Path:
+    return out / "downloads"
+
+
+def fetch(out: Path, home: str, checksums: Mapping[str, str], console: Console) -> None:
+    """Downloads the archives below `out`, the small ones first, and unpacks the photos.
+
+    Raises:
+        UserError: as `downloads.fetch` and `downloads.unpack`, and for a disk that is full.
+    """
+    folder = folder_of(out)
+    try:
+        for name in (LABELS, SPLITS, PHOTOS):
+            downloads.fetch(f"{home.rstrip('/')}/{name}", folder / name, checksums[name], console)
+        if not unpacked(out).exists():
+            downloads.unpack(folder / PHOTOS, unpacked(out), console)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room or "
+                        "give another folder; the same command goes on") from error
+
+
+def unpacked(out: Path) -> Path:
+    return folder_of(out) / "photos"
+
+
+def listed(out: Path) -> Listing:
+    """The photos with their labels and the official splits, once they are fetched.
+
+    Raises:
+        UserError: for lists that are of another layout.
+    """
+    folder = folder_of(out)
+    labels = numbers(folder / LABELS, "labels")
+    names = json.loads(NAMES_FILE.read_text(encoding="utf-8"))[:max(labels, default=0)]
+    every = {}
+    for split, key in SPLIT_KEYS.items():
+        for number in numbers(folder / SPLITS, key):
+            identifier = f"image_{number:05d}.jpg"
+            if not 1 <= number <= len(labels) or not 1 <= labels[number - 1] <= len(names):
+                raise UserError(f"{folder / SPLITS} names image {number} in {key}, for which "
+                                f"{folder / LABELS} has no label from 1 to {len(names)}")
+            if identifier in every:
+                raise UserError(f"{folder / SPLITS} names image {number} twice")
+            every[identifier] = Photo(unpacked(out) / "jpg" / identifier, identifier,
+                                      names[labels[number - 1] - 1], split)
+    ordered = tuple(every[identifier] for identifier in sorted(every))
+    notes = [] if len(every) == len(labels) else [
+        f"{len(labels) - len(every)} photos are in no split and are passed over."]
+    return Listing(ordered, (), tuple(notes), tuple(names))
+
+
+def numbers(path: Path, key: str) -> list[int]:
+    """The integers of a 1 x N matrix in a MATLAB file."""
+    try:
+        values: Any = loadmat(path)[key]
+        return [int(value) for value in values.reshape(-1)]
+    # The last is SciPy's word for a file of MATLAB 7.3, which is HDF5.
+    except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(f"{path} holds no row of numbers called {key!r} ({error})") from error

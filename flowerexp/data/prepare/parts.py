@@ -1,0 +1,204 @@
+"""Photos as small square JPEGs, many in a part: the first half of a conversion.
+
+A part is a file of records and, written after it, a JSON list of what became of each of its photos;
+with the latter it is whole, and a restart keeps it.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from PIL import ExifTags, Image
+
+from flowerexp.data import frames, records, resizing
+from flowerexp.data.prepare.photos import Listing, Photo, counted
+from flowerexp.errors import UserError
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+
+PART = 32
+"""Photos that are converted, and kept by a restart, together."""
+QUALITY = 95
+"""Of the JPEGs, which keep full resolution in their colours."""
+JPEG = b"\xff\xd8\xff"
+READ = {JPEG: "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+"""The kinds that are read, by their first bytes."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A photo that became a JPEG: which one, where its record stands, and the JPEG's hash."""
+
+    photo: Photo
+    part: int
+    row: int
+    digest: str
+
+
+def convert(every: Sequence[Photo], work: Path, size: int, workers: int, journal: Journal
+                  ) -> None:
+    """Converts the parts that are missing; Ctrl-C waits for no more than a photo of each worker."""
+    starts = [start for start in range(0, len(every), PART)
+              if not part_file(work, start // PART, ".json").exists()]
+    done = len(every) - sum(len(every[start:start + PART]) for start in starts)
+    if done:
+        journal.say(f"{done} of {len(every)} photos were converted before")
+    stopped = threading.Event()
+    with journal.progress(len(every), done) as advance, ThreadPoolExecutor(workers) as pool:
+        tasks = [pool.submit(convert_part, every, start, work, size, stopped,
+                             lambda: advance("photos", 1)) for start in starts]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def part_file(work: Path, part: int, suffix: str) -> Path:
+    return work / f"part-{part:06d}{suffix}"
+
+
+def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
+                 stopped: threading.Event, advance: Callable[[], None]) -> None:
+    """Writes the JPEGs of some photos, then what became of each: a part is whole with the latter.
+    """
+    images: list[bytes] = []
+    rows: list[dict[str, Any]] = []
+    some = every[start:start + PART]
+    for photo in some:
+        if stopped.is_set():
+            return
+        rows.append({})
+        try:
+            data = photo.path.read_bytes()
+            image, side = to_jpeg(data, size)
+        except (OSError, UserError) as error:
+            rows[-1]["reason"] = getattr(error, "strerror", None) or str(error)
+        else:
+            images.append(image)
+            rows[-1] |= {"digest": hashlib.blake2b(image, digest_size=16).hexdigest(),
+                         "side": side, "turned": is_turned(data)}
+        advance()
+    part = start // PART
+    ids = [photo.identifier for photo, row in zip(some, rows, strict=True) if "digest" in row]
+    write_records(part_file(work, part, ".tfrec"), images, None, ids)
+    results.write_json(part_file(work, part, ".json"), rows)
+
+
+def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
+    """A photo's bytes as a square JPEG, and the shorter side that it had, in pixels.
+
+    A JPEG that is such a square is kept byte for byte, unless its colours are for printers.
+
+    Raises:
+        UserError: a sentence without a subject, where the bytes are no photo that can be read.
+    """
+    try:
+        with tf.device("CPU:0"):  # the same bits whether or not there is a GPU
+            image, shape = squaring(size)(tf.constant(data))
+            height, width = shape.numpy()[:2].tolist()
+            if height == width == size and data.startswith(JPEG) and \
+                    tf.io.extract_jpeg_shape(data).numpy()[2] != 4:
+                return data, size
+            return image.numpy(), min(height, width)
+    except tf.errors.OpError:
+        raise UserError(unreadable(data)) from None
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether a photo's EXIF says that it is to be turned or mirrored before it is looked at."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    except Exception:  # whatever is wrong with its EXIF, the photo itself was read
+        return False
+
+
+@functools.lru_cache(4)
+def squaring(size: int) -> Any:
+    """A function of a photo's bytes: the JPEG of its square, and its shape."""
+    def of(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = resizing.decode(data)
+        jpeg = tf.io.encode_jpeg(resizing.square(image, size), quality=QUALITY,
+                                 chroma_downsampling=False)
+        return jpeg, tf.shape(image)
+
+    return tf.function(of, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def unreadable(data: bytes) -> str:
+    """Why bytes that could not be decoded are of no use."""
+    if not data:
+        return "the file is empty"
+    for start, kind in READ.items():
+        if data.startswith(start):
+            return f"it is a damaged or truncated {kind}, or of an uncommon kind"
+    other = ("WebP" if data[8:12] == b"WEBP" else "TIFF" if data[:4] in (b"II*\0", b"MM\0*")
+             else "HEIC or AVIF" if data[4:8] == b"ftyp" else None)
+    return f"it is {f'a {other} file' if other else 'none'}; JPEG, PNG, GIF and BMP are read"
+
+
+def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
+                  ids: Iterable[str]) -> None:
+    """As `records.write`, and on the disk; raises OSError where it cannot be written."""
+    try:
+        with results.replacing(path) as partial:
+            records.write(partial, images, labels, ids)
+    except tf.errors.OpError as error:
+        raise OSError(str(error.message).split(" [Op")[0]) from error
+
+
+def read(listing: Listing, work: Path, size: int
+         ) -> tuple[list[Converted], list[tuple[str, str]], int, int]:
+    """What became of the photos: the good ones, path and reason of the others, how many were
+    smaller than `size`, and how many EXIF says to turn.
+    """
+    good, left_out, small, turned = [], list(listing.left_out), 0, 0
+    for part, start in enumerate(range(0, len(listing.photos), PART)):
+        row = 0
+        for photo, made in zip(listing.photos[start:start + PART],
+                               results.read_json(part_file(work, part, ".json")), strict=True):
+            if "reason" in made:
+                left_out.append((photo.identifier, made["reason"]))
+            else:
+                good.append(Converted(photo, part, row, made["digest"]))
+                small += made["side"] < size
+                turned += made["turned"]
+                row += 1
+    if not good:
+        first = ": ".join(left_out[0])
+        raise UserError(f"none of the {counted(len(left_out), 'photo')} can be read ({first})")
+    return good, sorted(left_out), small, turned
+
+
+class Parts:
+    """The JPEGs of the parts, read one at a time."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.frames = functools.cache(self.frames_of)
+
+    def frames_of(self, part: int) -> list[frames.Frame]:
+        return frames.frames_of(str(part_file(self.work, part, ".tfrec")))[0]
+
+    def image(self, each: Converted) -> bytes:
+        """Raises UserError where the part is not as it was written."""
+        with contextlib.suppress(IndexError), \
+                part_file(self.work, each.part, ".tfrec").open("rb") as file:
+            data, whole = frames.checked(file, self.frames(each.part)[each.row])
+            if whole:
+                image: bytes = tf.train.Example.FromString(data).features.feature[
+                    "image"].bytes_list.value[0]
+                return image
+        raise UserError(f"{part_file(self.work, each.part, '.tfrec')} is damaged: remove "
+                        f"{self.work} and run the same command again")

@@ -1,0 +1,95 @@
+"""A finished run's model for others: a SavedModel from JPEG bytes to classes, and .keras."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from flowerexp.data import resizing
+from flowerexp.errors import UserError
+from flowerexp.inference import loading
+from flowerexp.runs import results
+from flowerexp.runs.trained import Trained
+
+STEPS = 3
+"""How often `write` tells that it has come further."""
+
+
+class Classifier(tf.Module):  # type: ignore[misc]
+    """What is saved: the weights, and functions of TensorFlow's own operations alone.
+
+    Args:
+        model: Keras model, images [n, size, size, 3], 0 to 255 -> logits [n, classes].
+        size: height and width in pixels.
+        names: of the classes, in label order.
+    """
+
+    def __init__(self, model: Any, size: int, names: tuple[str, ...]) -> None:
+        super().__init__("classifier")
+        # The variables only: a Keras model would be saved with all that Keras knows of it.
+        self.weights = [weight if callable(weight.value) else weight.value  # tf_keras, Keras 3
+                        for weight in model.weights]
+
+        def class_names() -> dict[str, tf.Tensor]:
+            return {"class_names": tf.constant(names)}
+
+        def classify(jpeg: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = tf.map_fn(lambda data: resizing.square(resizing.decode(data), size), jpeg,
+                               fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+            logits = model(images, training=False)
+            probabilities = tf.nn.softmax(logits)
+            class_id = tf.argmax(logits, -1)
+            return {"class_id": class_id, "class_name": tf.gather(tf.constant(names), class_id),
+                    "probability": tf.reduce_max(probabilities, -1), "probabilities": probabilities}
+
+        self.classify = tf.function(classify, input_signature=[
+            tf.TensorSpec([None], tf.string, name="jpeg")])
+        self.class_names = tf.function(class_names, input_signature=[])
+
+
+def write(run: Trained, out: Path, advance: Callable[[], object] = lambda: None) -> None:
+    """Writes a folder with `saved_model`, `model.keras` and `classes.json`, whole or not at all.
+
+    The SavedModel's signature serving_default takes `jpeg`, string [n]: pictures of any size in one
+    of the formats of `resizing.decode`. It gives `class_id` int64 [n], `class_name` string [n],
+    `probability` float32 [n] and `probabilities` float32 [n, classes]; the signature class_names
+    takes nothing and gives `class_names` string [classes].
+
+    Args:
+        run: with the weights that were chosen.
+        out: does not exist, is empty, or an earlier export, which is replaced.
+        advance: called after each of STEPS steps.
+
+    Raises:
+        UserError: for a folder of something else, as of `loading.load`, and for a disk that takes
+            no more.
+    """
+    results.refuse_other_folder(out)
+    model, size = loading.load(run)
+    advance()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Of the final folder's depth, so that two renames make it the export.
+    place = Path(tempfile.mkdtemp(prefix=f".partial-{out.name}-", dir=out.parent))
+    try:
+        partial = place / "new"
+        partial.mkdir()
+        classifier = Classifier(model, size, run.names)
+        tf.saved_model.save(classifier, str(partial / results.SAVED_MODEL), signatures={
+            "serving_default": classifier.classify, "class_names": classifier.class_names})
+        advance()
+        model.save(partial / results.MODEL)
+        shutil.copyfile(run.folder / results.CLASSES, partial / results.CLASSES)
+        assert {each.name for each in partial.iterdir()} == results.EXPORTED
+        if out.exists():
+            out.rename(place / "old")
+        partial.rename(out)
+        advance()
+    except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"{out} cannot be written ({first}): make room and run the same command "
+                        "again") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

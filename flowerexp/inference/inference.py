@@ -1,0 +1,264 @@
+"""What finished runs say of pictures: averaged probabilities, likeliest classes, scores."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tensorflow as tf
+
+from flowerexp import metrics
+from flowerexp.data import frames, records, resizing
+from flowerexp.data.faults import BROKEN_IMAGE, Fault
+from flowerexp.data.records import RecordFile
+from flowerexp.errors import UserError
+from flowerexp.inference import loading
+from flowerexp.inference.inputs import Input
+from flowerexp.runs.trained import Trained
+
+BROKEN_PICTURE = "is a broken picture, or none of JPEG, PNG, BMP and GIF"
+TOP = 5
+"""Classes of a picture that are told."""
+FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
+    None: ((),), "horizontal": ((), (2,)), "vertical": ((), (1,)),
+    "both": ((), (2,), (1,), (1, 2))}
+"""The axes of [n, height, width, 3] along which a picture is turned round, once for each view."""
+Squares = list[npt.NDArray[np.uint8]]
+"""A picture in every size that a run wants, [size, size, 3] each."""
+Advance = Callable[[int], None]
+"""Told the number of pictures that were looked at since its last call."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture before it is decoded.
+
+    label: -1 where it has none.
+    data: its bytes, or the file that holds them; None where it is known to be bad.
+    fault: what is wrong with it, or what would be if its bytes are no picture.
+    """
+
+    identifier: str
+    label: int
+    data: bytes | Path | None
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an ensemble says of some pictures.
+
+    ids: of the n pictures that could be read.
+    labels: int64 [n]; -1 where a picture has none.
+    probabilities: float64 [n, classes].
+    faults: of the other pictures among them.
+    """
+
+    ids: list[str]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    faults: list[Fault]
+
+
+class Ensemble:
+    """Runs that predict together, by the mean of their probabilities over runs and flips.
+
+    Args:
+        runs: of the same classes.
+        flip: a key of FLIPS.
+
+    Raises:
+        UserError: as of `loading.load`.
+    """
+
+    def __init__(self, runs: Sequence[Trained], flip: str | None = None) -> None:
+        self.names, self.batch_size = runs[0].names, min(
+            run.config.loop.eval_batch_size_per_replica for run in runs)
+        loaded = [loading.load(run) for run in runs]
+        self.sizes = sorted({size for _, size in loaded})
+        self._members = [(size, logits_of(model, size, FLIPS[flip])) for model, size in loaded]
+        self._squares = tf.function(
+            lambda data: tuple(resizing.square(resizing.decode(data), size)
+                               for size in self.sizes),
+            input_signature=[tf.TensorSpec([], tf.string)])
+
+    def squares(self, data: bytes) -> Squares:
+        """Raises tf.errors.InvalidArgumentError for bytes that are no picture."""
+        return [square.numpy() for square in self._squares(tf.constant(data))]
+
+    def probabilities(self, pictures: Sequence[Squares]) -> npt.NDArray[np.float64]:
+        """float64 [n, classes] of the squares of n pictures."""
+        from scipy.special import softmax
+
+        images = dict(zip(self.sizes, map(np.stack, zip(*pictures, strict=True)), strict=True))
+        # In float64, in which no two logits become the same probability.
+        by_member = [softmax(logits(images[size]).numpy().astype(np.float64), axis=-1).mean(0)
+                     for size, logits in self._members]
+        mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
+        return mean
+
+
+def logits_of(model: Any, size: int, views: Sequence[tuple[int, ...]]) -> Any:
+    """A function of images uint8 [n, size, size, 3] -> logits float32 [views, n, classes]."""
+    def of(images: tf.Tensor) -> tf.Tensor:
+        return tf.stack([model(tf.reverse(images, axes) if axes else images, training=False)
+                         for axes in views])
+
+    return tf.function(of, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+
+
+def count(given: Input) -> int:
+    """How many pictures an input holds, as far as its files can be read."""
+    def of(path: Path) -> int:
+        try:
+            return len(frames.frames_of(str(path))[0])
+        except tf.errors.OpError:
+            return 0  # the reading names it
+
+    return len(given.pictures) + sum(map(of, given.records))
+
+
+def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
+    """The pictures of an input in its order, read one after another, and what is wrong with others.
+
+    Args:
+        given: what is read.
+        classes: how many there are where every picture must have a label; None: labels and ids are
+            taken as they come, and a record without an id is named by its place.
+
+    Raises:
+        UserError: for a label that is none of the classes.
+    """
+    for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
+        yield Picture(identifier, label, path, Fault(str(path), None, None, BROKEN_PICTURE))
+    for path in given.records:
+        file = RecordFile(str(path), records.promised_count(str(path)))
+        found = records.entries(file, None, None if classes is None else True, classes)
+        for number, entry in enumerate(found):
+            example = entry.example
+            if classes is not None and example and not 0 <= example.label < classes:
+                raise UserError(f"{entry.faults[0].sentence}: the run knows {classes} classes; is "
+                                "this its data set?")
+            identifier = entry.identifier or f"{path.name}:{number}"
+            for fault in entry.faults:
+                yield Picture(identifier, -1, None, fault)
+            if example and not entry.faults:
+                broken = Fault(file.path, number, identifier, BROKEN_IMAGE)
+                yield Picture(identifier, example.label, example.image, broken)
+
+
+def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) -> Iterator[Batch]:
+    """What an ensemble says of an input; two batches of pictures are in memory at a time."""
+    size, ahead = ensemble.batch_size, deque[tuple[Picture, Future[Any]]]()
+    read = pictures(given, len(ensemble.names) if labelled else None)
+    with ThreadPoolExecutor(records.THREADS) as pool:
+        while True:
+            for picture in itertools.islice(read, 2 * size - len(ahead)):
+                ahead.append((picture, pool.submit(squares_or_fault, ensemble, picture)))
+            if not ahead:
+                return
+            found = [(picture, future.result()) for picture, future
+                     in (ahead.popleft() for _ in range(min(size, len(ahead))))]
+            good = [each for each in found if not isinstance(each[1], Fault)]
+            probabilities = (ensemble.probabilities([squares for _, squares in good]) if good
+                             else np.zeros((0, len(ensemble.names))))
+            yield Batch([picture.identifier for picture, _ in good],
+                        np.array([picture.label for picture, _ in good], np.int64), probabilities,
+                        [fault for _, fault in found if isinstance(fault, Fault)])
+            advance(len(found))
+
+
+def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | Fault:
+    """The squares of a picture, or what is wrong with it."""
+    if picture.data is None:
+        return picture.fault
+    try:
+        # Here and not before, so that only what is decoded at the moment is in memory.
+        data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
+        return ensemble.squares(data)
+    except OSError as error:
+        return replace(picture.fault, message=f"cannot be read: {error.strerror}")
+    except tf.errors.InvalidArgumentError:
+        return picture.fault
+
+
+def refuse_nothing(given: Input, read: int, faults: Sequence[Fault]) -> None:
+    """Raises UserError where no picture was left."""
+    if not read:
+        raise UserError(f"{given.path}: no picture can be used"
+                        + (f", {len(faults)} are bad; the first: {faults[0].sentence}" if faults
+                           else ", for there is none"))
+
+
+def predict(ensemble: Ensemble, given: Input, advance: Advance
+            ) -> tuple[pd.DataFrame, list[Fault]]:
+    """The likeliest classes of every picture, and the pictures that could not be read.
+
+    Returns:
+        A row a picture in the input's order: `id`, `class_id`, `class_name`, `probability`, then
+        `top2_class_id`, `top2_class_name`, `top2_probability` and so on to the fifth, or to the
+        last class; and the faults.
+
+    Raises:
+        UserError: where no picture can be read.
+    """
+    rows, faults = [], list[Fault]()
+    for batch in batches(ensemble, given, False, advance):
+        rows += [top_classes(batch, ensemble.names)] if batch.ids else []
+        faults += batch.faults
+    refuse_nothing(given, sum(map(len, rows)), faults)
+    return pd.concat(rows, ignore_index=True), faults
+
+
+def top_classes(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of a batch, as of `predict`; of equal probabilities the lower class is first."""
+    order = np.argsort(-batch.probabilities, axis=-1, kind="stable")[:, :TOP]
+    chances = np.take_along_axis(batch.probabilities, order, -1)
+    columns: dict[str, Any] = {"id": batch.ids}
+    for place in range(order.shape[1]):
+        prefix = f"top{place + 1}_" if place else ""
+        columns |= {f"{prefix}class_id": order[:, place],
+                    f"{prefix}class_name": [names[label] for label in order[:, place]],
+                    f"{prefix}probability": chances[:, place]}
+    return pd.DataFrame(columns)
+
+
+def evaluate(ensemble: Ensemble, given: Input, advance: Advance
+             ) -> tuple[npt.NDArray[np.int64], list[Fault]]:
+    """The confusion matrix int64 [classes, classes], rows are labels, and the unreadable pictures.
+
+    Raises:
+        UserError: for a label that is none of the classes, or where no picture can be read.
+    """
+    classes, faults = len(ensemble.names), list[Fault]()
+    confusion = np.zeros((classes, classes), np.int64)
+    for batch in batches(ensemble, given, True, advance):
+        confusion += metrics.confusion_matrix(batch.labels, batch.probabilities.argmax(-1), classes)
+        faults += batch.faults
+    refuse_nothing(given, int(confusion.sum()), faults)
+    return confusion, faults
+
+
+def report(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> str:
+    """Accuracy, macro averages and the report of every class that occurs, for the terminal."""
+    from sklearn.metrics import classification_report
+
+    scores = metrics.scores(confusion)
+    cells = np.nonzero(confusion)
+    labels, predictions = (np.repeat(ids, confusion[cells]) for ids in cells)
+    present = np.union1d(labels, predictions)
+    by_class: str = classification_report(
+        labels, predictions, labels=present, target_names=[names[label] for label in present],
+        digits=4, zero_division=0)
+    absent = len(names) - len(present)
+    return (f"accuracy {scores['acc']:.4f}, macro recall {scores['recall']:.4f}, macro precision "
+            f"{scores['precision']:.4f}, macro F1 {scores['f1']:.4f}\n"
+            f"over {len(present)} classes"
+            + (f"; {absent} others occur neither in labels nor in predictions" if absent else "")
+            + f"\n\n{by_class}")

@@ -1,0 +1,137 @@
+"""What shall be predicted: records, a folder of pictures or one, found by name. No TensorFlow here.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowerexp.config import nearest
+from flowerexp.data.prepare import photos
+from flowerexp.errors import UserError
+
+RECORDS = ".tfrec"
+SIZED = "tfrecords-jpeg-{0}x{0}"
+"""A folder of records of one size below a data set's root."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Files in the order in which they are predicted.
+
+    path: what was given (the first of several), or the split below it.
+    records: TFRecord files; none where these are pictures.
+    pictures: files with one picture each.
+    ids: of the pictures: their paths below the folder.
+    labels: of the pictures; -1 where they are not asked for.
+    others: files in the folder that are no pictures by their names.
+    """
+
+    path: Path
+    records: tuple[Path, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    ids: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    others: int = 0
+
+
+def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | None = None
+         ) -> Input:
+    """The records or pictures at a path.
+
+    Args:
+        paths: a folder of *.tfrec files, a data set's root (its test split is taken, with `names`
+            its val split), or a folder of pictures, looked through to its depth; or one or several
+            files, all *.tfrec or all pictures, whose ids are then their paths as they are given.
+        sizes: of the images that runs want, for a root with folders of several sizes.
+        names: of the classes in label order, where pictures stand in a folder per class.
+
+    Raises:
+        UserError: for a path that does not exist, holds nothing of the kind or both kinds, or
+            with `names` for a picture without a class.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: give TFRecords, a folder of pictures, or "
+                            "pictures")
+    if all(path.is_file() for path in paths):
+        return of_files(paths, names)
+    path, *more = paths
+    assert not more, "several inputs are files"
+    split = "test" if names is None else "val"
+    roots = itertools.chain([path], (path / SIZED.format(size) for size in sizes), sized(path))
+    for folder in roots:
+        if any(has_records(folder / name) for name in ("train", "val", "test")):
+            if not has_records(folder / split):
+                raise UserError(f"{folder} is a data set without a folder {split} of TFRecords: "
+                                "give the folder of the split that you mean")
+            return Input(folder / split, records=records_in(folder / split))
+    return in_folder(path, names)
+
+
+def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
+    """Files that were given one by one, in their order."""
+    others = tuple(path for path in paths if path.suffix != RECORDS)
+    if not others:
+        return Input(paths[0], records=tuple(paths))
+    if len(others) < len(paths):
+        raise UserError(f"{others[0]} is no TFRecord file as others are: give one kind")
+    if names is not None:
+        raise UserError(f"{others[0]} is one file without a class: give a data set, TFRecords, or "
+                        "a folder with a folder of pictures per class")
+    return Input(paths[0], pictures=others, ids=tuple(path.as_posix() for path in others),
+                 labels=(-1,) * len(others))
+
+
+def sized(root: Path) -> Iterator[Path]:
+    """The only folder of records of one size below a root; raises UserError for several."""
+    found = sorted(each for each in root.iterdir() if each.match("tfrecords-jpeg-*x*"))
+    if len(found) > 1:
+        raise UserError(f"{root} holds {', '.join(each.name for each in found)}, none of the size "
+                        "of the run: give one of them")
+    yield from found
+
+
+def has_records(folder: Path) -> bool:
+    return bool(records_in(folder))
+
+
+def records_in(folder: Path) -> tuple[Path, ...]:
+    """The TFRecord files of a split, sorted by name."""
+    # Not glob, to which brackets in the folder's own name would be a pattern.
+    return tuple(sorted(each for each in folder.iterdir() if each.suffix == RECORDS)
+                 ) if folder.is_dir() else ()
+
+
+def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
+    """The records of a folder, or its pictures, those of all folders below in the order of paths.
+    """
+    hidden: Counter[str] = Counter()
+    files = sorted(photos.files_below(folder, hidden))
+    pictures = tuple(file for file in files if file.suffix.lower() in photos.SUFFIXES)
+    records = records_in(folder)
+    if records and pictures:
+        raise UserError(f"{folder} holds both TFRecords and pictures: give one kind, in a folder "
+                        "of its own")
+    if records:
+        return Input(folder, records=records)
+    if not pictures:
+        raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
+                        "(JPEG, PNG, BMP, GIF)")
+    labels = tuple(label_of(folder, each, names) if names else -1 for each in pictures)
+    ids = tuple(picture.relative_to(folder).as_posix() for picture in pictures)
+    return Input(folder, (), pictures, ids, labels,
+                 len(files) + hidden.total() - len(pictures))
+
+
+def label_of(folder: Path, picture: Path, names: Sequence[str]) -> int:
+    """The class in whose folder a picture stands."""
+    first, *rest = picture.relative_to(folder).parts
+    if not rest:
+        raise UserError(f"{picture} stands in no folder of a class: put pictures into a folder "
+                        "with their class's name")
+    if first not in names:
+        raise UserError(f"{folder / first} is named as none of the run's {len(names)} classes"
+                        f"{nearest(first, names)}: name the folders as the run's classes.json does")
+    return names.index(first)

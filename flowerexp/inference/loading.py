@@ -1,0 +1,115 @@
+"""A finished run's model with the weights that were chosen; code that stands in a file never runs.
+"""
+
+import itertools
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from flowerexp.errors import UserError
+from flowerexp.models import models
+from flowerexp.runs import results, trained
+from flowerexp.runs.trained import Trained
+from flowerexp.train import checkpoints
+
+HARMLESS = ("math.", "nn.", "__operators__.", "cast")
+"""Functions of TensorFlow that backbones of legacy Keras call by name; others read and write."""
+
+
+def load(run: Trained) -> tuple[Any, int]:
+    """The model of a run with the weights that were chosen, and its image size in pixels.
+
+    Returns:
+        A Keras model, images [n, size, size, 3], 0 to 255 -> float32 logits [n, classes], of the
+        layers of Keras alone.
+
+    Raises:
+        UserError: for a model that cannot be read or holds code, or a checkpoint that is gone.
+    """
+    model = load_model(run.folder / results.MODEL) if run.saved else load_checkpoint(run)
+    shape, outputs = model.input_shape, model.output_shape[-1]
+    if len(shape) != 4 or None in shape[1:] or shape[1] != shape[2] or outputs != len(run.names):
+        raise UserError(f"{run.folder / results.MODEL} takes {shape} and gives {outputs} classes, "
+                        f"where {results.CLASSES} names {len(run.names)}: it is of another run")
+    return model, int(shape[1])
+
+
+def load_model(path: Path) -> Any:
+    """A Keras model from a .keras file, without running code that stands in the file.
+
+    Raises:
+        UserError: for another file, or one that holds or names code.
+    """
+    try:
+        # Legacy Keras reads whatever else has this name by ways that know no safe mode.
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no model saved by Keras ({error}): bring back the file that "
+                        "the run wrote, or train again with fresh=true") from error
+    code = next(foreign_code(config), None)
+    if code:
+        raise UserError(f"{path} asks for code that is not of Keras ({code}), which is never run: "
+                        "bring back the file that the run wrote")
+    legacy = tf.keras.Model.__module__.startswith("tf_keras")
+    if version.startswith("2.") != legacy:
+        raise UserError(f"{path} was saved by Keras {version}: "
+                        + ("leave TF_USE_LEGACY_KERAS out of the environment" if legacy else
+                           "set TF_USE_LEGACY_KERAS=1, with the package tf_keras installed"))
+    try:
+        return tf.keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras, h5py and each layer have their own
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"{path} cannot be loaded ({first}): bring back the file that the run "
+                        "wrote, or train again with fresh=true") from error
+
+
+def foreign_code(config: Any) -> Iterator[str]:
+    """What in a saved model's config is neither of Keras nor a registered layer of this project.
+
+    Keras' own safe mode refuses a Lambda of Python code; legacy Keras takes functions of any module
+    that can be imported (CVE-2025-1550).
+    """
+    if isinstance(config, list):
+        yield from itertools.chain.from_iterable(map(foreign_code, config))
+    if not isinstance(config, dict):
+        return
+    name, inner = str(config.get("class_name")), config.get("config")
+    module, registered = str(config.get("module") or "keras"), str(config.get("registered_name"))
+    ours = name != "function" and tf.keras.utils.get_registered_object(registered) is not None
+    if module.partition(".")[0] not in ("keras", "tf_keras", "builtins") and not ours:
+        yield f"{module}.{inner if name == 'function' else name}"
+    if name in ("Lambda", "__lambda__"):
+        yield "a Lambda layer"
+    if name.endswith("OpLambda") and isinstance(inner, dict):
+        function = str(inner.get("function", ""))
+        if not function.startswith(HARMLESS):
+            yield f"tf.{function}"
+    yield from itertools.chain.from_iterable(map(foreign_code, config.values()))
+
+
+def load_checkpoint(run: Trained) -> Any:
+    """The model of a run with the weights of a checkpoint."""
+    update = (run.epoch + 1) * int(run.beginning["updates_per_epoch"])
+    fault = checkpoints.fault(run.folder, update)
+    if fault:
+        other = "last" if run.weights == "best" else "best"
+        raise UserError(f"the checkpoint {checkpoints.folder_of(run.folder, update)} of the "
+                        f"{run.weights} epoch, {run.epoch + 1}, cannot be read ({fault}): "
+                        f"{results.MODEL} holds the {other} epoch's weights, which "
+                        f"--weights {other} takes")
+    size = run.image_size
+    if size is None:
+        size = load_model(run.folder / results.MODEL).input_shape[1]
+    config = run.config
+    model = models.build(replace(config.model, weights=None), size, len(run.names),
+                         config.hardware.precision, config.seed)
+    checkpoints.restore(tf.train.Checkpoint(model=model), run.folder, update,
+                        trained.identity(run))
+    return models.portable(model)

@@ -1,0 +1,48 @@
+"""With what a run was made: versions of packages, and the git commit of the project."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from flowerexp import __version__
+
+PROJECT = Path(__file__).resolve().parents[2]
+GIT_SECONDS = 5.0
+"""How long git may take, for example on a slow network disk."""
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package and the packages that decide a result."""
+    found: dict[str, str] = {"python": platform.python_version(), "flowerexp": __version__}
+    for package in ("tensorflow", "tensorflow-tpu", "keras", "tf_keras", "numpy", "efficientnet"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(project: Path = PROJECT) -> dict[str, Any] | None:
+    """The commit of the project's checkout, and whether a file that git knows was changed since.
+
+    Returns:
+        {"commit": 40 hex digits, "changed": bool}, or {"error": what git said} where it cannot
+        tell; None without a checkout.
+    """
+    if not (project / ".git").exists():  # an installed package is of no repository around it
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=project, check=True, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
+                              env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"),
+                "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        return {"error": said.split("\n")[0]}

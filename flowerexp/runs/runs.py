@@ -1,0 +1,331 @@
+"""Run folders found and read for a comparison: what a run is, how far it came, its numbers.
+
+Nothing here raises for a damaged folder, or writes into one. No TensorFlow here.
+"""
+
+import itertools
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowerexp import composition, metrics
+from flowerexp.comparison import significance
+from flowerexp.errors import UserError
+from flowerexp.runs import results
+from flowerexp.runs.results import Scores
+
+Paths = str | Path | Iterable[str | Path]
+"""Run folders, or folders of them; one or several."""
+STATES = ("new", "running", "interrupted", "failed", "done")
+MEASURED = ("replicas", "data")
+"""Of status.json's beginning: what `auto` took, and the fingerprint of the data."""
+NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
+EPOCHS = ("best", "last")
+METRICS = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail")
+"""On the validation set; the last three are the macro recall of a third of the classes."""
+SECONDS = ("first epoch seconds", "later epochs seconds")
+MOST_CLASSES = 2**20
+"""Where classes.json does not tell how many; so that counts by class fit in memory."""
+SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
+
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, several times as fast as the loader of OmegaConf, whose files it reads alike."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder as it was read."""
+
+    folder: Path
+    name: str
+    """The experiment's name, else the folder's name, without the seed."""
+    seed: int | None
+    """None where the config cannot be read."""
+    keys: dict[str, Any]
+    """What the run is, but for its seed: every key that can change its numbers by its dotted name,
+    `replicas` and `data` (the fingerprint) as far as they are known."""
+    variant: frozenset[str]
+    """The overrides besides experiment, seed and the keys of a run's place."""
+    compared_with: tuple[str, ...]
+    state: str
+    """new | running | interrupted | failed | done | unreadable"""
+    error: str | None
+    epochs: int | None
+    """How many the run has in all, where it is known."""
+    history: list[Scores]
+    labels: npt.NDArray[np.int64]
+    """[images] of the validation set."""
+    predictions: npt.NDArray[np.int64]
+    """[epochs, images], class ids; no epoch where the folder has no predictions."""
+    class_names: tuple[str, ...]
+    class_counts: npt.NDArray[np.int64]
+    """[classes], training images; empty where the folder does not tell."""
+
+
+def find_folders(paths: Paths) -> list[Path]:
+    """The run folders at or below each path, in natural order, each once.
+
+    Raises:
+        UserError: for a path that does not exist or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
+        if not path.is_dir():
+            raise UserError(f"{path} " + ("is no folder: name run folders, or folders of them"
+                                          if path.exists() else "does not exist"))
+        below = list(walk(path, set()))
+        if not below:
+            raise UserError(f"{path} holds no run: no folder at or below it has a "
+                            f"{results.CONFIG}")
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
+    if not found:
+        raise UserError("name at least one run folder, or a folder of them")
+    return list(found.values())
+
+
+def walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Run folders at or below one; links are followed, and nothing is entered twice."""
+    if (resolved := folder.resolve()) in seen:
+        return
+    seen.add(resolved)
+    if (folder / results.CONFIG).is_file():
+        yield folder
+        return
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_dir()]
+    for name in sorted(names, key=natural):
+        yield from walk(folder / name, seen)
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A sort key by which seed=2 comes before seed=10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part)
+            for part in re.split(r"(\d+)", text) if part]
+
+
+def read_run(folder: Path) -> Run:
+    """What a run folder holds; a damaged file makes it `unreadable`, with the sentence.
+
+    What could be read of such a folder is kept, without a config its seed is None.
+    """
+    nothing = np.zeros(0, np.int64)
+    run = Run(folder, SEED_OF_FOLDER.sub("", folder.name) or str(folder), None, {}, frozenset(), (),
+              "unreadable", None, None, [], nothing, nothing[None][:0], (), nothing)
+    try:
+        run = with_config(run)
+        status = results.read_status(folder)
+        run = with_status(run, status)
+        return with_scores(run, state_of(folder, status))
+    except UserError as error:
+        return replace(run, state="unreadable", error=str(error))
+    except (OSError, RecursionError) as error:
+        return replace(run, state="unreadable", error=f"{folder} cannot be read: {error}")
+
+
+def with_config(run: Run) -> Run:
+    """The run with what its config and overrides tell."""
+    path = run.folder / results.CONFIG
+    plain: Any = read_yaml(path)
+    if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
+            or type(plain.get("seed")) is not int):
+        raise UserError(f"{path} holds no config of a run")
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path} cannot be read: {composition.explain(error)}") from error
+    keys = composition.identity(plain)
+    seed = keys.pop("seed")
+    compared_with = plain.get("compared_with")
+    run = replace(run, seed=seed, keys=keys, compared_with=tuple(
+        map(str, compared_with if isinstance(compared_with, list) else ())))
+    overrides = read_yaml(run.folder / results.OVERRIDES) or []
+    if not isinstance(overrides, list):
+        raise UserError(f"{run.folder / results.OVERRIDES} holds no list of overrides")
+    values = {str(override): str(override).lstrip("+~").partition("=")[::2]
+              for override in overrides}
+    experiment = [value.strip("'\"") for key, value in values.values() if key == "experiment"]
+    return replace(run, name=(experiment[-1] if experiment else "") or run.name,
+                   variant=frozenset(text for text, (key, _) in values.items() if is_variant(key)))
+
+
+def is_variant(key: str) -> bool:
+    """Whether an override of this key makes a run another than its experiment says."""
+    return not (key in ("experiment", "seed", "sweep", *composition.PLACE_KEYS,
+                        *composition.INERT_KEYS) or re.match(r"hydra[./]", key))
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values; None where the file is not there."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)  # a safe loader
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+
+
+def with_status(run: Run, status: Mapping[str, Any]) -> Run:
+    """The run with what its status tells, but for its state."""
+    beginning = status.get("beginning")
+    beginning = beginning if isinstance(beginning, dict) else {}
+    epochs = status.get("epochs", beginning.get("epochs"))
+    error = status.get("error")
+    return replace(run, keys=run.keys | {key: beginning[key] for key in MEASURED
+                                         if key in beginning},
+                   error=None if error is None else str(error),
+                   epochs=epochs if isinstance(epochs, int) else None)
+
+
+def state_of(folder: Path, status: Mapping[str, Any]) -> str:
+    """The state of a run folder: `new` before its first status, `interrupted` if its run is gone.
+
+    A run that was killed leaves `running` behind; a living one holds the folder's lock.
+    """
+    state = str(status.get("state", "new"))
+    return "interrupted" if state == "running" and not is_held(folder / results.LOCK) else state
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file, as filelock does it, without writing to it.
+
+    filelock itself opens for writing, which a folder need not allow, and makes the file.
+    """
+    if sys.platform == "win32":  # no way to look without taking it
+        return lock.exists()
+    import fcntl
+
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def with_scores(run: Run, state: str) -> Run:
+    """The run in its state, with its epochs, classes, labels and predictions."""
+    folder = run.folder
+    if state not in STATES:
+        raise UserError(f"{folder / results.STATUS} knows no state '{state}': it is one of "
+                        f"{', '.join(STATES)}")
+    history = finite_history(results.read_history(folder), folder / results.HISTORY)
+    if state == "done" and not history:
+        raise UserError(f"{folder} is done and holds no epoch in {results.HISTORY}")
+    names, counts = results.read_classes(folder)
+    classes = len(names) or MOST_CLASSES
+    path = folder / results.VALID_LABELS
+    labels = class_ids(results.read_json(path) if path.exists() else [], path, classes)
+    predictions = read_predictions(folder, len(labels), classes)
+    if state != "done" and len(predictions):
+        # The files of an epoch are written one after the other.
+        history, predictions = history[:len(predictions)], predictions[:len(history)]
+    elif len(predictions) and len(predictions) != len(history):
+        raise UserError(f"{folder / results.VALID_PREDICTIONS} holds {len(predictions)} epochs "
+                        f"where {results.HISTORY} holds {len(history)}")
+    return replace(run, state=state, history=history, labels=labels, predictions=predictions,
+                   class_names=tuple(names), class_counts=np.array(counts, np.int64))
+
+
+def finite_history(history: Sequence[Any], path: Path) -> list[Scores]:
+    """The epochs with None for what is not finite; raises UserError for what is no history."""
+    for row in history:
+        if not isinstance(row, dict) or not all(key in row for key in NEEDED) or not all(
+                value is None or type(value) in (int, float) for value in row.values()):
+            raise UserError(f"{path} does not hold the scores of every epoch")
+    return [{key: value if value is not None and math.isfinite(value) else None
+             for key, value in row.items()} for row in history]
+
+
+def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.int64]:
+    """int64 [epochs, images]; no epoch where the folder has no predictions.
+
+    Raises:
+        UserError: for a file that does not hold, for every epoch, an id under `classes` for every
+            one of the validation images.
+    """
+    path = folder / results.VALID_PREDICTIONS
+    if not path.exists():
+        return np.zeros((0, images), np.int64)
+    rows = [class_ids(row, path, classes) for row in results.read_predictions(folder)]
+    if any(len(row) != images for row in rows):
+        raise UserError(f"{path} holds other images than {results.VALID_LABELS}")
+    return np.stack(rows) if rows else np.zeros((0, images), np.int64)
+
+
+def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
+    """int64 [images]; raises UserError for anything but a list of ids under `classes`."""
+    try:
+        ids = np.array(values if values != [] else np.zeros(0, np.int64))
+    except (ValueError, OverflowError):
+        ids = np.zeros(())
+    if ids.ndim != 1 or ids.dtype.kind != "i" or (ids.size and not (
+            ids.min() >= 0 and ids.max() < classes)):
+        raise UserError(f"{path} does not hold a class for every image")
+    return ids.astype(np.int64, copy=False)
+
+
+def run_numbers(run: Run) -> dict[str, float]:
+    """`best epoch`, `best loss` and so on, `last ...`, and the seconds; NaN where undefined."""
+    numbers: dict[str, float] = {}
+    for when in EPOCHS:
+        epoch = chosen_epoch(run, when)
+        numbers[f"{when} epoch"] = np.nan if epoch is None else epoch + 1
+        found = {} if epoch is None else epoch_numbers(run, epoch)
+        numbers |= {f"{when} {name}": found.get(name, np.nan) for name in METRICS}
+    seconds = [number(row["train timing"]) for row in run.history]
+    return numbers | {SECONDS[0]: seconds[0] if seconds else np.nan,
+                      SECONDS[1]: float(np.mean(seconds[1:])) if seconds[1:] else np.nan}
+
+
+def chosen_epoch(run: Run, when: str) -> int | None:
+    """The index of a run's best or last epoch; None before the first."""
+    if when == "best":
+        return results.best_epoch(run.history)
+    return len(run.history) - 1 if run.history else None
+
+
+def epoch_numbers(run: Run, epoch: int) -> dict[str, float]:
+    """The METRICS of an epoch; the recalls of the thirds where there are predictions."""
+    found = {name: number(run.history[epoch][f"valid {name}"]) for name in METRICS[:5]}
+    if not len(run.predictions) or not len(run.class_counts):
+        return found
+    by_class = significance.recalls(run.labels, run.predictions[epoch], len(run.class_counts))
+    for name, third in zip(METRICS[5:], metrics.thirds(run.class_counts), strict=True):
+        present = by_class[third][~np.isnan(by_class[third])]
+        found[name] = float(present.mean()) if present.size else np.nan
+    return found
+
+
+def number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def frozen(value: Any) -> Any:
+    """The value as one that can be hashed: lists as tuples, dicts as sorted pairs."""
+    if isinstance(value, dict):
+        return tuple(sorted((str(key), frozen(inner)) for key, inner in value.items()))
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+def in_order(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The keys of all rows in the order in which they come first; what was measured at the end."""
+    keys = dict.fromkeys(itertools.chain.from_iterable(rows))
+    return [*(key for key in keys if key not in MEASURED), *(key for key in MEASURED
+                                                             if key in keys)]

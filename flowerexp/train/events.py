@@ -1,0 +1,115 @@
+"""TensorBoard events of a run: its scalars and confusion matrix by epoch, its hyperparameters.
+
+All of it follows from config, plan and the files of the run folder, so the event file is written
+anew when a run goes on, and no step is there twice.
+"""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from matplotlib import colormaps
+from tensorboard.plugins.hparams import api_pb2, summary
+
+from flowerexp import composition, metrics
+from flowerexp.config import Config
+from flowerexp.data.plan import Plan
+from flowerexp.models import schedules
+from flowerexp.plots import plots
+from flowerexp.runs.results import Scores
+from flowerexp.train.resuming import Past
+
+SIDE = 300
+"""Pixels of a confusion matrix's side, at least."""
+LEARNING_RATE = "learning_rate"
+SPEED = "images_per_second"
+CONFUSION = "confusion"
+"""Tags beside those of the scores, `train/loss` and so on."""
+
+
+class Events:
+    """The event file of one run folder.
+
+    Steps are epochs, counted from 0 as in the history.
+
+    Args:
+        folder: of the run.
+        config: of the run; what can change its numbers are its hyperparameters.
+        plan: of the run.
+        labels: int [images] of the validation set.
+        num_classes: beyond plots.MOST_CLASSES there is no confusion matrix.
+        past: epochs that have ended before.
+    """
+
+    def __init__(self, folder: Path, config: Config, plan: Plan, labels: npt.NDArray[np.integer],
+                 num_classes: int, past: Past) -> None:
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        self.plan, self.labels, self.num_classes = plan, labels, num_classes
+        self.rates = schedules.learning_rates(config.schedule, plan.updates,
+                                              config.loop.lr_scaling)
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.write_raw(summary.session_start_pb(hyperparameters(config)))
+        for epoch, (row, predictions) in enumerate(zip(past.history, past.predictions,
+                                                       strict=True)):
+            self.write(epoch, row, predictions)
+
+    def write(self, epoch: int, row: Scores, predictions: list[int]) -> None:
+        """One epoch: its scores, the learning rate of its last update, images per second, matrix.
+
+        Args:
+            row: of the history; what is None has no scalar.
+            predictions: class ids of the validation set.
+        """
+        updates = self.plan.updates_per_epoch
+        scalars = {name.replace(" ", "/"): value for name, value in row.items()}
+        scalars[LEARNING_RATE] = float(self.rates[(epoch + 1) * updates - 1])
+        seconds = row["train timing"]
+        scalars[SPEED] = updates * self.plan.update_size / seconds if seconds else None
+        with self.writer.as_default(step=epoch):
+            for tag, value in scalars.items():
+                if value is not None:
+                    tf.summary.scalar(tag, value)
+            if self.num_classes <= plots.MOST_CLASSES:
+                matrix = metrics.confusion_matrix(self.labels, np.array(predictions),
+                                                  self.num_classes)
+                tf.summary.image(CONFUSION, confusion_image(matrix)[None])
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Marks the run as finished; the final metrics are those of the last epoch."""
+        self.write_raw(summary.session_end_pb(api_pb2.STATUS_SUCCESS))
+        self.writer.close()
+
+    def write_raw(self, written: Any) -> None:
+        """Writes a summary of another plugin."""
+        with self.writer.as_default(step=0):
+            tf.summary.experimental.write_raw_pb(written.SerializeToString())
+
+
+def hyperparameters(config: Config) -> dict[str, bool | float | str]:
+    """Every key that can change the numbers of a run, as values that TensorBoard knows.
+
+    What is not set and lists become text.
+    """
+    return {key: value if isinstance(value, bool | int | float) else str(value)
+            for key, value in composition.identity(asdict(config)).items()}
+
+
+def confusion_image(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """A confusion matrix as pixels: the root of the share of each true class (rows), in blue.
+
+    Without Matplotlib's axes, which cost fifty times as much with 104 classes.
+
+    Returns:
+        uint8 [side, side, 3], several pixels a cell where there are few classes.
+    """
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    colours = colormaps["Blues"](np.sqrt(shares), bytes=True)[..., :3]
+    scale = math.ceil(SIDE / len(matrix))
+    pixels: npt.NDArray[np.uint8] = colours.repeat(scale, 0).repeat(scale, 1)
+    return pixels

@@ -1,0 +1,365 @@
+"""One run from top to bottom: data, plan, model, epochs, predictions."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from scipy.special import softmax
+
+from flowerexp import composition, metrics
+from flowerexp.augment import augmentation, perspective
+from flowerexp.config import Config, Dataset
+from flowerexp.data import datasets, pipeline, plan, records, sampling, skipping
+from flowerexp.data.datasets import Source
+from flowerexp.data.faults import Fault
+from flowerexp.data.pipeline import Images
+from flowerexp.data.plan import Plan
+from flowerexp.data.skipping import Readable
+from flowerexp.errors import UserError
+from flowerexp.models import losses, models, optimizers, schedules
+from flowerexp.runs import results
+from flowerexp.runs.journal import Journal
+from flowerexp.runs.results import Scores
+from flowerexp.strategy import hardware, workers
+from flowerexp.strategy.workers import Everywhere
+from flowerexp.train import pictures, resuming
+from flowerexp.train.events import Events
+from flowerexp.train.resuming import Past, Saver
+from flowerexp.train.trainer import Trainer
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled splits of a run, as its pipeline feeds them."""
+
+    source: Source
+    names: tuple[str, ...]
+    """Of the classes, in label order; numbers where the data set has no names."""
+    cache: str
+    """decoded | encoded | none"""
+    train: Images
+    valid: Images
+    skipped: tuple[Fault, ...] = ()
+    """Of every split, what dataset.on_bad_record=skip left out."""
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """int64 [classes], training images of each class."""
+        return np.bincount(self.train.table.labels, minlength=len(self.names))
+
+
+def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int]) -> int:
+    """Trains, validates and predicts, going on from the folder's last checkpoint.
+
+    Args:
+        config: of the run.
+        folder: of the run; only the chief writes it.
+        journal: the run's voice.
+        stop: asked between calls of the compiled loop; the exit code to save and end with, or 0.
+            Of several workers' codes the greatest ends them all.
+
+    Returns:
+        0 where the run is finished, else the code that `stop` ended it with.
+
+    Raises:
+        UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
+    """
+    strategy, sentence = hardware.build_strategy(config.hardware)
+    journal.say(f"hardware: {sentence}")
+    journal.record(hardware=sentence)
+    # With a table every worker keeps all; without one it reads its own files, here as in training.
+    everywhere = (workers.of(config.hardware, strategy) if config.dataset.cache == "none"
+                  else workers.alone)
+    data = load_data(config.dataset, journal, everywhere)
+    numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
+                              strategy.num_replicas_in_sync)
+    beginning = {**asdict(numbers),
+                 "data": datasets.fingerprint(data.source, data.counts.tolist(), data.skipped)}
+    resuming.refuse_other_beginning(folder, journal, beginning)
+    for line in plan.sentences(config, numbers, data.counts):
+        journal.say(line)
+    journal.say(augment.sentence if augment else "augmentation: none")
+    trainer = build_trainer(config, strategy, numbers, data, journal)
+    saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
+                  config.loop.checkpoint_minutes)
+    past = saver.go_on(data.valid.count, len(data.names))
+    saver.refuse_unequal()
+    code = train(config, saver, lambda: int(trainer.greatest(stop())), data, augment, past)
+    if code == 0:
+        predict(config, saver, data, past, everywhere)
+    return code
+
+
+def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
+           replicas: int) -> tuple[Plan, augmentation.Augment | None]:
+    """The numbers and the augmentation that follow; raises UserError where they do not fit.
+
+    Args:
+        counts: int [classes], training images of each class.
+    """
+    numbers = plan.derive(config, counts, worker_count, replicas)
+    if "perspective" in config.augmentation:
+        perspective.check_size(source.image_size, source.image_size)
+    return numbers, augmentation.build(config.augmentation, config.seed, numbers.batch_size)
+
+
+def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = workers.alone) -> Data:
+    """Finds and reads the labelled splits, decoded where the config's memory allows it."""
+    source = datasets.find(dataset, everywhere)
+    journal.say(source.reason)
+    labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
+                                                      dataset.on_bad_record, everywhere)
+    images = sum(len(table.labels) for table in labelled)
+    decoded_bytes = images * source.image_size**2 * 3
+    cache = dataset.cache
+    if cache == "auto":
+        cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
+    train, valid = (as_images(table, source, dataset, cache) for table in labelled)
+    kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
+            "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
+    journal.say(f"data: {train.count} training and {valid.count} validation images of "
+                f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
+                f"{source.folder}; {kept}")
+    journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
+                         "image_size": source.image_size, "classes": len(names),
+                         "train": train.count, "val": valid.count})
+    skips = dataset.on_bad_record == "skip"
+    journal.record(skipped=skipping.status(skipped) if skips else None)
+    if skips:
+        journal.say(skipping.sentence(skipped))
+    return Data(source, names, cache, train, valid, skipped)
+
+
+def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Images:
+    """A labelled split as the pipeline feeds it, decoded if the cache says so."""
+    images = Images(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
+    if cache != "decoded":
+        return images
+    try:
+        return pipeline.keep_decoded(images)
+    except tf.errors.OpError as error:
+        raise_fault(images, True, error)
+        raise
+
+
+def raise_fault(images: Images, labelled: bool, error: Exception, strategy: Any = None) -> None:
+    """Raises UserError if the error comes of a record of this split.
+
+    Under a strategy, of one that this process reads.
+    """
+    if images.table.frames is not None:  # its bad records were left out: it comes of another thing
+        return
+    files = pipeline.files_here(strategy, images) if strategy else images.table.files
+    fault = records.first_fault(files, images.image_size, labelled, None)
+    if fault:
+        raise UserError(fault) from error
+
+
+def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
+                  journal: Journal) -> Trainer:
+    """Model, optimizer and loss under the strategy."""
+    with strategy.scope():
+        model = models.build(config.model, data.source.image_size, len(data.names),
+                             config.hardware.precision, config.seed)
+        rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
+        optimizer = optimizers.build(config.optimizer, rates, config.hardware.precision)
+    everything, trained = models.parameter_counts(model)
+    journal.say(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
+                f"trainable; weights {config.model.weights}, input scaling "
+                f"{config.model.input_scaling}")
+    if config.model.summary:
+        model.summary(expand_nested=True, print_fn=lambda text, **_: journal.say(text))
+    return Trainer(strategy, model, optimizer, losses.build(config.loss, data.counts), numbers,
+                   sampling.class_weights(data.counts, config.sampling), config.seed,
+                   config.optimizer.clip_norm, config.hardware.jit_compile)
+
+
+def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
+          augment: augmentation.Augment | None, past: Past) -> int:
+    """The epochs that are left, added to the past; the code where `stop` ended them, else 0.
+
+    Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
+    """
+    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
+    numbers, patience = trainer.plan, config.loop.patience
+    if journal.writes:
+        results.write_classes(folder, data.names, data.counts.tolist())
+        results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
+    events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), past
+                    ) if journal.writes else None
+    batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
+                                        config.seed, augment)
+    with journal.progress(numbers.updates * numbers.update_size,
+                          int(trainer.update.numpy()) * numbers.update_size) as advance:
+        # Patience is asked of the history alone, so that a run that goes on ends where it would.
+        while (epoch := len(past.history)) < numbers.epochs and not results.is_over(past.history,
+                                                                                    patience):
+            for done in train_epoch(config, folder, trainer, data, batches, epoch):
+                advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
+                if code := stop():
+                    break
+                if saver.is_due() and int(trainer.update.numpy()) % numbers.updates_per_epoch:
+                    saver.save(past)
+            if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
+                saver.save(past)
+                return code
+            row = end_epoch(saver, data, past)
+            last = epoch + 1 == numbers.epochs or results.is_over(past.history, patience)
+            if events:
+                events.write(epoch, row, past.predictions[-1])
+            sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
+            shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
+            (journal.say if shown else journal.log)(sentence)
+            if (code := stop()) and not last:
+                return code
+    if events:
+        events.close()
+    if len(past.history) < numbers.epochs:
+        early = (f"stopped early after epoch {len(past.history)} of {numbers.epochs}: validation "
+                 f"F1 has not risen for {patience} epochs (loop.patience)")
+        journal.log(early)
+        journal.record(stopped_early=early)  # said with the summary
+    return 0
+
+
+def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
+                batches: Callable[[int, int], Any], epoch: int) -> Iterator[int]:
+    """The updates of an epoch that are left; yields their number after each call of the loop."""
+    numbers = trainer.plan
+    start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
+    if start == 0:
+        trainer.start_epoch()
+    try:
+        for done in trainer.train(batches(epoch, start), numbers.updates_per_epoch - start,
+                                  config.loop.steps_per_execution):
+            raise_bad_loss(trainer, folder)
+            yield done
+    except tf.errors.InvalidArgumentError as error:
+        raise_fault(data.train, True, error, trainer.strategy)
+        raise
+
+
+def end_epoch(saver: Saver, data: Data, past: Past) -> Scores:
+    """Validates, and writes the epoch's results and then its checkpoint; returns its row.
+
+    In this order, a run that is killed between the two does the epoch once more.
+    """
+    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
+    progress = trainer.progress()
+    row = metrics.epoch_scores("train", progress.loss, progress.confusion)
+    logits = predict_logits(trainer, data.valid, True)
+    row |= valid_scores(trainer, data, logits)
+    row["train timing"] = progress.seconds
+    past.history.append(row)
+    past.predictions.append(logits.argmax(-1).tolist())
+    if journal.writes:
+        results.write_history(folder, past.history)
+        results.write_predictions(folder, past.predictions)
+    saver.save(past)
+    journal.record(epochs_done=len(past.history), epochs=trainer.plan.epochs)
+    return row
+
+
+def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
+    update = trainer.first_bad_update()
+    if update is not None:
+        epoch, inside = divmod(update, trainer.plan.updates_per_epoch)
+        raise UserError(
+            f"the loss is NaN or infinite from update {update} on (epoch {epoch + 1}, update "
+            f"{inside} of {trainer.plan.updates_per_epoch}, counted from 0): lower schedule.max_lr "
+            f"or set optimizer.clip_norm; what was saved before stays in {folder}")
+
+
+def predict_logits(trainer: Trainer, images: Images, labelled: bool) -> npt.NDArray[np.float32]:
+    """float32 [images, classes] of a split."""
+    batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
+    try:
+        return trainer.logits(batches, rows)
+    except tf.errors.InvalidArgumentError as error:
+        raise_fault(images, labelled, error, trainer.strategy)
+        raise
+
+
+def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) -> Scores:
+    """Loss and scores of the validation set."""
+    labels = data.valid.table.labels
+    loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
+                         dtype=np.float64))
+    matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))
+    return metrics.epoch_scores("valid", loss, matrix)
+
+
+def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Everywhere) -> None:
+    """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
+    """
+    folder, journal, trainer, history = saver.folder, saver.journal, saver.trainer, past.history
+    best = results.best_epoch(history)
+    assert best is not None
+    used = best if config.results.use == "best" else len(history) - 1
+    if used != len(history) - 1:
+        saver.load_epoch(used)
+    logits = predict_logits(trainer, data.valid, True)
+    test = load_test(config.dataset, data, everywhere)
+    test_logits = predict_logits(trainer, Images(test.table, data.source.image_size),
+                                 False) if test else None
+    labels, chances = data.valid.table.labels, softmax(logits.astype(np.float64), axis=-1)
+    mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), everywhere)
+    if not journal.writes:
+        return
+    results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
+    if test is not None and test_logits is not None:
+        probabilities, predicted = test_rows(test, test_logits, data.counts)
+        results.write_array(folder / results.TEST_PROBABILITIES, probabilities)
+        results.write_json(folder / results.TEST_PREDICTIONS, predicted)
+        results.write_submission(folder, test.ids, predicted)
+        journal.say(f"predictions: {len(predicted)} test images in {results.SUBMISSION}, by the "
+                    f"weights of epoch {used + 1} ({config.results.use})")
+    else:
+        journal.say("predictions: none, for the data set has no test folder")
+    try:
+        with results.replacing(folder / results.MODEL) as partial:
+            models.portable(trainer.model).save(partial)
+    except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
+        raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
+                        "the same command again") from error
+    pictures.draw(folder, journal, history, data.names, data.counts, labels, chances, mistaken)
+
+
+def load_test(dataset: Dataset, data: Data, everywhere: Everywhere = workers.alone
+              ) -> Readable | None:
+    """The test split, which is decoded as it is read, or None where the data set has none."""
+    if "test" not in data.source.files:
+        return None
+    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
+                               everywhere)
+
+
+def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+              ) -> tuple[npt.NDArray[np.float16], list[int]]:
+    """Probabilities float16 [test records, classes] and class ids of every test record.
+
+    One that could not be read is the commonest class of the training set, with probability 1.
+
+    Args:
+        logits: float32 [readable records, classes].
+        counts: int64 [classes], training images of each class.
+    """
+    commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
+    probabilities = skipping.fill(results.softmax(logits), test.kept, commonest)
+    return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
+
+
+def describe(row: Scores) -> str:
+    """An epoch's metrics in a line."""
+    def of(prefix: str) -> str:
+        return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
+                         for name in ("loss", *metrics.NAMES)
+                         for value in [row[f"{prefix} {name}"]])
+
+    return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"
