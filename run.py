@@ -25,7 +25,7 @@ composition.register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def compose_and_execute(composed: DictConfig) -> float | None:
     from flowerexp.sweeps import jobs
-    from flowerexp.train import execution  # here, for what shows something must start quickly
+    from flowerexp.train import launch  # here, for what shows something must start quickly
 
     job = HydraConfig.get()
     folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
@@ -34,7 +34,7 @@ def compose_and_execute(composed: DictConfig) -> float | None:
             return jobs.run_job(folder, composed, overrides, job.runtime.choices["hydra/launcher"])
         with composition.one_sentence():  # here too: Hydra adds lines of its own to what is raised
             composition.refuse_sweep_key(overrides)
-            if code := execution.execute(folder, composed, overrides):
+            if code := launch.execute(folder, composed, overrides):
                 sys.exit(code)
     finally:
         with contextlib.suppress(OSError):
@@ -56,9 +56,9 @@ def main() -> None:
         return
     with composition.one_sentence(), contextlib.ExitStack() as stack:
         if not any(word.partition("=")[0] in SHOWING for word in words):
-            from flowerexp.sweeps import sweep  # as above
+            from flowerexp.sweeps import session  # as above
 
-            stack.enter_context(sweep.closing())
+            stack.enter_context(session.closing())
         composition.refuse_no_option(words)
         compose_and_execute()
 

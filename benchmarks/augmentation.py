@@ -21,11 +21,11 @@ from benchmarks.measuring import (
     settled_seconds_of,
     write_report,
 )
-from flowerexp.augment import augmentation
+from flowerexp.augment import base
 from flowerexp.augment.augmentation_options import Perspective
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline
-from flowerexp.data.plan import Plan
+from flowerexp.data.batching import Plan
 from flowerexp.data.records import Table
 
 PROBABILITY = 0.35
@@ -71,14 +71,14 @@ def transforms(count: int, size: int) -> tuple[dict[str, Iterator[Any]], int]:
     source = tf.constant([[[0, 0], [0, size], [size, size], [size, 0]]] * count)
 
     def corners(epoch: tf.Tensor) -> tf.Tensor:
-        return augmentation.random_corners(size, size, 0, epoch, tf.range(count, dtype=tf.int64),
+        return base.random_corners(size, size, 0, epoch, tf.range(count, dtype=tf.int64),
                                            PROBABILITY)
 
     def yardstick(epoch: tf.Tensor) -> tf.Tensor:
         return plain_warp(floats, plain_matrix(source, corners(epoch)))
 
     def project(epoch: tf.Tensor) -> tf.Tensor:
-        return augmentation.warp(images, augmentation.perspective_matrix(source, corners(epoch)))
+        return base.warp(images, base.perspective_matrix(source, corners(epoch)))
 
     epochs = tf.data.Dataset.range(2**40)
     cases = {"yardstick": iter(epochs.map(yardstick)), "project": iter(epochs.map(project))}
@@ -105,7 +105,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
 
     def transform(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> Any:
         images, label = batch
-        corners = augmentation.random_corners(size, size, 0, number,
+        corners = base.random_corners(size, size, 0, number,
                                               tf.range(count, dtype=tf.int64), PROBABILITY)
         return plain_warp(tf.ensure_shape(images, [count, size, size, 3]),
                           plain_matrix(source, corners)), label
@@ -118,7 +118,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
     table = Table(tf.constant(encoded), labels, [""] * len(encoded), (), ())
     plan = Plan(workers=1, replicas=1, batch_size=count, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=count * batches, updates_per_epoch=batches, epochs=1)
-    augment = augmentation.build({"perspective": Perspective(probability=PROBABILITY)}, 0, count)
+    augment = base.build({"perspective": Perspective(probability=PROBABILITY)}, 0, count)
     ours = pipeline.training_batches(tf.distribute.get_strategy(), pipeline.Images(table, size),
                                      Sampling(), plan, 0, augment)
     return {"yardstick": iter(plain), "project": iter(ours(0, 0))}

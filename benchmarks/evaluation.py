@@ -19,9 +19,9 @@ from benchmarks import photos
 from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_report
 from benchmarks.scale_constants import build_trainer
 from flowerexp.data import pipeline
-from flowerexp.data.datasets import Source
 from flowerexp.data.pipeline import Images
 from flowerexp.data.records import Table
+from flowerexp.data.sources import Source
 from flowerexp.train import experiment
 from flowerexp.train.experiment import Data
 from flowerexp.train.trainer import Trainer

@@ -33,8 +33,8 @@ from benchmarks.measuring import (
 )
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records
+from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Images
-from flowerexp.data.plan import Plan
 
 MIB = 2**20
 CACHES = ("encoded", "none")

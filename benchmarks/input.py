@@ -30,8 +30,8 @@ from benchmarks.measuring import (
 )
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline
+from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Images
-from flowerexp.data.plan import Plan
 from flowerexp.data.records import Table
 
 REPEATS = 10

@@ -23,8 +23,8 @@ from benchmarks import photos
 from benchmarks.measuring import apart, forget_peak, memory, parser, print_table, write_report
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, sampling
+from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Images
-from flowerexp.data.plan import Plan
 
 MIB = 2**20
 CASES = ("plain", "encoded", "decoded", "none")

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from benchmarks.measuring import apart
 from flowerexp import composition
 from flowerexp.config import Config, Dataset
-from flowerexp.data import plan
+from flowerexp.data import batching
 from flowerexp.errors import UserError
 
 SPLITS = {"train": 12_753, "val": 3_712, "test": 7_382}
-"""Images of the Kaggle set, as flowerexp/data/datasets.py has them."""
+"""Images of the Kaggle set, as flowerexp/data/sources.py has them."""
 CLASSES, SIZE, EPOCHS = 104, 192, 30
 DATA = (1, 10, 1000)
 REPLICAS = (8, 64, 512)
@@ -104,13 +104,13 @@ def scaled(factor: int) -> dict[str, int]:
     return {split: factor * images for split, images in SPLITS.items()}
 
 
-def derived(config: Config, factor: int, replicas: int) -> plan.Plan | None:
+def derived(config: Config, factor: int, replicas: int) -> batching.Plan | None:
     """The project's own plan on `factor` times the data, sampling targets alike; None: refused."""
     if config.sampling.target_count is not None:
         config.sampling.target_count *= factor
     counts = assumed_counts() * factor
     try:
-        return plan.derive(config, counts, max(1, replicas // PER_WORKER), replicas)
+        return batching.derive(config, counts, max(1, replicas // PER_WORKER), replicas)
     except UserError:
         return None
 

@@ -22,13 +22,13 @@ from flowerexp import metrics
 from flowerexp.comparison import significance
 from flowerexp.config import Hardware, Loss, Model, Optimizer, Sampling
 from flowerexp.data import pipeline, records, sampling, skipping
+from flowerexp.data.batching import Plan
 from flowerexp.data.faults import as_text
 from flowerexp.data.frames import FRAME, frames_of
-from flowerexp.data.plan import Plan
 from flowerexp.data.records import Table
-from flowerexp.models import losses, models, optimizers
-from flowerexp.runs import results
-from flowerexp.strategy import hardware
+from flowerexp.models import build, losses, optimizers
+from flowerexp.runs import store
+from flowerexp.strategy import factory
 from flowerexp.train import checkpoints
 from flowerexp.train.trainer import Trainer, moving_statistics
 
@@ -193,7 +193,7 @@ def epoch_memory(examples: int) -> Numbers:
 # The model
 
 def build_trainer(name: str, size: int, batch: int, updates: int) -> Trainer:
-    strategy, _ = hardware.build_strategy(Hardware("cpu"))
+    strategy, _ = factory.build_strategy(Hardware("cpu"))
     counts = np.ones(CLASSES, np.int64)
     plan = Plan(1, 1, batch, 1, batch, batch * updates, updates, 1)
     with strategy.scope():
@@ -204,7 +204,7 @@ def build_trainer(name: str, size: int, batch: int, updates: int) -> Trainer:
         else:
             config = Model(name, BACKBONES[name], weights=None, input_scaling="unit",
                            alpha=0.25 if name == "MobileNet" else None)
-            model = models.build(config, size, CLASSES)
+            model = build.build(config, size, CLASSES)
         optimizer = optimizers.build(Optimizer(), np.full(updates, 1e-3), "float32")
     return Trainer(strategy, model, optimizer, losses.build(Loss(), counts), plan,
                    np.ones(CLASSES, np.float32))
@@ -249,7 +249,7 @@ def backbone(name: str, size: int, batch: int, rounds: int) -> Numbers:
     """Sizes, operations and CPU-seconds of a backbone with its head of 104 classes and Adam."""
     trainer = build_trainer(name, size, batch, 1)
     model = trainer.model
-    everything, trained = models.parameter_counts(model)
+    everything, trained = build.parameter_counts(model)
     moving = moving_statistics(model)
     seconds, _ = run_updates(trainer, size, rounds)
     found = {"parameters": everything, "trained": trained, "gradient_bytes": 4 * trained,
@@ -263,7 +263,7 @@ def backbone(name: str, size: int, batch: int, rounds: int) -> Numbers:
         found["checkpoint_seconds"] = time.process_time() - start
         found["checkpoint_bytes"] = sum(
             file.stat().st_size for file in checkpoints.folder_of(folder, 1).iterdir())
-        models.portable(model).save(folder / "model.keras")
+        build.portable(model).save(folder / "model.keras")
         found["model_file_bytes"] = (folder / "model.keras").stat().st_size
     return found
 
@@ -286,14 +286,14 @@ def files_of_results(classes: int, rounds: int) -> Numbers:
               for name in ("loss", *metrics.NAMES)} | {"train timing": 12.345678}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        seconds = cpu_seconds(lambda: results.write_predictions(folder, rows), rounds)
-        length = (folder / results.VALID_PREDICTIONS).stat().st_size
-        results.write_history(folder, [scores] * epochs)  # type: ignore[list-item]
-        history = (folder / results.HISTORY).stat().st_size
+        seconds = cpu_seconds(lambda: store.write_predictions(folder, rows), rounds)
+        length = (folder / store.VALID_PREDICTIONS).stat().st_size
+        store.write_history(folder, [scores] * epochs)  # type: ignore[list-item]
+        history = (folder / store.HISTORY).stat().st_size
         process = allocated(lambda: np.stack(
-            [np.array(row) for row in results.read_predictions(folder)]))
+            [np.array(row) for row in store.read_predictions(folder)]))
     logits = random.normal(size=(images, CLASSES)).astype(np.float32)
-    _, softmax = allocated(lambda: results.softmax(logits))
+    _, softmax = allocated(lambda: store.softmax(logits))
     return {"prediction_bytes": length / (epochs * images), "history_epoch_bytes": history / epochs,
             "prediction_seconds": seconds / (epochs * images),
             "compare_bytes": process[0] / (epochs * images),

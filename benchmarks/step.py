@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.measuring import Case, Seconds, compare, in_turn, parser, write_report
 from benchmarks.scale_constants import build_trainer
 from benchmarks.training import bare_epoch, fit_epoch, images_in_memory, plain_copy, project_epoch
-from flowerexp.models import models
+from flowerexp.models import build
 
 BATCHES = {"EfficientNetB0": 16, "MobileNet": 64}
 UPDATES = {"EfficientNetB0": 30, "MobileNet": 60}
@@ -60,7 +60,7 @@ def measure(name: str, size: int, batch: int, updates: int, rounds: int) -> dict
     """All ways for one model: prints their table, returns their numbers."""
     images = images_in_memory(batch * updates, size)
     trainer = build_trainer(name, size, batch, updates)
-    counts = models.parameter_counts(trainer.model)
+    counts = build.parameter_counts(trainer.model)
     cases: dict[str, Case] = {
         "bare step": bare_epoch(plain_copy(trainer), images, batch, updates),
         "model.fit": fit_epoch(plain_copy(trainer), images, batch, updates),

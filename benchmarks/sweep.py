@@ -38,14 +38,14 @@ from benchmarks.measuring import (
 from benchmarks.processes import Peaks, run_watched
 from flowerexp import composition, metrics
 from flowerexp.comparison import comparison
-from flowerexp.runs import results
+from flowerexp.runs import store
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = str(ROOT / "run.py")
 SMALL = ("dataset=sample", "model=small_cnn", "loop.epochs=1")
 MIB = 2**20
 IMAGES, CLASSES, EPOCHS, SEEDS = 3_712, 104, 10, 5
-IMPORTS = "from flowerexp.cli import cli; from flowerexp.comparison import comparison, tables"
+IMPORTS = "from flowerexp.cli import main; from flowerexp.comparison import comparison, tables"
 
 
 def experiments() -> list[str]:
@@ -112,9 +112,9 @@ def write_runs(root: Path, count: int) -> None:
         for seed in range(min(SEEDS, count - config * SEEDS)):
             folder = root / composition.run_name(None, seed, overrides)
             composed.seed = seed
-            results.write_config(folder, composed, [*overrides, f"seed={seed}"])
-            results.write_classes(folder, names, counts)
-            results.write_json(folder / results.VALID_LABELS, labels.tolist())
+            store.write_config(folder, composed, [*overrides, f"seed={seed}"])
+            store.write_classes(folder, names, counts)
+            store.write_json(folder / store.VALID_LABELS, labels.tolist())
             write_scores(folder, labels, random)
 
 
@@ -128,9 +128,9 @@ def write_scores(folder: Path, labels: np.ndarray[Any, Any], random: np.random.G
         predictions.append(ids.tolist())
         history.append(metrics.epoch_scores("train", 1.0, matrix)
                        | metrics.epoch_scores("valid", 1.1, matrix) | {"train timing": 10.0})
-    results.write_predictions(folder, predictions)
-    results.write_history(folder, history)
-    results.write_json(folder / results.STATUS, {
+    store.write_predictions(folder, predictions)
+    store.write_history(folder, history)
+    store.write_json(folder / store.STATUS, {
         "state": "done", "epochs_done": EPOCHS, "epochs": EPOCHS,
         "beginning": {"replicas": 1, "epochs": EPOCHS, "data": "0123456789abcdef"}})
 

@@ -1,5 +1,5 @@
 """python -m flowerexp"""
 
-from flowerexp.cli.cli import main
+from flowerexp.cli.main import main
 
 main()

@@ -10,18 +10,18 @@ import numpy.typing as npt
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from flowerexp.augment import augmentation
+from flowerexp.augment import base
 from flowerexp.config import Config, Sampling
-from flowerexp.data import pipeline, plan, sampling
+from flowerexp.data import batching, pipeline, sampling
+from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Images
-from flowerexp.data.plan import Plan
 from flowerexp.data.prepare import raw_records
 from flowerexp.errors import UserError
 from flowerexp.models import schedules
-from flowerexp.plots import distributions, galleries, page, plots
+from flowerexp.plots import curves, distributions, gallery, page
 from flowerexp.plots.page import Picture
-from flowerexp.runs.journal import Journal
-from flowerexp.strategy import hardware
+from flowerexp.runs.log import Journal
+from flowerexp.strategy import factory
 from flowerexp.train import experiment
 from flowerexp.train.experiment import Data
 
@@ -109,7 +109,7 @@ def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journa
 
 def prepare(config: Config, journal: Journal) -> View:
     """Reads the data and the first updates; raises UserError as `look`."""
-    strategy, sentence = hardware.build_strategy(config.hardware)
+    strategy, sentence = factory.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
     with journal.steps("data and first updates", 5) as advance:
         data = experiment.load_data(replace(config.dataset, cache=cache), journal)
@@ -130,7 +130,7 @@ def prepare(config: Config, journal: Journal) -> View:
     repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
     sentences = [
         f"hardware: {sentence}", *map(split_sentence, splits.items()),
-        *plan.sentences(config, numbers, data.counts),
+        *batching.sentences(config, numbers, data.counts),
         f"batch: each replica gets {fed.shapes} in an update, as {numbers.accumulation} x "
         f"{numbers.batch_size} images", augment.sentence if augment else "augmentation: none"]
     return View(data, numbers, splits, original, sampled, repeats, sentences)
@@ -165,7 +165,7 @@ def counts_of(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, policy: Sampling,
-                augment: augmentation.Augment | None) -> Batch:
+                augment: base.Augment | None) -> Batch:
     """The first update that the pipeline would feed with this policy and augmentation.
 
     A policy whose epoch is shorter than the config's still fills one update, as in a run.
@@ -240,12 +240,12 @@ def samples(split: str, images: Images, names: Sequence[str], seed: int) -> Figu
     except tf.errors.InvalidArgumentError as error:
         experiment.raise_fault(images, split != "test", error)
         raise
-    return galleries.grid(shown, lines, f"{split}: {len(chosen)} of {images.count} images")
+    return gallery.grid(shown, lines, f"{split}: {len(chosen)} of {images.count} images")
 
 
 def batch_grids(view: View, kind: str) -> Figure:
     """The first images of the original and of the sampled batch side by side."""
-    return galleries.beside([
+    return gallery.beside([
         (f"{name}: {len(set(batch.labels.tolist()))} classes in {len(batch.labels)} images",
          batch.images[:FROM_BATCH],
          [(view.data.names[label],) for label in batch.labels[:FROM_BATCH]])
@@ -267,7 +267,7 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     Raises:
         UserError: without an augmentation, or for a data set that a run would refuse.
     """
-    augment = augmentation.build(config.augmentation, config.seed,
+    augment = base.build(config.augmentation, config.seed,
                                  config.loop.batch_size_per_replica)
     if augment is None:
         raise UserError("augmentation=none leaves images as they are: choose one, for example "
@@ -290,7 +290,7 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     names = [data.names[label] for label in batch["label"]]
     after = [name if share == 1 else f"{share:.2f} {name}\n{1 - share:.2f} {data.names[other]}"
              for name, other, share in zip(names, others, shares, strict=True)]
-    plots.save(galleries.pairs(batch["original"], names, batch["image"], after, augment.sentence),
+    curves.save(gallery.pairs(batch["original"], names, batch["image"], after, augment.sentence),
                path)
     journal.say(augment.sentence)
     journal.say(f"picture: {path}")

@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from flowerexp import composition, metrics
-from flowerexp.runs import results
+from flowerexp.runs import store
 
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
 PREDICTIONS = [[0, 0, 1, 1, 1, 1, 0, 2, 0, 0], [0, 0, 0, 1, 1, 1, 1, 2, 0, 3],
@@ -54,10 +54,10 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
     names = names or [f"class {label}" for label in range(max(labels) + 1)]
     counts = counts or [100 // (1 + label) for label in range(len(names))]
     seconds = seconds or [10.0, *[8.0] * len(predictions)]
-    results.write_config(folder, compose_of_seed(overrides), overrides)
-    results.write_classes(folder, names, counts)
-    results.write_json(folder / results.VALID_LABELS, list(labels))
-    results.write_predictions(folder, predictions)
+    store.write_config(folder, compose_of_seed(overrides), overrides)
+    store.write_classes(folder, names, counts)
+    store.write_json(folder / store.VALID_LABELS, list(labels))
+    store.write_predictions(folder, predictions)
     history = []
     for epoch, ids in enumerate(predictions):
         matrix = metrics.confusion_matrix(np.array(labels), np.array(ids), len(names))
@@ -65,11 +65,11 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
         history.append(metrics.epoch_scores("train", loss, matrix)
                        | metrics.epoch_scores("valid", loss + 0.1, matrix)
                        | {"train timing": seconds[epoch]})
-    results.write_history(folder, history)
+    store.write_history(folder, history)
     beginning = {"replicas": replicas, "epochs": epochs or len(predictions), "data": data}
     status = {"state": state, "error": error, "epochs_done": len(predictions),
               "epochs": epochs or len(predictions), "beginning": beginning if data else None}
-    results.write_json(folder / results.STATUS,
+    store.write_json(folder / store.STATUS,
                        {key: value for key, value in status.items() if value is not None})
     return folder
 

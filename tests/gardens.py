@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, records
-from flowerexp.data.prepare import conversion
-from flowerexp.data.prepare.conversion import Recipe
-from flowerexp.runs.journal import Journal
+from flowerexp.data import records, sources
+from flowerexp.data.prepare import convert
+from flowerexp.data.prepare.convert import Recipe
+from flowerexp.runs.log import Journal
 
 
 def picture(seed, height=40, width=61, mode="RGB"):
@@ -34,7 +34,7 @@ def garden(folder, counts, **options):
 
 
 def run(images, out, size=16, workers=2, **options):
-    return conversion.run(images, out, Recipe(size, **options), workers, Journal())
+    return convert.run(images, out, Recipe(size, **options), workers, Journal())
 
 
 def files_of(out):
@@ -43,7 +43,7 @@ def files_of(out):
 
 
 def source_of(out, **options):
-    return datasets.found(Dataset("tfrecords", str(out), **options), str(out), "")
+    return sources.found(Dataset("tfrecords", str(out), **options), str(out), "")
 
 
 def records_of(out):

@@ -7,7 +7,7 @@ import numpy as np
 
 from flowerexp.comparison import comparison
 from flowerexp.plots.page import digest
-from flowerexp.runs import results
+from flowerexp.runs import store
 from tests.folders import write_run
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -43,7 +43,7 @@ def compare_hostile(root):
     write_run(root / "half+seed=0", ["loop.epochs=9", "seed=0"], LABELS, predicted([], 2),
               names=CLASSES, state="interrupted", epochs=9)
     write_run(root / "broken+seed=0", ["seed=0"], LABELS, predicted([]))
-    (root / "broken+seed=0" / results.CONFIG).write_text("a: [")
+    (root / "broken+seed=0" / store.CONFIG).write_text("a: [")
     return comparison.compare(root, ["perspective:original", f"{hostile.name}:original"], "best")
 
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from flowerexp import composition
-from flowerexp.cli import cli
+from flowerexp.cli import main
 from flowerexp.data import records
-from flowerexp.train import execution
+from flowerexp.train import launch
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -75,13 +75,13 @@ def train(folder, root, *overrides):
                  "dataset.class_names=[red,green,blue]", "loop.batch_size_per_replica=4",
                  "loop.eval_batch_size_per_replica=4", "optimizer=sgd", "schedule.max_lr=0.03",
                  "loss.label_smoothing=0.5", *overrides]
-    assert execution.execute(folder, composition.compose(overrides), overrides) == 0
+    assert launch.execute(folder, composition.compose(overrides), overrides) == 0
     return folder
 
 
 def command_here(*words):
     """A command in this process: its exit code and all that it printed, a sentence too."""
-    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    done = CliRunner().invoke(main.app, [str(word) for word in words])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.output

@@ -10,7 +10,7 @@ import tensorflow as tf
 from omegaconf import OmegaConf
 from scipy import stats
 
-from flowerexp.augment import augmentation, augmentation_options, draws, perspective
+from flowerexp.augment import augmentation_options, base, draws, geometric
 from flowerexp.augment.augmentation_options import OPTIONS
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[1] / "conf" / "augmentation"
 def test_flip_exchanges_left_and_right_and_up_and_down():
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
     chosen = tf.constant([[False, False], [True, False], [False, True], [True, True]])
-    got = augmentation.compiled_flipped(tf.repeat(image, 4, 0), chosen).numpy()[..., 0]
+    got = base.compiled_flipped(tf.repeat(image, 4, 0), chosen).numpy()[..., 0]
     assert got.tolist() == [[[0, 3], [6, 9]], [[3, 0], [9, 6]], [[6, 9], [0, 3]], [[9, 6], [3, 0]]]
 
 
@@ -36,10 +36,10 @@ def test_flip_has_its_probabilities():
 
 
 def affine(images, fill="constant", angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
-    inverses = augmentation.affine_inverse(
+    inverses = base.affine_inverse(
         *images.shape[1:3], tf.constant([angle], tf.float64), tf.constant([zoom], tf.float64),
         tf.constant([shift], tf.float64))
-    return perspective.resample(tf.constant(images), inverses, fill).numpy()[0, ..., 0]
+    return geometric.resample(tf.constant(images), inverses, fill).numpy()[0, ..., 0]
 
 
 def test_rotation_turns_zooms_and_shifts_about_the_middle():
@@ -68,8 +68,8 @@ def test_rotation_stays_within_its_parameters(monkeypatch):
     options = augmentation_options.Rotation(angle=20, zoom=0.25, shift=0.0)
     captured = []
     images = np.zeros((500, 8, 8, 3), np.uint8)
-    original = augmentation.affine_inverse
-    monkeypatch.setattr(augmentation, "affine_inverse",
+    original = base.affine_inverse
+    monkeypatch.setattr(base, "affine_inverse",
                         lambda *args: captured.append(args[2:]) or original(*args))
     apply({"rotation": options}, (images, np.zeros(500)))
     angle, zoom, shift = (value.numpy() for value in captured[0])
@@ -83,7 +83,7 @@ def test_colour_blends_with_black_mean_grey_and_grey():
     # Greys: 0.299 * 100 + 0.587 * 50 = 59.25 and 0.114 * 200 = 22.8, their mean 41.025.
     image = np.array([[[[100, 50, 0], [0, 0, 200]]]], np.uint8)
     factors = [[1, 1, 1], [0.5, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0.5, 1], [1, 1, 1.4], [1.4, 1, 1]]
-    got = augmentation.compiled_recoloured(
+    got = base.compiled_recoloured(
         tf.repeat(image, 7, 0), tf.constant(factors, tf.float64)).numpy()[:, 0]
     assert got.tolist() == [
         [[100, 50, 0], [0, 0, 200]], [[50, 25, 0], [0, 0, 100]], [[41] * 3] * 2,
@@ -165,9 +165,9 @@ def test_cutmix_rectangles_have_the_papers_size():
 
 
 def test_cutmix_swaps_labels_at_less_than_a_half():
-    mixed = augmentation.Mixed(None, tf.constant([1, 2, 0]),
+    mixed = base.Mixed(None, tf.constant([1, 2, 0]),
                                tf.constant([0.5, 0.25, 1.0], tf.float64))
-    result = augmentation.labels_of(tf.constant([7, 8, 9]), mixed)
+    result = base.labels_of(tf.constant([7, 8, 9]), mixed)
     assert result["label"].numpy().tolist() == [7, 9, 9]
     assert result["other_label"].numpy().tolist() == [8, 8, 7]
     assert result["share"].numpy().tolist() == [0.5, 0.75, 1.0]
@@ -198,12 +198,12 @@ def test_mixup_weights_have_their_distribution():
 
 def test_partners_are_any_permutation_of_the_micro_batch():
     uniform = draws.uniform(draws.keys(0, 0, 0, tf.range(9000)), 1)[:, 0]
-    partners = augmentation.partners(uniform, 3).numpy().reshape(-1, 3)
+    partners = base.partners(uniform, 3).numpy().reshape(-1, 3)
     partners -= np.arange(0, 9000, 3)[:, None]
     orders, counts = np.unique(partners, axis=0, return_counts=True)
     assert len(orders) == 6
     assert stats.chisquare(counts).pvalue > 1e-4
-    assert augmentation.partners(uniform[:7], 3).numpy()[6] == 6  # a rest is its own micro-batch
+    assert base.partners(uniform[:7], 3).numpy()[6] == 6  # a rest is its own micro-batch
 
 
 # All of them
@@ -231,7 +231,7 @@ def test_a_batch_of_another_size_gets_the_same_images(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_data_set_may_map_it_with_an_unknown_batch_size(name):
     images, labels = random_images(11, 20, 16), np.arange(11, dtype=np.int32)
-    augment = augmentation.build({name: OPTIONS[name]()}, 0, 4)
+    augment = base.build({name: OPTIONS[name]()}, 0, 4)
     data = tf.data.Dataset.from_tensor_slices((images, labels, np.arange(11))).batch(4).map(
         lambda image, label, positions: augment({"image": image, "label": label},
                                                 tf.constant(6, tf.int64), positions),
@@ -261,15 +261,15 @@ def test_a_list_is_applied_in_its_order_without_changing_draws():
 def test_two_mixing_transforms_are_refused():
     both = {"cutmix": OPTIONS["cutmix"](), "mixup": OPTIONS["mixup"]()}
     with pytest.raises(UserError, match="leave out one of the two"):
-        augmentation.build(both, 0, 8)
+        base.build(both, 0, 8)
 
 
 def test_no_transforms_are_no_augmentation():
-    assert augmentation.build({}, 0, 8) is None
+    assert base.build({}, 0, 8) is None
 
 
 def test_the_sentence_names_every_transform_in_order():
-    augment = augmentation.build({"flip": OPTIONS["flip"](), "perspective":
+    augment = base.build({"flip": OPTIONS["flip"](), "perspective":
                                   OPTIONS["perspective"]()}, 0, 8)
     assert augment.sentence == (
         "augmentation: flip left/right with probability 0.5 and up/down with 0; then perspective "
@@ -286,7 +286,7 @@ def test_twenty_steps_on_a_fixed_batch_halve_the_excess_over_the_entropy(name):
     other = batch.get("other_label", batch["label"])
     uncertain = np.where(other == batch["label"], 1.0, share)
     entropy = stats.entropy([uncertain, 1 - uncertain]).mean()
-    assert (entropy > 0.05) == (name in augmentation.MIXING)
+    assert (entropy > 0.05) == (name in base.MIXING)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
                               keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
@@ -319,8 +319,8 @@ def test_config_files_hold_the_defaults_of_the_options(name):
 
 def test_every_transform_has_a_file_and_a_function():
     assert {path.stem for path in CONF.glob("*.yaml")} == {"none", *OPTIONS}
-    assert {**augmentation.SINGLE, **augmentation.MIXING}.keys() == OPTIONS.keys()
-    assert set(augmentation.MIXING) == set(augmentation_options.MIXING)
+    assert {**base.SINGLE, **base.MIXING}.keys() == OPTIONS.keys()
+    assert set(base.MIXING) == set(augmentation_options.MIXING)
     assert not OmegaConf.load(CONF / "none.yaml")
 
 

@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from flowerexp.augment import augmentation
+from flowerexp.augment import base
 from flowerexp.augment.augmentation_options import Flip
 from flowerexp.data import pipeline, records, sampling
 
@@ -65,11 +65,11 @@ def test_help_names_every_command():
 
 def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     """A wrapped augmentation changes nothing: the same pixels as the pipeline of a run gives."""
-    from flowerexp.data.plan import Plan
+    from flowerexp.data.batching import Plan
 
     files = records.list_files(str(tiny / "train"))
     images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))
-    augment = augmentation.build({"flip": Flip()}, 3, 4)
+    augment = base.build({"flip": Flip()}, 3, 4)
     plan = Plan(1, 1, 4, 2, 1, 8, 1, 1)
     import tensorflow as tf
 

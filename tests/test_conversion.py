@@ -13,10 +13,10 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
-from flowerexp.cli.cli import app
-from flowerexp.data import datasets, records, resizing
-from flowerexp.data.prepare import conversion, data_check, photos
-from flowerexp.data.prepare.conversion import Recipe
+from flowerexp.cli.main import app
+from flowerexp.data import records, resizing, sources
+from flowerexp.data.prepare import checks, convert, photos
+from flowerexp.data.prepare.convert import Recipe
 from flowerexp.errors import UserError
 from tests.gardens import files_of, garden, picture, records_of, run, save, source_of
 from tests.processes import RUN, read
@@ -38,7 +38,7 @@ def test_a_folder_becomes_a_data_set_without_fault(tmp_path, capsys):
         assert np.abs(found - square.numpy()).mean() < 3  # of the JPEG only
     counts = {split: sum(value[0] == split for value in by_id.values()) for split in source.files}
     assert counts == {"train": 22, "val": 5, "test": 5}  # 32 photos
-    checked = data_check.check(source)
+    checked = checks.check(source)
     assert (checked.faults, checked.doubts) == ([], [])
     assert sorted(path.name for path in out.iterdir()) == [".lock", "tfrecords-jpeg-16x16"]
     assert f"'dataset.root=\"{out}\"'" in capsys.readouterr().out  # as Hydra reads it
@@ -74,7 +74,7 @@ def test_workers_and_the_order_on_the_disk_change_no_byte(tmp_path):
 
 
 def test_long_splits_are_several_files_and_classes_are_mixed(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "SHARD", 10)
+    monkeypatch.setattr(convert, "SHARD", 10)
     run(garden(tmp_path / "photos", {"a": 40, "b": 40}), tmp_path / "out", test=0)
     source = source_of(tmp_path / "out")
     assert set(source.files) == {"train", "val"}  # and no test
@@ -187,22 +187,22 @@ def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
             ["rose/z.jpg", "the same picture as rose/3.jpg"],
             ["tulip/4 of rose.jpg", "the same picture is in 2 classes: rose, tulip"]]
     assert len(records_of(tmp_path / "out")[1]) == 19
-    checked = data_check.check(source_of(tmp_path / "out"))
+    checked = checks.check(source_of(tmp_path / "out"))
     assert (checked.faults, checked.doubts) == ([], [])
 
 
 @pytest.mark.parametrize("names", [
     ["two\nlines", 'a, "b"'], ["[x]", "y"], ["x\u2028y", "z"], ["0", "1"], ["é", " "]])
 def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
-    (tmp_path / "classes.txt").write_text(conversion.as_lines(names), encoding="utf-8")
-    read_back = datasets.read_class_names(str(tmp_path / "classes.txt"))
+    (tmp_path / "classes.txt").write_text(convert.as_lines(names), encoding="utf-8")
+    read_back = sources.read_class_names(str(tmp_path / "classes.txt"))
     assert list(read_back) == [name.strip() for name in names if name.strip()]
 
 
 def test_five_thousand_classes(tmp_path):
     every = tuple(photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
                   for label in range(5000) for number in range(3))
-    splits = conversion.deal(every, photos.in_order(each.label for each in every), Recipe(16))
+    splits = convert.deal(every, photos.in_order(each.label for each in every), Recipe(16))
     trained = {photo.label for photo, split in zip(every, splits, strict=True) if split == "train"}
     assert len(trained) == 5000
 

@@ -10,17 +10,17 @@ import tensorflow as tf
 from rich.console import Console
 
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, records
-from flowerexp.data.prepare import data_check
+from flowerexp.data import records, sources
+from flowerexp.data.prepare import checks
 from flowerexp.errors import UserError
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
 from tests.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
 
 def of(root, **options):
     dataset = Dataset("tfrecords", str(root), **options)
-    return data_check.check(datasets.found(dataset, str(root), ""))
+    return checks.check(sources.found(dataset, str(root), ""))
 
 
 def run_refuses(root, **options):
@@ -262,7 +262,7 @@ def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
 
 def test_a_stray_label_makes_no_million_rows(root, capsys):
     put(root, example(image=jpeg(8), class_=900_000, id=b"id8"))
-    data_check.run(str(root), None, None, None, Journal())
+    checks.run(str(root), None, None, None, Journal())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-6:-1]] == ["class", "0", "1", "2", "900000"]
 
@@ -274,7 +274,7 @@ def test_missing_folders_are_a_mistake(root, missing):
     if missing.endswith("*"):
         place.mkdir()
     with pytest.raises(UserError) as mistake:
-        data_check.run(str(root), None, None, None, Journal(chief=False))
+        checks.run(str(root), None, None, None, Journal(chief=False))
     assert str(root if missing == "train" else place) in str(mistake.value)
 
 
@@ -287,14 +287,14 @@ def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
 
 def test_a_file_as_root_is_said_to_be_none(root):
     with pytest.raises(UserError, match="is no folder: give"):
-        data_check.run(str(root / "train/a-6.tfrec"), None, None, None, Journal(chief=False))
+        checks.run(str(root / "train/a-6.tfrec"), None, None, None, Journal(chief=False))
 
 
 def test_lines_are_whole_in_a_narrow_terminal(root, capsys):
     path = put(root, good(0), "val", "a-6.tfrec")
     journal = Journal()
     journal.console = Console(width=30, force_terminal=True, color_system=None)
-    assert data_check.run(str(root), None, None, None, journal)
+    assert checks.run(str(root), None, None, None, journal)
     printed = capsys.readouterr().out
     assert f"doubtful: {path}, record 2 (id 'id0'): its id is also that of" in printed
 
@@ -323,11 +323,11 @@ def test_images_are_not_kept(root, monkeypatch):
             yield entry
 
     monkeypatch.setattr(records, "entries", watched)
-    seen = data_check.Seen()
-    source = datasets.found(Dataset("tfrecords", str(root)), str(root), "")
+    seen = checks.Seen()
+    source = sources.found(Dataset("tfrecords", str(root)), str(root), "")
     for split, files in source.files.items():
         for file in files:
-            data_check.check_file(source, split, file, data_check.Checked(), seen, [],
+            checks.check_file(source, split, file, checks.Checked(), seen, [],
                                   lambda _: None)
     assert len(held) == 21
     assert all(len(digest) == 16 for digest in seen.pictures)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, records
+from flowerexp.data import records, sources
 from flowerexp.errors import UserError
 
 
@@ -15,7 +15,7 @@ from flowerexp.errors import UserError
 def no_competition(monkeypatch, tmp_path):
     """This machine has neither $FLOWERS_ROOT nor Kaggle's folder, unless a test says so."""
     monkeypatch.delenv("FLOWERS_ROOT", raising=False)
-    monkeypatch.setattr(datasets, "KAGGLE_FOLDER", str(tmp_path / "no-kaggle"))
+    monkeypatch.setattr(sources, "KAGGLE_FOLDER", str(tmp_path / "no-kaggle"))
 
 
 def make_split(folder, images, size=8, name=None):
@@ -33,7 +33,7 @@ def make_splits(folder, size=8, splits=("train", "val", "test")):
 
 
 def find(root=None, kind="tfrecords", **options):
-    return datasets.find(Dataset(kind, None if root is None else str(root), **options))
+    return sources.find(Dataset(kind, None if root is None else str(root), **options))
 
 
 def mistake(root=None, kind="tfrecords", **options):
@@ -186,7 +186,7 @@ def competition(root, size=192, counts=(2, 2, 2)):
 def test_competition_classes_are_the_reference(shared, tmp_path):
     names = json.loads((shared / "reference/flower_classes.json").read_text())
     assert len(names) == 104
-    assert json.loads(datasets.CLASSES_FILE.read_text(encoding="utf-8")) == names
+    assert json.loads(sources.CLASSES_FILE.read_text(encoding="utf-8")) == names
     source = find(competition(tmp_path), "flowers", image_size=192)
     assert list(source.class_names) == names
 
@@ -213,7 +213,7 @@ def test_competition_at_the_environments_root(tmp_path, monkeypatch):
 
 
 def test_competition_at_kaggles_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "KAGGLE_FOLDER", str(competition(tmp_path)))
+    monkeypatch.setattr(sources, "KAGGLE_FOLDER", str(competition(tmp_path)))
     source = find(None, "flowers", image_size=192)
     assert source.folder == f"{tmp_path}/tfrecords-jpeg-192x192"
     assert str(tmp_path) in source.reason
@@ -244,14 +244,14 @@ def test_counts_that_are_not_the_competitions_are_said(tmp_path):
 
 
 def test_counts_that_are_the_competitions_are_not_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "COMPETITION_COUNTS", {"train": 4, "val": 3, "test": 2})
+    monkeypatch.setattr(sources, "COMPETITION_COUNTS", {"train": 4, "val": 3, "test": 2})
     reason = find(competition(tmp_path, counts=(4, 3, 2)), "flowers", image_size=192).reason
     assert "holds" not in reason
 
 
 def test_competition_counts():
-    assert datasets.COMPETITION_COUNTS == {"train": 12753, "val": 3712, "test": 7382}
-    assert datasets.COMPETITION == "tpu-getting-started"
+    assert sources.COMPETITION_COUNTS == {"train": 12753, "val": 3712, "test": 7382}
+    assert sources.COMPETITION == "tpu-getting-started"
 
 
 # dataset=auto
@@ -278,7 +278,7 @@ def test_auto_takes_the_size_that_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_auto_takes_kaggles_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "KAGGLE_FOLDER", str(competition(tmp_path)))
+    monkeypatch.setattr(sources, "KAGGLE_FOLDER", str(competition(tmp_path)))
     source = find(None, "auto")
     assert source.kind == "flowers"
     assert str(tmp_path) in source.reason
@@ -292,7 +292,7 @@ def test_auto_refuses_a_root_that_does_not_hold_the_competition(tmp_path, monkey
 
 def test_auto_takes_the_sample_elsewhere(tmp_path, monkeypatch):
     drawn = make_splits(tmp_path / "tfrecords-jpeg-64x64")
-    monkeypatch.setattr(datasets, "write_sample", lambda parent: drawn)
+    monkeypatch.setattr(sources, "write_sample", lambda parent: drawn)
     source = find(None, "auto")
     assert source.kind == "sample"
     assert source.image_size == 64

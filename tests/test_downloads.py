@@ -16,13 +16,13 @@ from rich.console import Console
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from flowerexp.cli.cli import app
+from flowerexp.cli.main import app
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, records
-from flowerexp.data.prepare import data_check, downloads, oxford102
-from flowerexp.data.prepare.conversion import Recipe
+from flowerexp.data import records, sources
+from flowerexp.data.prepare import checks, download, oxford102
+from flowerexp.data.prepare.convert import Recipe
 from flowerexp.errors import UserError
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 from tests.processes import wait_for
 from tests.servers import Files, serving
 
@@ -46,7 +46,7 @@ def home(files):
 
 
 def fetch(home, path, data, tries=1):
-    downloads.fetch(f"{home}a.bin", path, md5(data), QUIET, tries)
+    download.fetch(f"{home}a.bin", path, md5(data), QUIET, tries)
 
 
 def ranges(files):
@@ -92,7 +92,7 @@ def test_a_server_that_is_busy_is_asked_again(files, home, tmp_path):
 def test_a_process_killed_in_mid_transfer_goes_on(files, home, tmp_path):
     files.cut_after, files.held = 200_000, threading.Event()
     program = ("import sys; from rich.console import Console; from pathlib import Path;"
-               "from flowerexp.data.prepare import downloads;"
+               "from flowerexp.data.prepare import download;"
                "downloads.fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], Console())")
     path, partial = tmp_path / "a.bin", tmp_path / "a.bin.partial"
     process = subprocess.Popen([sys.executable, "-c", program, f"{home}a.bin", str(path),
@@ -161,7 +161,7 @@ def test_mistakes_are_one_sentence(files, home, tmp_path):
     for url, words in ((f"{home}b.bin", "answers 404"), ("http://127.0.0.1:9/a", "be reached"),
                        ("file:///etc/passwd", "no address of the web"), ("a", "no address")):
         with pytest.raises(UserError, match=words) as mistake:
-            downloads.fetch(url, tmp_path / "x", md5(b""), QUIET, 1)
+            download.fetch(url, tmp_path / "x", md5(b""), QUIET, 1)
         assert "\n" not in str(mistake.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -191,7 +191,7 @@ def test_no_member_of_an_archive_leaves_its_folder(tmp_path, members):
     (tmp_path / "secret").write_text("secret")
     (place / "a.tgz").write_bytes(archive_of(members))
     with pytest.raises(UserError, match=r"a\.tgz cannot be unpacked"):
-        downloads.unpack(place / "a.tgz", place / "photos", QUIET)
+        download.unpack(place / "a.tgz", place / "photos", QUIET)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tgz", "here", "in", "secret"]
 
 
@@ -200,7 +200,7 @@ def test_a_truncated_archive_leaves_nothing(tmp_path):
     for cut in (100_000, 5):
         (tmp_path / "a.tgz").write_bytes(data[:cut])
         with pytest.raises(UserError, match="remove it and run the same command again"):
-            downloads.unpack(tmp_path / "a.tgz", tmp_path / "photos", QUIET)
+            download.unpack(tmp_path / "a.tgz", tmp_path / "photos", QUIET)
         assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
@@ -245,7 +245,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     assert run_oxford(oxford, tmp_path)
     files.cut_after = None
     assert [status for *_, status in files.requests] == [200, 200, 200, 206]
-    source = datasets.found(Dataset("tfrecords", str(tmp_path)), str(tmp_path), "")
+    source = sources.found(Dataset("tfrecords", str(tmp_path)), str(tmp_path), "")
     assert source.class_names == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         table = records.read(source.files[split], 24, split != "test", 3)
@@ -255,7 +255,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     lines = (tmp_path / "tfrecords-jpeg-24x24/test_labels.csv").read_text().splitlines()
     assert lines == ["id,label", *(f"image_{number:05d}.jpg,{LABELS[number - 1] - 1}"
                                    for number in sorted(SPLITS["tstid"]))]
-    checked = data_check.check(source)
+    checked = checks.check(source)
     assert (checked.faults, checked.doubts) == ([], [])
     assert sorted(path.name for path in (tmp_path / "downloads").iterdir()) == sorted(files.content)
 
@@ -355,7 +355,7 @@ def test_files_that_kagglehub_holds_are_linked_and_found(tiny, tmp_path, monkeyp
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
     assert f"python run.py dataset=flowers_16 dataset.root={out}" in done.output
-    source = datasets.found(Dataset("tfrecords", str(out)), str(out), "")
+    source = sources.found(Dataset("tfrecords", str(out)), str(out), "")
     assert source.image_size == 16
     assert len(source.class_names) == 104
     assert kaggle(tmp_path, monkeypatch).exit_code == 0

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from flowerexp import composition, eda
 from flowerexp.config import Sampling
-from flowerexp.data import pipeline, plan, sampling
+from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.prepare import raw_records
 from flowerexp.models import schedules
 from flowerexp.plots import page
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
 from tests.pages import CLASSES, Elements, outside, policy_and_needed
 
@@ -56,9 +56,9 @@ def command(tiny, tmp_path_factory):
 
 def test_command_says_the_numbers_of_the_run(command, config):
     printed = command[1].splitlines()
-    numbers = plan.derive(config, np.array(COUNTS), 1, 2)
+    numbers = batching.derive(config, np.array(COUNTS), 1, 2)
     assert numbers.updates_per_epoch == 3, "24 + 12 + 12 in updates of 2 x 2 x 4"
-    for line in plan.sentences(config, numbers, np.array(COUNTS)):
+    for line in batching.sentences(config, numbers, np.array(COUNTS)):
         assert line in printed
     assert "train: 40 images of 3 classes, 5 to 24 each" in printed
     assert "val: 13 images of 3 classes, 4 to 5 each" in printed
@@ -109,7 +109,7 @@ def test_table_counts_every_split_and_the_sampled_epoch(command, config):
     (["loop.epochs=0"], "loop.epochs")])
 def test_mistakes_are_one_sentence_before_tensorflow(tmp_path, words, message):
     (tmp_path / "file").touch()
-    program = ("import sys; from flowerexp.cli.cli import main\ntry:\n    main()\n"
+    program = ("import sys; from flowerexp.cli.main import main\ntry:\n    main()\n"
                "finally:\n    print('tensorflow' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", program, "eda", *words], cwd=tmp_path, text=True,
                           capture_output=True, timeout=120)

@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_su
 
 from flowerexp import composition
 from flowerexp.data import records
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 from flowerexp.train import checkpoints, experiment
 from tests.processes import (
     begin,
@@ -259,7 +259,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
         finished = experiment.run(config, run, Journal(run), stop) == 0
         assert finished == (saved != [] or name == "straight")
     assert saved[-1] == 7
-    assert "1 of 3 epochs and 1 of 6 updates are done" in (run / results.LOG).read_text()
+    assert "1 of 3 epochs and 1 of 6 updates are done" in (run / store.LOG).read_text()
     same_results(tmp_path / "straight", tmp_path / "resumed")
 
 

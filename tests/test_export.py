@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.inference import export, inference, inputs, loading
-from flowerexp.runs import results, trained
+from flowerexp.inference import export, inputs, load, prediction
+from flowerexp.runs import store, trained
 
 FRESH = """
 import json, sys
@@ -53,8 +53,8 @@ def exported(trained_run, tmp_path_factory):
 
 def probabilities(run, folder):
     """float64 [pictures, classes], as predict has them."""
-    ensemble = inference.Ensemble([run])
-    parts = inference.batches(ensemble, inputs.find([folder], [16]), False, lambda count: None)
+    ensemble = prediction.Ensemble([run])
+    parts = prediction.batches(ensemble, inputs.find([folder], [16]), False, lambda count: None)
     return np.concatenate([part.probabilities for part in parts])
 
 
@@ -80,7 +80,7 @@ def test_the_keras_file_is_the_model_and_names_lie_beside_it(exported, trained_r
     one, other = (tf.keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
                   for folder in (trained_run, exported))
     np.testing.assert_array_equal(one(images), other(images))
-    assert results.read_classes(exported)[0] == ["red", "green", "blue"]
+    assert store.read_classes(exported)[0] == ["red", "green", "blue"]
 
 
 def test_the_signature_tells_what_it_takes_and_gives(exported):
@@ -100,15 +100,15 @@ def test_the_weights_of_the_best_epoch_replace_an_earlier_export(exported, train
     assert not best.saved
     export.write(best, out)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    assert {path.name for path in out.iterdir()} == results.EXPORTED
+    assert {path.name for path in out.iterdir()} == store.EXPORTED
     loaded = tf.saved_model.load(str(out / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     found = loaded.signatures["serving_default"](jpeg=jpeg)["probabilities"].numpy()
     expected = probabilities(best, jpegs)
     assert np.abs(found - expected).max() < 1e-5
     assert np.abs(expected - probabilities(trained.find(trained_run), jpegs)).max() > 1e-3
-    model = loading.load_model(out / "model.keras")
-    for one, other in zip(model.get_weights(), loading.load(best)[0].get_weights(), strict=True):
+    model = load.load_model(out / "model.keras")
+    for one, other in zip(model.get_weights(), load.load(best)[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -168,4 +168,4 @@ def test_legacy_keras_exports_too_and_refuses_what_keras_3_saved(tiny, jpegs, ex
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("leave TF_USE_LEGACY_KERAS out of the environment")
     with pytest.raises(UserError, match="set TF_USE_LEGACY_KERAS=1, with the package tf_keras"):
-        loading.load_model(tmp_path / "run" / "model.keras")
+        load.load_model(tmp_path / "run" / "model.keras")

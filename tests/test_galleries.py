@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from flowerexp.plots import galleries, plots
+from flowerexp.plots import curves, gallery
 from tests.pages import CLASSES
 
 HOSTILE = [*CLASSES[:6], "$x^$", "very long " * 9, "two\nlines", ""]
@@ -24,7 +24,7 @@ def images(count):
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 3), (6, 1, 6), (7, 2, 6)])
 def test_images_stand_in_rows_under_their_lines(count, rows, columns):
     shown = images(count)
-    figure = galleries.grid(shown, [(f"true {n}", f"called {n}") for n in range(count)], "a title")
+    figure = gallery.grid(shown, [(f"true {n}", f"called {n}") for n in range(count)], "a title")
     assert tiles(figure) == [(image.tolist(), f"true {n}\ncalled {n}")
                              for n, image in enumerate(shown)]
     assert len(figure.axes) == rows * columns
@@ -33,7 +33,7 @@ def test_images_stand_in_rows_under_their_lines(count, rows, columns):
 
 def test_grids_stand_beside_each_other_each_under_its_title():
     shown, names = images(5), [(name,) for name in "abcde"]
-    figure = galleries.beside([("one", shown, names), ("two", shown[::-1], names[::-1])])
+    figure = gallery.beside([("one", shown, names), ("two", shown[::-1], names[::-1])])
     one, two = figure.subfigs
     assert tiles(one) == [(image.tolist(), name) for image, (name,) in
                           zip(shown, names, strict=True)]
@@ -43,7 +43,7 @@ def test_grids_stand_beside_each_other_each_under_its_title():
 
 def test_images_before_training_stand_beside_what_became_of_them():
     before = np.zeros((5, 8, 8, 3), np.uint8)
-    figure = galleries.pairs(before, list("abcde"), before + 255, list("ABCDE"), "white")
+    figure = gallery.pairs(before, list("abcde"), before + 255, list("ABCDE"), "white")
     shown = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title(loc="left") for axis in shown] == list("aAbBcCdDeE")
     assert [axis.images[0].get_array().max() for axis in shown] == [0, 255] * 5
@@ -53,8 +53,8 @@ def test_names_of_any_text_are_drawn(tmp_path):
     shown = images(len(HOSTILE))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for figure in (galleries.grid(shown, [(name, name) for name in HOSTILE], "$x^$"),
-                       galleries.pairs(shown, HOSTILE, shown, HOSTILE, "a title")):
-            plots.save(figure, tmp_path / "a.png")
+        for figure in (gallery.grid(shown, [(name, name) for name in HOSTILE], "$x^$"),
+                       gallery.pairs(shown, HOSTILE, shown, HOSTILE, "a title")):
+            curves.save(figure, tmp_path / "a.png")
             for _, lines in tiles(figure):
                 assert max(len(line.replace("\\", "")) for line in lines.split("\n")) <= 40

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
-from flowerexp.strategy import hardware
+from flowerexp.strategy import factory
 
 PLAIN = {key: value for key, value in os.environ.items()
          if key not in ("TF_CONFIG", "TPU_NAME", "TF_USE_LEGACY_KERAS")}
@@ -28,31 +28,31 @@ def in_process(program, **environment):
 @pytest.fixture(autouse=True)
 def no_tpu_in_sight(monkeypatch):
     monkeypatch.delenv("TPU_NAME", raising=False)
-    monkeypatch.setattr(hardware, "TPU_DEVICES", ())
+    monkeypatch.setattr(factory, "TPU_DEVICES", ())
 
 
 def test_auto_takes_the_processor_and_says_why():
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
-    strategy, sentence = hardware.build_strategy(Hardware("auto"))
+    strategy, sentence = factory.build_strategy(Hardware("auto"))
     assert strategy.num_replicas_in_sync == 1
     assert "for there is neither a TPU nor a GPU" in sentence
 
 
 def test_a_processor_is_split_into_replicas():
-    strategy, sentence = hardware.build_strategy(Hardware("cpu", 2))
+    strategy, sentence = factory.build_strategy(Hardware("cpu", 2))
     assert strategy.num_replicas_in_sync == 2
     assert "2 logical devices" in sentence
     with pytest.raises(UserError, match="already set up fewer"):
-        hardware.build_strategy(Hardware("cpu", 99))
+        factory.build_strategy(Hardware("cpu", 99))
 
 
 def test_a_kind_that_is_not_there_is_an_error():
     if not tf.config.list_physical_devices("GPU"):
         with pytest.raises(UserError, match="TensorFlow sees no GPU"):
-            hardware.build_strategy(Hardware("gpu"))
+            factory.build_strategy(Hardware("gpu"))
     with pytest.raises(UserError, match="no TPU answers as 'local'"):
-        hardware.build_strategy(Hardware("tpu"))
+        factory.build_strategy(Hardware("tpu"))
 
 
 @pytest.mark.parametrize(("replicas", "taken"), [(None, 3), (2, 2), (1, 1)])
@@ -67,12 +67,12 @@ def test_gpus_grow_their_memory_and_are_then_mirrored(monkeypatch, replicas, tak
                         lambda device: {"device_name": "Test 9000"})
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", calls.append)
     monkeypatch.setattr(tf.distribute, "OneDeviceStrategy", lambda name: calls.append([name]))
-    _, sentence = hardware.build_strategy(Hardware("gpu", replicas))
+    _, sentence = factory.build_strategy(Hardware("gpu", replicas))
     assert calls == [*((device, True) for device in devices),
                      [f"/gpu:{index}" for index in range(taken)]]
     assert f"{'one GPU' if taken == 1 else f'{taken} GPUs'} (Test 9000)" in sentence
     with pytest.raises(UserError, match="there are 3 GPUs"):
-        hardware.build_strategy(Hardware("gpu", 4))
+        factory.build_strategy(Hardware("gpu", 4))
 
 
 def test_gpus_of_a_worker_grow_before_it_joins_the_others(monkeypatch):
@@ -87,7 +87,7 @@ def test_gpus_of_a_worker_grow_before_it_joins_the_others(monkeypatch):
         return SimpleNamespace(num_replicas_in_sync=2)
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", join)
-    hardware.build_strategy(Hardware("workers"))
+    factory.build_strategy(Hardware("workers"))
     assert calls == [("gpu 0", True), ("gpu 1", True), "join"]
 
 
@@ -114,7 +114,7 @@ class FakeTpu:
 
 def test_a_tpu_by_name_is_connected_then_initialised(monkeypatch):
     fake = FakeTpu(monkeypatch)
-    strategy, sentence = hardware.build_strategy(
+    strategy, sentence = factory.build_strategy(
         Hardware("tpu", tpu_name="node-1", tpu_zone="z", tpu_project="p"))
     assert fake.calls == [{"tpu": "node-1", "zone": "z", "project": "p"}, "connect", "initialize",
                           "strategy"]
@@ -124,24 +124,24 @@ def test_a_tpu_by_name_is_connected_then_initialised(monkeypatch):
 
 def test_a_local_tpu_is_not_connected_to(monkeypatch):
     fake = FakeTpu(monkeypatch)
-    hardware.build_strategy(Hardware("tpu", tpu_name="local"))
+    factory.build_strategy(Hardware("tpu", tpu_name="local"))
     assert fake.calls[1:] == ["initialize", "strategy"]
 
 
 def test_auto_takes_a_tpu_first_and_says_where_it_saw_it(monkeypatch):
     FakeTpu(monkeypatch)
     monkeypatch.setenv("TPU_NAME", "node-7")
-    _, sentence = hardware.build_strategy(Hardware("auto"))
+    _, sentence = factory.build_strategy(Hardware("auto"))
     assert "TPU 'node-7', 8 replicas, for there is TPU_NAME=node-7" in sentence
     with pytest.raises(UserError, match=r"hardware\.replicas has no meaning on a TPU"):
-        hardware.build_strategy(Hardware("auto", replicas=2))
+        factory.build_strategy(Hardware("auto", replicas=2))
 
 
 @pytest.mark.parametrize(("kind", "tpu_name", "expected"), [
     ("tpu", None, "tf_keras"), ("auto", "node", "tf_keras"), ("auto", None, "keras"),
     ("cpu", None, "keras")])
 def test_legacy_keras_is_chosen_for_a_tpu_before_tensorflow(kind, tpu_name, expected):
-    program = ("import sys; from flowerexp.strategy import hardware; "
+    program = ("import sys; from flowerexp.strategy import factory; "
                "from flowerexp.config import Hardware;"
                f"hardware.TPU_DEVICES = (); hardware.prepare(Hardware({kind!r}, "
                f"tpu_name={tpu_name!r})); assert 'tensorflow' not in sys.modules;"
@@ -152,11 +152,11 @@ def test_legacy_keras_is_chosen_for_a_tpu_before_tensorflow(kind, tpu_name, expe
 def test_workers_come_from_tf_config(monkeypatch):
     cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
     monkeypatch.setenv("TF_CONFIG", cluster)
-    assert hardware.worker_of_config() == (1, 2)
-    assert not hardware.is_chief(Hardware("workers"))
+    assert factory.worker_of_config() == (1, 2)
+    assert not factory.is_chief(Hardware("workers"))
     monkeypatch.setenv("TF_CONFIG", cluster.replace('"index": 1', '"index": 0'))
-    assert hardware.is_chief(Hardware("workers"))
-    assert hardware.is_chief(Hardware("cpu"))
+    assert factory.is_chief(Hardware("workers"))
+    assert factory.is_chief(Hardware("cpu"))
 
 
 @pytest.mark.parametrize(("value", "message"), [
@@ -168,4 +168,4 @@ def test_a_wrong_tf_config_is_named(monkeypatch, value, message):
     else:
         monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match=message):
-        hardware.build_strategy(Hardware("workers"))
+        factory.build_strategy(Hardware("workers"))

@@ -17,8 +17,8 @@ from sklearn.metrics import classification_report
 
 from flowerexp.data import frames, records, resizing
 from flowerexp.errors import UserError
-from flowerexp.inference import inference, inputs
-from flowerexp.runs import results, trained
+from flowerexp.inference import inputs, prediction
+from flowerexp.runs import store, trained
 from tests.processes import command_here as command
 from tests.processes import read, train
 
@@ -109,8 +109,8 @@ def test_the_test_split_is_predicted_as_the_run_did(trained_run, tiny, tmp_path)
 
 @pytest.mark.parametrize("weights", ["last", "best"])
 def test_evaluate_of_the_val_split_says_the_numbers_of_the_history(trained_run, tiny, weights):
-    history = results.read_history(trained_run)
-    best = results.best_epoch(history)
+    history = store.read_history(trained_run)
+    best = store.best_epoch(history)
     assert best != len(history) - 1
     row = history[best if weights == "best" else -1]
     code, said = command("evaluate", trained_run, tiny, "--weights", weights)
@@ -129,7 +129,7 @@ def test_evaluate_of_the_val_split_says_the_numbers_of_the_history(trained_run, 
 def test_the_report_is_over_the_classes_that_occur():
     confusion = np.zeros((5, 5), np.int64)
     confusion[0, 0], confusion[0, 3], confusion[3, 3] = 2, 1, 1
-    said = inference.report(confusion, ["a", "b", "c", "d", "e"])
+    said = prediction.report(confusion, ["a", "b", "c", "d", "e"])
     assert "accuracy 0.7500, macro recall 0.8333, macro precision 0.7500" in said
     assert "over 2 classes; 3 others occur neither in labels nor in predictions" in said
     assert said.splitlines()[-2].split() == ["macro", "avg", "0.7500", "0.8333", "0.7333", "4"]
@@ -239,7 +239,7 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
     """What is deleted after the first batch, of four, is gone for the third."""
     for number in range(20):
         shutil.copy(photos / "red/one.jpg", tmp_path / f"{number:02d}.jpg")
-    found = inference.batches(inference.Ensemble([trained.find(trained_run)]),
+    found = prediction.batches(prediction.Ensemble([trained.find(trained_run)]),
                               inputs.find([tmp_path], [16]), False, lambda count: None)
     parts = [next(found)]
     for number in range(8, 20):
@@ -251,7 +251,7 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
 
 def test_the_five_likeliest_of_many_classes_and_the_lower_of_equal_ones():
     shares = np.array([[0.1, 0.3, 0.1, 0.3, 0.05, 0.15]])
-    row = inference.top_classes(inference.Batch(["x"], np.array([-1]), shares, []),
+    row = prediction.top_classes(prediction.Batch(["x"], np.array([-1]), shares, []),
                                 list("abcdef")).iloc[0]
     ids = [row[f"{prefix}class_id"] for prefix in ("", "top2_", "top3_", "top4_", "top5_")]
     assert ids == [1, 3, 5, 0, 2]
@@ -287,7 +287,7 @@ def test_data_that_cannot_be_evaluated(trained_run, photos, tmp_path, change, me
 
 
 def change_status(folder, **fields):
-    results.write_json(folder / "status.json", read(folder, "status.json") | fields)
+    store.write_json(folder / "status.json", read(folder, "status.json") | fields)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -298,7 +298,7 @@ def change_status(folder, **fields):
     (lambda folder: (folder / "model.keras").unlink(), r"model\.keras is missing"),
     (lambda folder: (folder / "model.keras").write_bytes(b"PK"), "is no model saved by Keras"),
     (lambda folder: (folder / "classes.json").unlink(), r"is not whole, for classes\.json"),
-    (lambda folder: results.write_classes(folder, ["a", "b"], [1, 1]),
+    (lambda folder: store.write_classes(folder, ["a", "b"], [1, 1]),
      r"gives 3 classes, where classes\.json names 2")])
 def test_folders_that_cannot_predict(copied, photos, change, message):
     change(copied)
@@ -309,7 +309,7 @@ def test_folders_that_cannot_predict(copied, photos, change, message):
 
 
 def test_runs_of_other_classes_are_not_averaged(trained_run, copied, photos):
-    results.write_classes(copied, ["red", "olive", "blue"], [1, 1, 1])
+    store.write_classes(copied, ["red", "olive", "blue"], [1, 1, 1])
     code, said = command("predict", trained_run, copied, photos)
     assert code == 1
     assert "for class 1 is green in the first and olive in the second" in said

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.inference import inference, inputs, loading
-from flowerexp.runs import results, trained
+from flowerexp.inference import inputs, load, prediction
+from flowerexp.runs import store, trained
 from tests.processes import command_here as command
 from tests.processes import read
 
@@ -19,14 +19,14 @@ def test_the_weights_of_a_checkpoint_are_those_of_its_epoch(trained_run, tiny):
     """Of the best epoch, which model.keras of this run does not hold."""
     run = trained.find(trained_run, "best")
     assert not run.saved
-    confusion, _ = inference.evaluate(inference.Ensemble([run]), inputs.find(
+    confusion, _ = prediction.evaluate(prediction.Ensemble([run]), inputs.find(
         [tiny], [16], run.names), lambda count: None)
     labels, predictions = (read(trained_run, "valid_labels.json"),
                            read(trained_run, "valid_preds.json")[str(run.epoch)])
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (labels, predictions), 1)
     np.testing.assert_array_equal(confusion, expected)
-    of_both = [loading.load(trained.find(trained_run, name))[0].get_weights()
+    of_both = [load.load(trained.find(trained_run, name))[0].get_weights()
                for name in ("best", "last")]
     assert any((one != other).any() for one, other in zip(*of_both, strict=True))
 
@@ -38,7 +38,7 @@ def test_a_checkpoint_that_is_gone_or_of_another_run(copied, tiny):
     assert "of the best epoch" in said
     assert "which --weights last takes" in said
     assert command("evaluate", copied, tiny)[0] == 0
-    config = copied / results.CONFIG
+    config = copied / store.CONFIG
     config.write_text(config.read_text().replace("use: last", "use: best"))
     assert trained.find(copied, "best").saved
 
@@ -78,4 +78,4 @@ def test_what_a_model_names_of_other_modules_is_refused(copied, layer):
         for name, data in (files | {"config.json": json.dumps(config)}).items():
             archive.writestr(name, data)
     with pytest.raises(UserError, match="asks for code that is not of Keras"):
-        loading.load_model(path)
+        load.load_model(path)

@@ -7,7 +7,7 @@ import pytest
 
 from flowerexp.comparison import comparison, summary
 from flowerexp.errors import UserError
-from flowerexp.runs import results
+from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")
@@ -160,10 +160,10 @@ def test_differences_are_those_of_the_histories(tmp_path):
         for metric, difference in pair.differences.items():
             of_sides = []
             for name in ("optimized_loop", "original"):
-                histories = [results.read_history(tmp_path / f"{name}+seed={seed}")
+                histories = [store.read_history(tmp_path / f"{name}+seed={seed}")
                              for seed in range(3)]
                 of_sides.append(np.mean([
-                    history[results.best_epoch(history) if epoch == "best" else 3][
+                    history[store.best_epoch(history) if epoch == "best" else 3][
                         f"valid {metric}"] for history in histories]))
             assert difference.value == pytest.approx(of_sides[0] - of_sides[1], abs=1e-12)
             assert difference.low <= difference.value <= difference.high

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flowerexp.augment import perspective
-from flowerexp.augment.augmentation import perspective_matrix, random_corners, warp
+from flowerexp.augment import geometric
 from flowerexp.augment.augmentation_options import OPTIONS
+from flowerexp.augment.base import perspective_matrix, random_corners, warp
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 
@@ -178,7 +178,7 @@ def test_every_pixel_is_that_of_numpy_in_large_images(size):
 def test_random_matrices_with_far_out_coordinates_are_those_of_numpy():
     rng = np.random.default_rng(1)
     matrices = rng.normal(0, 1, (60, 3, 3)) * 10.0 ** rng.integers(-8, 9, (60, 3, 3))
-    regular = perspective.has_inverse(tf.constant(matrices)).numpy()
+    regular = geometric.has_inverse(tf.constant(matrices)).numpy()
     assert regular.sum() > 30
     images = numbered(60, 12, 9)
     expected = np.where(regular[:, None, None, None], numpy_warp(images, matrices), images)

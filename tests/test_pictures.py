@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from flowerexp.plots import plots
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.plots import curves
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 from flowerexp.train import pictures
 from tests.test_plots import FLOWERS, epochs
 
@@ -26,7 +26,7 @@ def draw(folder, labels, called, classes):
     pictures.draw(folder, Journal(folder), epochs(2),
                   [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
                   np.array(labels), probabilities, np.zeros((len(shown), 8, 8, 3), np.uint8))
-    log = folder / results.LOG
+    log = folder / store.LOG
     return {path.name for path in folder.glob("*.png")}, log.read_text() if log.exists() else ""
 
 
@@ -68,4 +68,4 @@ def test_too_many_classes_are_no_matrix_and_that_is_said(tmp_path):
     drawn, said = draw(tmp_path, labels, np.minimum(labels + 1, 4999), 5000)
     assert drawn == ALL - {"confusion.png"}
     assert f"confusion.png is not drawn, nor is TensorBoard's matrix of every epoch: 5000 classes "\
-        f"are more than {plots.MOST_CLASSES}" in said
+        f"are more than {curves.MOST_CLASSES}" in said

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.augment import augmentation
+from flowerexp.augment import base
 from flowerexp.augment.augmentation_options import OPTIONS, Flip, Perspective
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, sampling
-from flowerexp.data.plan import Plan
+from flowerexp.data.batching import Plan
 
 ORIGINAL = Sampling()
 OVERSAMPLE = Sampling("oversample", 12)
@@ -110,7 +110,7 @@ def test_positions_are_places_in_the_epoch_on_every_worker_and_in_every_cache(ti
 
 @pytest.mark.parametrize("cache", ["encoded", "none"])
 def test_the_number_of_decoding_threads_changes_no_pixel(tiny, monkeypatch, cache):
-    augment = augmentation.build({"flip": Flip(), "perspective": Perspective()}, 3, 4)
+    augment = base.build({"flip": Flip(), "perspective": Perspective()}, 3, 4)
     found = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(tf.data, "AUTOTUNE", threads)  # of every parallel map
@@ -231,7 +231,7 @@ def test_every_shape_of_a_batch_is_known_before_it_is_made(tiny, cache):
     """As a TPU's compiled update needs them, whatever the augmentation."""
     plan, images = plan_of(accumulation=2, updates=2), images_of(tiny, "train", cache)
     for name, chosen in OPTIONS.items():
-        augment = augmentation.build({name: chosen()}, 0, plan.batch_size)
+        augment = base.build({name: chosen()}, 0, plan.batch_size)
         batches = pipeline.training_batches(Workers(), images, ORIGINAL, plan, 0, augment)
         spec = batches(0, 0).element_spec
         shapes = {"image": [8, 16, 16, 3], "label": [8]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerexp.config import Config, Loop, Model, Sampling, Schedule
-from flowerexp.data import plan
+from flowerexp.data import batching
 from flowerexp.errors import UserError
 
 
@@ -23,7 +23,7 @@ def flower_counts():
 
 
 def test_numbers_of_an_update():
-    found = plan.derive(config_of(batch_size_per_replica=16, gradient_accumulation_steps=4,
+    found = batching.derive(config_of(batch_size_per_replica=16, gradient_accumulation_steps=4,
                                   epochs=3), np.array([700, 300]), 1, 2)
     assert found.share == 64
     assert found.update_size == 128
@@ -36,7 +36,7 @@ def test_numbers_of_an_update():
 
 
 def test_replicas_are_those_of_all_workers():
-    found = plan.derive(config_of(), np.array([640]), 4, 8)
+    found = batching.derive(config_of(), np.array([640]), 4, 8)
     assert (found.workers, found.replicas, found.replicas_per_worker) == (4, 8, 2)
     assert found.update_size == 128
     assert found.updates_per_epoch == 5
@@ -45,7 +45,7 @@ def test_replicas_are_those_of_all_workers():
 def test_example_budget_of_the_flower_competition():
     counts = flower_counts()
     examples = int(sum(count * max(1, 300 / count) for count in counts.tolist()))
-    found = plan.derive(config_of(Sampling("oversample", 300), epochs=30,
+    found = batching.derive(config_of(Sampling("oversample", 300), epochs=30,
                                   keep_example_budget=True), counts, 1, 1)
     assert counts.sum() == 12_753
     assert found.examples_per_epoch == examples
@@ -54,19 +54,20 @@ def test_example_budget_of_the_flower_competition():
 
 
 def test_without_the_budget_the_epochs_stay():
-    found = plan.derive(config_of(Sampling("oversample", 300), epochs=30), flower_counts(), 1, 1)
+    found = batching.derive(config_of(Sampling("oversample", 300), epochs=30), flower_counts(),
+                            1, 1)
     assert found.epochs == 30
 
 
 def test_budget_of_a_sampling_that_adds_nothing_keeps_the_epochs():
     for kind in ("original", "class_weight"):
-        found = plan.derive(config_of(Sampling(kind), epochs=7, keep_example_budget=True),
+        found = batching.derive(config_of(Sampling(kind), epochs=7, keep_example_budget=True),
                             flower_counts(), 1, 1)
         assert found.epochs == 7
 
 
 def test_budget_leaves_one_epoch_at_least():
-    found = plan.derive(config_of(Sampling("oversample", 10_000), epochs=3,
+    found = batching.derive(config_of(Sampling("oversample", 10_000), epochs=3,
                                   keep_example_budget=True), np.array([20, 10]), 1, 1)
     assert found.epochs == 1
 
@@ -75,15 +76,15 @@ def test_updates_per_epoch_follow_the_sampling():
     counts = np.array([100, 10, 0])
     for sampling, examples in ((Sampling(), 110), (Sampling("oversample", 50), 150),
                                (Sampling("class_weight"), 110)):
-        found = plan.derive(config_of(sampling), counts, 1, 1)
+        found = batching.derive(config_of(sampling), counts, 1, 1)
         assert (found.examples_per_epoch, found.updates_per_epoch) == (examples, examples // 16)
 
 
 def test_epoch_of_no_update_is_refused():
     config = config_of(batch_size_per_replica=16, gradient_accumulation_steps=8)
-    assert plan.derive(config, np.array([200, 56]), 1, 2).updates_per_epoch == 1
+    assert batching.derive(config, np.array([200, 56]), 1, 2).updates_per_epoch == 1
     with pytest.raises(UserError) as mistake:
-        plan.derive(config, np.array([200, 55]), 1, 2)
+        batching.derive(config, np.array([200, 55]), 1, 2)
     sentence = str(mistake.value)
     assert "\n" not in sentence
     for word in ("255", "256", "loop.batch_size_per_replica", "loop.gradient_accumulation_steps"):
@@ -95,8 +96,8 @@ def test_sentences_say_the_numbers():
                        epochs=30, keep_example_budget=True, gradient_accumulation_steps=8,
                        lr_scaling=2.0)
     counts = flower_counts()
-    found = plan.derive(config, counts, 1, 2)
-    sampled, update, evaluation, rate = plan.sentences(config, found, counts)
+    found = batching.derive(config, counts, 1, 2)
+    sampled, update, evaluation, rate = batching.sentences(config, found, counts)
     said = [int(number) for number in re.findall(r"\d+", sampled)]
     assert said == [300, 12_753, 104, counts.min(), 782, found.examples_per_epoch,
                     found.updates_per_epoch * 256]
@@ -114,7 +115,7 @@ def test_sentences_say_the_numbers():
 def test_last_learning_rate_is_said():
     config = config_of(schedule=Schedule("linear", 0.0, 1.0, 0.0, 0.0), epochs=1)
     counts = np.array([16 * 4])
-    *_, rate = plan.sentences(config, plan.derive(config, counts, 1, 1), counts)
+    *_, rate = batching.sentences(config, batching.derive(config, counts, 1, 1), counts)
     assert "1 in the first update" in rate
     assert "0.25 in the last" in rate
 
@@ -122,7 +123,7 @@ def test_last_learning_rate_is_said():
 def test_sentence_of_every_image_once():
     config = config_of()
     counts = np.array([30, 10, 0])
-    sampled, update, *_ = plan.sentences(config, plan.derive(config, counts, 1, 1), counts)
+    sampled, update, *_ = batching.sentences(config, batching.derive(config, counts, 1, 1), counts)
     assert "40 images of 2 classes (10 to 30 each)" in sampled
     assert "uses 32" in sampled
     assert "1 replica x 1 accumulated" in update
@@ -131,4 +132,4 @@ def test_sentence_of_every_image_once():
 
 def test_an_epoch_that_no_memory_holds_is_refused():
     with pytest.raises(UserError, match=r"sampling\.target_count"):
-        plan.derive(Config(sampling=Sampling("oversample", 10**9)), np.array([3, 4]), 1, 1)
+        batching.derive(Config(sampling=Sampling("oversample", 10**9)), np.array([3, 4]), 1, 1)

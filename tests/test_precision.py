@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.config import Model, Optimizer
-from flowerexp.models import models
+from flowerexp.models import build
 from tests.test_trainer import (
     batches_of,
     plan_of,
@@ -127,7 +127,7 @@ def test_the_loss_scale_is_in_the_checkpoint(precision, replicas, tmp_path):
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_convolutions_are_half_and_logits_and_loss_are_float32(precision):
     def make():
-        return models.build(Model("small_cnn", "flowerexp"), 16, 5, precision)
+        return build.build(Model("small_cnn", "flowerexp"), 16, 5, precision)
 
     trainer = trainer_of(strategy_of(1), plan_of(1, 4, 1, 1), make=make, precision=precision)
     images, labels = random_examples(4, 16)
@@ -148,7 +148,7 @@ def test_the_losses_of_twenty_updates_are_the_same_under_xla():
     for jit_compile in (False, True):
         trainer = trainer_of(
             strategy_of(1), plan_of(1, 4, 2, 20), jit_compile=jit_compile, rate=1e-3,
-            make=lambda: models.build(Model("small_cnn", "flowerexp"), 16, 5))
+            make=lambda: build.build(Model("small_cnn", "flowerexp"), 16, 5))
         sums = [0.0]
         for _ in trainer.train(batches_of(trainer, images, labels), 20, 1):
             sums.append(float(trainer.loss_sum.numpy()))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from flowerexp.config import Dataset
 from flowerexp.data import records
-from flowerexp.data.datasets import Source
+from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.train import experiment
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from flowerexp.comparison import comparison, report
-from flowerexp.plots import plots
+from flowerexp.plots import curves
 from flowerexp.plots.page import wrap
-from flowerexp.runs import results
+from flowerexp.runs import store
 from tests.folders import write_run
 from tests.pages import IMAGE, LABELS, Elements, outside, policy_and_needed
 
@@ -70,7 +70,7 @@ def test_same_files_make_the_same_page(tmp_path):
 
 def test_page_of_nothing_readable_says_so(tmp_path):
     bare(tmp_path / "run")
-    (tmp_path / "run" / results.CONFIG).write_text("a: [")
+    (tmp_path / "run" / store.CONFIG).write_text("a: [")
     compared = comparison.compare(tmp_path / "run")
     assert not compared.rows
     text = report.write(compared, tmp_path / "out").read_text()
@@ -81,7 +81,7 @@ def test_page_of_nothing_readable_says_so(tmp_path):
 def test_page_of_a_name_that_is_no_text(tmp_path):
     folder = write_run(tmp_path / b"runs-\xff+seed=0".decode(errors="surrogateescape"),
                        ["seed=0"], [0, 1], [[0, 1]])
-    (folder / results.CLASSES).write_text(r'{"names": ["\ud800", "b"], "train counts": [2, 1]}')
+    (folder / store.CLASSES).write_text(r'{"names": ["\ud800", "b"], "train counts": [2, 1]}')
     page = report.write(comparison.compare(folder), tmp_path / "out")
     assert "runs-?" in page.read_text(encoding="utf-8")
 
@@ -107,7 +107,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
     compared = bare(tmp_path / "earlier")
     report.write(compared, tmp_path / "out")
     mine = pictures / "row-01-mine-history.png"
-    plots.save(plots.history([compared.rows[0].runs[0].history]), mine, {"Title": mine.name})
+    curves.save(curves.history([compared.rows[0].runs[0].history]), mine, {"Title": mine.name})
     copy = shutil.copy(next(pictures.glob("*-confusion.png")), pictures / "kept.png")
     (pictures / "notes.txt").write_text("mine")
     (pictures / "empty.png").touch()
@@ -121,7 +121,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
 def test_failure_leaves_the_old_page_and_no_partial_file(tmp_path, monkeypatch):
     page = report.write(bare(tmp_path / "run"), tmp_path / "out")
     before = page.read_bytes()
-    monkeypatch.setattr(plots, "confusion", lambda *_: 1 / 0)
+    monkeypatch.setattr(curves, "confusion", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report.write(bare(tmp_path / "other"), tmp_path / "out")
     assert page.read_bytes() == before
@@ -130,7 +130,7 @@ def test_failure_leaves_the_old_page_and_no_partial_file(tmp_path, monkeypatch):
 
 def test_run_without_classes_has_its_history_and_matrix(tmp_path):
     bare(tmp_path / "run")
-    (tmp_path / "run" / results.CLASSES).unlink()
+    (tmp_path / "run" / store.CLASSES).unlink()
     compared = comparison.compare(tmp_path / "run")
     pictures, = report.all_pictures(compared).values()
     assert [picture.file for picture in pictures] == ["row-01-run-history.png",
@@ -167,7 +167,7 @@ def test_pair_shows_the_change_of_f1_at_its_epoch(compared):
 
     def f1(name):
         return np.mean([sklearn.metrics.f1_score(
-            LABELS, run.predictions[results.best_epoch(run.history)], average=None)
+            LABELS, run.predictions[store.best_epoch(run.history)], average=None)
             for run in rows[name].runs], axis=0)
 
     dots = changes.draw().axes[0].collections[0].get_offsets()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowerexp import composition, metrics
 from flowerexp.errors import UserError
-from flowerexp.runs import results
+from flowerexp.runs import store
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,9 +37,9 @@ def names(folder):
                                    [float("inf")]], ids=["object", "set", "nan", "infinity"])
 def test_value_that_is_no_json_leaves_the_old_file(tmp_path, value):
     path = tmp_path / "history.json"
-    results.write_json(path, {"old": 1})
+    store.write_json(path, {"old": 1})
     with pytest.raises((TypeError, ValueError)):
-        results.write_json(path, value)
+        store.write_json(path, value)
     assert json.loads(path.read_text()) == {"old": 1}
     assert names(tmp_path) == ["history.json"]
 
@@ -49,27 +49,27 @@ def test_failure_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
         yield from [1, 2]
         raise RuntimeError("interrupted")
 
-    results.write_submission(tmp_path, ["a"], [7])
+    store.write_submission(tmp_path, ["a"], [7])
     before = (tmp_path / "submission.csv").read_bytes()
     with pytest.raises(RuntimeError, match="interrupted"):
-        results.write_submission(tmp_path, ["a", "b", "c"], predictions())
+        store.write_submission(tmp_path, ["a", "b", "c"], predictions())
     assert (tmp_path / "submission.csv").read_bytes() == before
     assert names(tmp_path) == ["submission.csv"]
 
 
 def test_more_ids_than_predictions_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="argument 2 is shorter"):
-        results.write_submission(tmp_path, ["a", "b"], [1])
+        store.write_submission(tmp_path, ["a", "b"], [1])
     assert names(tmp_path) == []
 
 
 def test_reader_of_the_old_file_sees_no_half_of_the_new_one(tmp_path):
     path = tmp_path / "status.json"
-    results.write_json(path, {"epochs_done": 1})
+    store.write_json(path, {"epochs_done": 1})
     with path.open() as old:
-        results.write_json(path, {"epochs_done": 2, "host": "a"})
+        store.write_json(path, {"epochs_done": 2, "host": "a"})
         assert json.loads(old.read()) == {"epochs_done": 1}
-    assert results.read_json(path) == {"epochs_done": 2, "host": "a"}
+    assert store.read_json(path) == {"epochs_done": 2, "host": "a"}
 
 
 FULL_DISK = """
@@ -92,9 +92,9 @@ print("tensorflow" in sys.modules)
 
 def test_disk_that_takes_no_more_leaves_the_old_files(tmp_path):
     folder = tmp_path / "run"
-    results.write_json(folder / "a.json", [1])
-    results.write_array(folder / "b.npy", np.arange(3))
-    results.write_submission(folder, ["a"], [7])
+    store.write_json(folder / "a.json", [1])
+    store.write_array(folder / "b.npy", np.arange(3))
+    store.write_submission(folder, ["a"], [7])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     ended = subprocess.run([sys.executable, "-c", FULL_DISK, folder], cwd=ROOT, check=True,
                            capture_output=True, text=True, timeout=120)
@@ -104,7 +104,7 @@ def test_disk_that_takes_no_more_leaves_the_old_files(tmp_path):
 
 def test_temporary_path_has_the_suffix_of_its_file(tmp_path):
     # Keras chooses the format of a model by it.
-    with results.replacing(tmp_path / "new" / "model.keras") as partial:
+    with store.replacing(tmp_path / "new" / "model.keras") as partial:
         assert partial.suffix == ".keras"
         assert partial.parent == tmp_path / "new"
         partial.write_text("weights")
@@ -116,8 +116,8 @@ def test_temporary_path_has_the_suffix_of_its_file(tmp_path):
 
 def test_history_is_read_back(tmp_path):
     history = [row(0.25, 2.0), row(0.5, None), *[row(0.4) for _ in range(10)]]
-    results.write_history(tmp_path, history)
-    assert results.read_history(tmp_path) == history
+    store.write_history(tmp_path, history)
+    assert store.read_history(tmp_path) == history
     written = json.loads((tmp_path / "history.json").read_text())
     assert list(written) == [str(epoch) for epoch in range(12)]
     assert set(written["0"]) == set(row(0))
@@ -126,23 +126,23 @@ def test_history_is_read_back(tmp_path):
 
 def test_predictions_are_read_back(tmp_path):
     predictions = [[0, 1, 2], [2, 1, 0]]
-    results.write_predictions(tmp_path, predictions)
-    assert results.read_predictions(tmp_path) == predictions
+    store.write_predictions(tmp_path, predictions)
+    assert store.read_predictions(tmp_path) == predictions
     assert json.loads((tmp_path / "valid_preds.json").read_text()) == {
         "0": [0, 1, 2], "1": [2, 1, 0]}
 
 
 def test_folder_of_no_epoch_has_no_history(tmp_path):
-    assert results.read_history(tmp_path) == []
-    assert results.read_predictions(tmp_path) == []
-    assert results.read_status(tmp_path) == {}
+    assert store.read_history(tmp_path) == []
+    assert store.read_predictions(tmp_path) == []
+    assert store.read_status(tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", ['{"0": {}, "2": {}}', "[]", '{"a": {}}', '{"0": {', ""])
 def test_history_that_is_none_is_named(tmp_path, text):
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(UserError) as mistake:
-        results.read_history(tmp_path)
+        store.read_history(tmp_path)
     assert str(tmp_path / "history.json") in str(mistake.value)
 
 
@@ -150,7 +150,7 @@ def test_history_that_is_none_is_named(tmp_path, text):
 def test_status_that_is_none_is_named(tmp_path, text):
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(UserError) as mistake:
-        results.read_status(tmp_path)
+        store.read_status(tmp_path)
     assert str(tmp_path / "status.json") in str(mistake.value)
 
 
@@ -158,15 +158,15 @@ def test_status_that_is_none_is_named(tmp_path, text):
     ([], None), ([0.0], 0), ([0.1, 0.3, 0.2], 1), ([0.2, 0.5, 0.5, 0.5], 1), ([0.0, 0.0], 0),
     ([0.5, 0.4, 0.5], 0)])
 def test_best_epoch_is_the_earliest_of_the_highest_f1(f1, best):
-    assert results.best_epoch([row(value) for value in f1]) == best
+    assert store.best_epoch([row(value) for value in f1]) == best
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_loss_that_is_not_finite_is_undefined(tmp_path, loss):
     found = metrics.epoch_scores("train", loss, np.eye(2, dtype=int))
     assert found["train loss"] is None
-    results.write_history(tmp_path, [found])
-    assert results.read_history(tmp_path) == [found]
+    store.write_history(tmp_path, [found])
+    assert store.read_history(tmp_path) == [found]
 
 
 def test_files_agree_with_sklearn(tmp_path):
@@ -174,9 +174,9 @@ def test_files_agree_with_sklearn(tmp_path):
     labels, predictions = random.integers(0, 9, 200), random.integers(0, 11, 200)
     confusion = metrics.confusion_matrix(labels, predictions, 14)
     history = [metrics.epoch_scores("valid", 1.0, confusion)]
-    results.write_json(tmp_path / results.VALID_LABELS, labels.tolist())
-    results.write_predictions(tmp_path, [predictions.tolist()])
-    results.write_history(tmp_path, history)
+    store.write_json(tmp_path / store.VALID_LABELS, labels.tolist())
+    store.write_predictions(tmp_path, [predictions.tolist()])
+    store.write_history(tmp_path, history)
     truth = json.loads((tmp_path / "valid_labels.json").read_text())
     predicted = json.loads((tmp_path / "valid_preds.json").read_text())["0"]
     written = json.loads((tmp_path / "history.json").read_text())["0"]
@@ -190,7 +190,7 @@ def test_files_agree_with_sklearn(tmp_path):
 # Submission and arrays
 
 def test_submission(tmp_path):
-    results.write_submission(tmp_path, ["252d840db", "000017", 'a,"b"'], [67, 0, 103])
+    store.write_submission(tmp_path, ["252d840db", "000017", 'a,"b"'], [67, 0, 103])
     text = (tmp_path / "submission.csv").read_bytes().decode()
     assert text == 'id,label\n252d840db,67\n000017,0\n"a,""b""",103\n'
     assert list(csv.reader(text.splitlines())) == [
@@ -199,14 +199,14 @@ def test_submission(tmp_path):
 
 def test_array_is_read_back(tmp_path):
     array = np.random.default_rng(0).random((5, 3)).astype(np.float16)
-    results.write_array(tmp_path / results.VALID_PROBABILITIES, array)
+    store.write_array(tmp_path / store.VALID_PROBABILITIES, array)
     found = np.load(tmp_path / "valid_probs.npy")
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, array)
 
 
 def test_softmax_by_hand():
-    found = results.softmax(np.log(np.array([[1, 1, 2], [8, 1, 1]], np.float32)))
+    found = store.softmax(np.log(np.array([[1, 1, 2], [8, 1, 1]], np.float32)))
     np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0.8, 0.1, 0.1]], atol=5e-4)
     assert found.dtype == np.float16
 
@@ -216,7 +216,7 @@ def test_softmax_by_hand():
                 max_size=6))
 def test_softmax_is_that_of_scipy(logits):
     logits = np.array(logits, np.float32)
-    found = results.softmax(logits)
+    found = store.softmax(logits)
     assert found.shape == logits.shape
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, scipy.special.softmax(logits.astype(np.float64), axis=1),
@@ -225,7 +225,7 @@ def test_softmax_is_that_of_scipy(logits):
 
 
 def test_softmax_of_great_logits():
-    found = results.softmax(np.array([[1e5, 0, -1e5]], np.float32))
+    found = store.softmax(np.array([[1e5, 0, -1e5]], np.float32))
     assert found.tolist() == [[1, 0, 0]]
 
 
@@ -237,8 +237,8 @@ def test_config_is_read_back(tmp_path):
                  "dataset.class_names=[a,b]", "schedule=cosine"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=overrides)
-    results.write_config(tmp_path, composed, overrides)
-    found = results.read_config(tmp_path)
+    store.write_config(tmp_path, composed, overrides)
+    found = store.read_config(tmp_path)
     assert composition.differences(found, composition.check(composed)) == []
     assert found.seed == 3
     assert list(found.augmentation) == ["flip", "perspective"]
@@ -252,5 +252,5 @@ def test_config_that_is_none_is_named(tmp_path, text):
     if text is not None:
         (tmp_path / ".hydra/config.yaml").write_text(text)
     with pytest.raises(UserError) as mistake:
-        results.read_config(tmp_path)
+        store.read_config(tmp_path)
     assert "\n" not in str(mistake.value)

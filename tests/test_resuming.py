@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.errors import UserError
-from flowerexp.runs import provenance, results
-from flowerexp.runs.journal import Journal
-from flowerexp.train import checkpoints, execution, experiment, resuming
+from flowerexp.runs import provenance, store
+from flowerexp.runs.log import Journal
+from flowerexp.train import checkpoints, experiment, launch, resuming
 from tests.processes import history_of, read, same_results, weights_of
 
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
@@ -112,10 +112,10 @@ def test_the_one_before_an_unreadable_checkpoint_is_used_and_it_is_said(tiny, wh
     truncate(last / "state.data-00000-of-00001")
     half = last.with_name(".partial-half")
     half.mkdir()
-    (partial / results.STATUS).write_text("{")
+    (partial / store.STATUS).write_text("{")
     asked = after(0)  # the first call of the loop, and the checkpoint of update 22
     assert not run(config_of(tiny), partial, asked)
-    log = (partial / results.LOG).read_text()
+    log = (partial / store.LOG).read_text()
     assert f"the checkpoint {last} cannot be read (state.data-00000-of-00001 is damaged)" in log
     assert f"going on from {before}: 2 of 3 epochs are done" in log
     assert not last.exists()
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
         checkpoints.restore(other, stopped, 24, manifest["run"])
 
 
-@pytest.mark.parametrize("name", [results.HISTORY, results.VALID_PREDICTIONS])
+@pytest.mark.parametrize("name", [store.HISTORY, store.VALID_PREDICTIONS])
 @pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}', '{"0": {}, "1": {}}',
                                   '{"0": 5, "1": 5}', '{"0": [1], "1": [1]}'])
 def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, partial, name, text):
@@ -180,11 +180,11 @@ def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, part
 
 def test_a_status_with_a_damaged_beginning_is_in_nobodys_way(tiny, partial):
     """Of valid JSON: it is only a report, and the manifests of the checkpoints tell the same."""
-    results.write_config(partial, composed_of(tiny), [])
-    results.write_json(partial / results.STATUS, {"state": "interrupted", "beginning": "x"})
-    execution.refuse_other_run(config_of(tiny), partial, "0123456789abcdef")
+    store.write_config(partial, composed_of(tiny), [])
+    store.write_json(partial / store.STATUS, {"state": "interrupted", "beginning": "x"})
+    launch.refuse_other_run(config_of(tiny), partial, "0123456789abcdef")
     with pytest.raises(UserError, match="holds a run of another config"):
-        execution.refuse_other_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
+        launch.refuse_other_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
 
 
 def saver_of(folder, minutes=None):
@@ -235,7 +235,7 @@ def scores(*values):
     ([0.5, 0.4, 0.45], 2, True), ([0.5, 0.4, 0.45], 3, False), ([0.5, 0.4, 0.6, 0.6], 2, False),
     ([None, None, None], 2, True), ([0.5] * 9, None, False)])
 def test_patience_counts_epochs_since_the_best(history, patience, over):
-    assert results.is_over(scores(*history), patience) == over
+    assert store.is_over(scores(*history), patience) == over
 
 
 def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny, tmp_path):
@@ -243,12 +243,12 @@ def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny
     chosen = ("loop.patience=2", "schedule.max_lr=1e-9", "loop.epochs=9", "loop.log_interval=9")
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     composed = composed_of(tiny, *chosen)
-    assert execution.execute(straight, composed, chosen) == 0
-    status = read(straight, results.STATUS)
+    assert launch.execute(straight, composed, chosen) == 0
+    status = read(straight, store.STATUS)
     assert (status["state"], status["epochs_done"], status["epochs"]) == ("done", 3, 9)
     early = "stopped early after epoch 3 of 9: validation F1 has not risen for 2 epochs"
-    assert early in execution.summary(straight)
-    log = (straight / results.LOG).read_text()
+    assert early in launch.summary(straight)
+    log = (straight / store.LOG).read_text()
     assert early in log
     assert "epoch 3 of 9: train" in log
     config = config_of(tiny, *chosen)
@@ -261,26 +261,26 @@ def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny
 def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_path, capsys):
     folder = tmp_path / "run"
     for quota in (["loop.max_minutes=1e-9"], []):
-        code = execution.execute(folder, composed_of(tiny, *quota), quota)
-        state = read(folder, results.STATUS)["state"]
-        assert (code, state) == ((execution.OUT_OF_TIME, "interrupted") if quota else (0, "done"))
-    status = read(folder, results.STATUS)
+        code = launch.execute(folder, composed_of(tiny, *quota), quota)
+        state = read(folder, store.STATUS)["state"]
+        assert (code, state) == ((launch.OUT_OF_TIME, "interrupted") if quota else (0, "done"))
+    status = read(folder, store.STATUS)
     assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
     assert status.get("git") == provenance.commit()
     assert len(status["beginning"]["data"]) == 16
     assert "interrupted by loop.max_minutes=1e-09; the same command goes on" in (
-        folder / results.LOG).read_text()
+        folder / store.LOG).read_text()
     assert "going on from" in capsys.readouterr().out
     same_results(whole, folder)
 
 
 def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
-    assert not execution.Stopped()()
-    assert not execution.Stopped(1)()
-    assert not execution.Stopped(1, time.time() + 60)()
-    assert execution.Stopped(1, time.time() - 1)()
-    assert execution.Stopped(1e-9, time.time() + 60)()
-    stopped = execution.Stopped()
+    assert not launch.Stopped()()
+    assert not launch.Stopped(1)()
+    assert not launch.Stopped(1, time.time() + 60)()
+    assert launch.Stopped(1, time.time() - 1)()
+    assert launch.Stopped(1e-9, time.time() + 60)()
+    stopped = launch.Stopped()
     stopped.take(signal.SIGTERM, None)
     assert stopped()
 
@@ -315,21 +315,21 @@ def test_the_seed_changes_the_numbers_and_nothing_else(tiny, whole, tmp_path):
     folder = tmp_path / "other"
     assert run(config_of(tiny, "seed=1"), folder)
     assert history_of(folder) != history_of(whole)
-    for name in (results.VALID_LABELS, results.CLASSES):
+    for name in (store.VALID_LABELS, store.CLASSES):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    ids = [(each / results.SUBMISSION).read_text().split("\n") for each in (folder, whole)]
+    ids = [(each / store.SUBMISSION).read_text().split("\n") for each in (folder, whole)]
     assert [line.split(",")[0] for line in ids[0]] == [line.split(",")[0] for line in ids[1]]
-    assert read(folder, results.STATUS)["beginning"] == read(whole, results.STATUS)["beginning"]
+    assert read(folder, store.STATUS)["beginning"] == read(whole, store.STATUS)["beginning"]
     assert any((one != other).any() for one, other in zip(weights_of(folder), weights_of(whole),
                                                           strict=True))
 
 
 def test_the_first_weights_are_a_function_of_the_seed(tiny):
-    from flowerexp.models import models
+    from flowerexp.models import build
 
     def first(seed):
         options = config_of(tiny).model
-        return models.build(options, 16, 3, "float32", seed).get_weights()
+        return build.build(options, 16, 3, "float32", seed).get_weights()
 
     one, same, other = first(0), first(0), first(1)
     assert all((left == right).all() for left, right in zip(one, same, strict=True))

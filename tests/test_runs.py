@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from flowerexp import composition, metrics
 from flowerexp.comparison import comparison
 from flowerexp.errors import UserError
-from flowerexp.runs import results, runs
+from flowerexp.runs import reader, store
 from tests.folders import (
     LABELS,
     PREDICTIONS,
@@ -74,7 +74,7 @@ def test_run_is_what_its_folder_holds(tmp_path):
     assert found.predictions.tolist() == PREDICTIONS
     assert found.class_names == ("a", "b", "c", "d")
     assert found.class_counts.tolist() == [100, 50, 33, 25]
-    assert found.history == results.read_history(folder)
+    assert found.history == store.read_history(folder)
     assert found.keys["loop.epochs"] == 5
     assert (found.keys["replicas"], found.keys["data"]) == (1, "0123456789abcdef")
     absent = {"seed", *composition.PLACE_KEYS, *composition.INERT_KEYS}
@@ -101,7 +101,7 @@ def test_name_is_the_experiment_or_the_folder_without_its_seed(tmp_path, folder,
     ("++on_failure=stop", False), ("dataset.root=/x", False), ("loop.log_interval=1", False)])
 def test_variant_is_what_makes_another_run(tmp_path, override, is_one):
     folder = write_experiment(tmp_path, "original")
-    results.write_text(folder / results.OVERRIDES, f"- {override}\n")
+    store.write_text(folder / store.OVERRIDES, f"- {override}\n")
     assert comparison.read_run(folder).variant == ({override} if is_one else set())
 
 
@@ -116,7 +116,7 @@ def test_config_is_read_as_omegaconf_reads_it(tmp_path, overrides):
     wanted = composition.identity(plain)
     del wanted["seed"]
     found = comparison.read_run(tmp_path / "x").keys
-    assert {key: value for key, value in found.items() if key not in runs.MEASURED} == wanted
+    assert {key: value for key, value in found.items() if key not in reader.MEASURED} == wanted
     assert found["schedule.max_lr"] == plain["schedule"]["max_lr"]
     assert list(map(type, found.values()))[:len(wanted)] == list(map(type, wanted.values()))
 
@@ -171,7 +171,7 @@ def test_reading_writes_nothing(tmp_path):
 
 def test_an_epoch_that_is_half_written_is_not_counted(tmp_path):
     folder = write_experiment(tmp_path, "original", state="interrupted", epochs=9)
-    results.write_predictions(folder, PREDICTIONS[:2])
+    store.write_predictions(folder, PREDICTIONS[:2])
     found = comparison.read_run(folder)
     assert found.state == "interrupted"
     assert len(found.history) == len(found.predictions) == 2
@@ -255,7 +255,7 @@ def test_folder_without_predictions_has_its_scores_and_no_pair(tmp_path, healthy
     assert not found.failures
     assert not found.pairs
     assert "original+seed=0 has no predictions on the validation set" in found.notes[0]
-    numbers = runs.run_numbers(found.rows[0].runs[0])
+    numbers = reader.run_numbers(found.rows[0].runs[0])
     assert numbers["last acc"] == 0.7
     assert math.isnan(numbers["last head"])
 
@@ -268,7 +268,7 @@ def test_thirds_by_hand(tmp_path):
     predicted = [0, 1, 1, 1, 2, 3, 0, 0, 4, 0]
     folder = write_run(tmp_path / "x", ["experiment=original"], labels, [predicted],
                        names=list("abcdefg"), counts=counts)
-    numbers = runs.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(comparison.read_run(folder))
     assert numbers["last head"] == pytest.approx((1 / 2 + 1 + 1 / 3) / 3)
     assert numbers["last medium"] == pytest.approx(1)
     assert numbers["last tail"] == pytest.approx(0)
@@ -280,13 +280,13 @@ def test_classes_of_equal_count_are_in_the_order_of_their_ids(tmp_path):
     head = [label for label in labels if label % 2 and label < 40]
     folder = write_run(tmp_path / "x", ["experiment=original"], labels,
                        [[label if label in head else 0 for label in labels]], counts=[7, 9] * 30)
-    numbers = runs.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(comparison.read_run(folder))
     assert [numbers[f"last {third}"] for third in ("head", "medium", "tail")] == [1, 1 / 20, 0]
 
 
 def test_thirds_without_a_class_are_undefined(tmp_path):
     write_run(tmp_path / "x", ["experiment=original"], [0], [[0]], names=["a", "b"])
-    numbers = runs.run_numbers(comparison.read_run(tmp_path / "x"))
+    numbers = reader.run_numbers(comparison.read_run(tmp_path / "x"))
     assert numbers["last head"] == 1
     assert math.isnan(numbers["last medium"])
     assert math.isnan(numbers["last tail"])
@@ -295,8 +295,8 @@ def test_thirds_without_a_class_are_undefined(tmp_path):
 def test_best_epoch_is_the_earliest_of_the_highest_f1(tmp_path):
     folder = write_experiment(tmp_path, "original",
                               predictions=[PREDICTIONS[index] for index in (0, 1, 1, 2)])
-    history = results.read_history(folder)
-    numbers = runs.run_numbers(comparison.read_run(folder))
+    history = store.read_history(folder)
+    numbers = reader.run_numbers(comparison.read_run(folder))
     assert (numbers["best epoch"], numbers["last epoch"]) == (2, 4)
     for name in ("loss", *metrics.NAMES):
         assert numbers[f"best {name}"] == history[1][f"valid {name}"]
@@ -306,10 +306,10 @@ def test_best_epoch_is_the_earliest_of_the_highest_f1(tmp_path):
 def test_undefined_values_pass_through(tmp_path):
     folder = write_experiment(tmp_path, "original", seconds=[3.0, 4.0, 6.0])
     path = folder / "history.json"
-    history = results.read_history(folder)
+    history = store.read_history(folder)
     path.write_text(json.dumps({str(epoch): row | {"valid loss": None, "valid f1": None}
                                 for epoch, row in enumerate(history)}))
-    numbers = runs.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(comparison.read_run(folder))
     assert math.isnan(numbers["last loss"])
     assert math.isnan(numbers["last f1"])
     assert numbers["best epoch"] == 1

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowerexp.data import sample_data
+from flowerexp.data import sample
 
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]
 
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, Split]:
-    return {split: sample_data.draw_split(split) for split in ("train", "val", "test")}
+    return {split: sample.draw_split(split) for split in ("train", "val", "test")}
 
 
 def place(id_: str) -> tuple[str, int, int]:
@@ -29,7 +29,7 @@ def place(id_: str) -> tuple[str, int, int]:
 
 
 def test_training_is_long_tailed_from_160_to_16() -> None:
-    counts = sample_data.TRAIN_COUNTS
+    counts = sample.TRAIN_COUNTS
     assert (counts[0], counts[-1], len(counts)) == (160, 16, 12)
     # Geometric up to rounding to whole images.
     assert all(abs(count - 160 * 10 ** (-label / 11)) <= 1 for label, count in enumerate(counts))
@@ -37,7 +37,7 @@ def test_training_is_long_tailed_from_160_to_16() -> None:
 
 
 def test_names_are_distinct() -> None:
-    assert len(set(sample_data.CLASS_NAMES)) == 12
+    assert len(set(sample.CLASS_NAMES)) == 12
 
 
 def test_shapes_and_counts(splits: dict[str, Split]) -> None:
@@ -46,7 +46,7 @@ def test_shapes_and_counts(splits: dict[str, Split]) -> None:
         assert images.dtype == np.uint8
         assert labels.dtype == np.int32
         counts = np.bincount(labels, minlength=12).tolist()
-        assert counts == list(sample_data.TRAIN_COUNTS if split == "train" else (24,) * 12)
+        assert counts == list(sample.TRAIN_COUNTS if split == "train" else (24,) * 12)
         assert [place(id_)[:2] for id_ in ids] == [(split, label) for label in labels.tolist()]
 
 
@@ -68,11 +68,11 @@ def test_hash_covers_every_pixel_and_label(splits: dict[str, Split]) -> None:
             digest.update(bytes(image.ravel().tolist()))
         for label in labels.tolist():
             digest.update(label.to_bytes(4, "little"))
-        assert digest.hexdigest() == sample_data.PIXELS_SHA256[split]
+        assert digest.hexdigest() == sample.PIXELS_SHA256[split]
 
 
 def test_golden_pixels() -> None:
-    image = sample_data.draw_image("train", 0, 0)
+    image = sample.draw_image("train", 0, 0)
     assert image[0, 0].tolist() == [42, 62, 60]
     assert image[32, 32].tolist() == [67, 101, 66]
 
@@ -81,14 +81,14 @@ def test_an_image_drawn_alone_is_that_of_its_split(splits: dict[str, Split]) -> 
     for split, (images, _, ids) in splits.items():
         for number in (0, len(ids) // 2, len(ids) - 1):
             assert place(ids[number])[0] == split
-            np.testing.assert_array_equal(sample_data.draw_image(*place(ids[number])),
+            np.testing.assert_array_equal(sample.draw_image(*place(ids[number])),
                                           images[number])
 
 
 def test_other_pixels_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sample_data.PIXELS_SHA256, "val", "0" * 64)
+    monkeypatch.setitem(sample.PIXELS_SHA256, "val", "0" * 64)
     with pytest.raises(AssertionError, match=r"val split .* other pixels"):
-        sample_data.draw_split("val")
+        sample.draw_split("val")
 
 
 def test_the_processor_makes_no_difference() -> None:
@@ -97,18 +97,18 @@ def test_the_processor_makes_no_difference() -> None:
         pytest.skip("NumPy uses no extension of this processor that could be switched off")
     script = ("import numpy\n"
               "print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))\n"
-              "from flowerexp.data import sample_data\n"
+              "from flowerexp.data import sample\n"
               "sample_data.draw_split('val')\n")
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, text=True,
                           capture_output=True, check=False,
-                          cwd=Path(sample_data.__file__).parents[2])
+                          cwd=Path(sample.__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
 
 def test_only_exactly_rounded_operations_are_used() -> None:
-    source = Path(sample_data.__file__).read_text(encoding="utf-8")
+    source = Path(sample.__file__).read_text(encoding="utf-8")
     called = set(re.findall(r"\bnp\.(?!ndarray)([a-z_]\w*(?:\.\w+)*)\(", source))
     # All that rounds here: sqrt, which IEEE 754 rounds exactly. The rest moves or compares.
     assert called <= {"abs", "arange", "argsort", "array", "asarray", "broadcast_to", "clip",

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, pipeline, records, skipping
-from flowerexp.data.plan import Plan
+from flowerexp.data import pipeline, records, skipping, sources
+from flowerexp.data.batching import Plan
 from flowerexp.data.sampling import Sampling
 from flowerexp.errors import UserError
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
 from tests.processes import execute, history_of, read, weights_of
 from tests.test_records import example, good, jpeg, record_ends, write_serialized
@@ -171,10 +171,10 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
     def everywhere(make):
         return [make(worker, workers) for worker in range(workers)]
 
-    source = datasets.find(Dataset("tfrecords", str(pair[policy == "stop"])))
+    source = sources.find(Dataset("tfrecords", str(pair[policy == "stop"])))
     for split in source.files:
-        one = datasets.read_split(source, split, False, policy)
-        several = datasets.read_split(source, split, False, policy, everywhere)
+        one = sources.read_split(source, split, False, policy)
+        several = sources.read_split(source, split, False, policy, everywhere)
         assert several.table.labels.tolist() == one.table.labels.tolist()
         assert several.kept.tolist() == one.kept.tolist()
         for name in ("ids", "counts", "files", "frames", "images"):
@@ -286,12 +286,12 @@ def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
 def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     """A label far out of range is left out before it counts as a class."""
     write = Dataset("tfrecords", str(pair[0]), on_bad_record="skip")
-    source = datasets.find(write)
+    source = sources.find(write)
     data = experiment.load_data(write, Journal(chief=False))
     assert len(data.names) == 3
-    counts, fingerprint = datasets.class_counts(source, "skip")
+    counts, fingerprint = sources.class_counts(source, "skip")
     assert data.counts.tolist() == counts.tolist() == [20, 11, 4]
-    assert fingerprint == datasets.fingerprint(source, counts.tolist(), data.skipped)
+    assert fingerprint == sources.fingerprint(source, counts.tolist(), data.skipped)
 
 
 def begin(root, folder):

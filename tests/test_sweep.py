@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from flowerexp import composition
-from flowerexp.sweeps import jobs, sweep
+from flowerexp.sweeps import jobs, session
 from tests.folders import write_run
 from tests.processes import (
     RUN,
@@ -128,8 +128,8 @@ def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, ov
 
 def test_a_mistake_of_our_own_in_the_callback_is_loud(capsys):
     """Hydra would warn and run the jobs unplanned."""
-    with pytest.raises(SystemExit) as ended, sweep.closing():
-        sweep.Sweep().on_multirun_start(None)  # no config at all
+    with pytest.raises(SystemExit) as ended, session.closing():
+        session.Sweep().on_multirun_start(None)  # no config at all
     assert ended.value.code == 1
     assert "AttributeError" in capsys.readouterr().err
 
@@ -138,7 +138,7 @@ def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
     terminal = os.dup(1)
     reader, writer = os.pipe()
     os.close(reader)
-    with sweep.signals_taken(tmp_path):
+    with session.signals_taken(tmp_path):
         try:
             os.dup2(writer, 1)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -148,10 +148,10 @@ def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
 
 
 def fail_in_the_midst(job, requests):
-    with sweep.closing():
-        _, opened = sweep.CURRENT.get()
+    with session.closing():
+        _, opened = session.CURRENT.get()
         write_run(job, ["experiment=original"], [0, 1], [[0, 1]], state="interrupted")
-        opened.append(sweep.Opened(job.parent, (job,)))
+        opened.append(session.Opened(job.parent, (job,)))
         for reason in requests:
             jobs.ask_to_stop(job.parent, reason)
         raise RuntimeError("a worker has gone")
@@ -269,5 +269,5 @@ def test_optuna_maximises_and_its_trials_follow_from_the_seed_unless_told_otherw
         overrides, direction):
     hydra = OmegaConf.create({"overrides": {"hydra": overrides},
                               "sweeper": {"direction": "minimize", "sampler": {"seed": None}}})
-    sweep.suit_optuna(hydra, 7)
+    session.suit_optuna(hydra, 7)
     assert (hydra.sweeper.direction, hydra.sweeper.sampler.seed) == (direction, 7)

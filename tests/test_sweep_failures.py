@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flowerexp.train import execution
+from flowerexp.train import launch
 from tests.processes import begin, execute, read, wait_for_epochs
 
 
@@ -35,7 +35,7 @@ def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
 def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
     done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.4")
-    assert done.returncode == execution.OUT_OF_TIME, done.stderr
+    assert done.returncode == launch.OUT_OF_TIME, done.stderr
     runs = [tmp_path / f"outputs/quota/default+seed={seed}" for seed in (1, 2)]
     assert "interrupted by loop.max_minutes" in done.stdout
     (untouched,) = [line for line in done.stdout.splitlines() if line.startswith("not started: ")]

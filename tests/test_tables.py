@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from flowerexp.comparison import comparison, summary, tables
-from flowerexp.runs import results
+from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
 WIDTHS = (60, 80, 140)
@@ -80,12 +80,12 @@ def test_frame_has_means_deviations_and_counts(compared):
     assert table["state"].tolist() == ["interrupted at epoch 2 of 7", "done", "2 of 3 done"]
     assert table["best"].tolist() == [False, False, True]
     assert table["augmentation"].tolist() == ["none", "none", "perspective"]
-    scores = [results.read_history(run.folder)[-1]["valid f1"]
+    scores = [store.read_history(run.folder)[-1]["valid f1"]
               for run in compared.rows[1].runs]
     assert table["last f1"]["oversample_300"] == pytest.approx(np.mean(scores), abs=1e-15)
     assert table["last f1 std"]["oversample_300"] == pytest.approx(np.std(scores, ddof=1))
     assert math.isnan(table["last f1 std"]["it's early"])
-    done = [results.read_history(run.folder)[-1]["valid f1"]
+    done = [store.read_history(run.folder)[-1]["valid f1"]
             for run in compared.rows[2].runs[1:]]
     assert table["last f1"]["perspective"] == pytest.approx(np.mean(done))
     assert table["later epochs seconds"].tolist() == [8, 8, 8]
@@ -104,9 +104,9 @@ def test_undefined_means_stay_undefined(tmp_path):
     for seed in (0, 1):
         folder = write_experiment(tmp_path, "original", f"seed={seed}")
         if seed:
-            history = results.read_history(folder)
+            history = store.read_history(folder)
             history[2]["valid f1"] = None
-            results.write_history(folder, history)
+            store.write_history(folder, history)
     write_experiment(tmp_path, "optimized_loop", predictions=[], state="failed", error="no")
     found = comparison.compare(tmp_path)
     table = tables.frame(found).set_index("name")

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from flowerexp import composition, metrics
 from flowerexp.models import schedules
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 from flowerexp.train import checkpoints, events, experiment
 from tests.processes import wait_for
 
@@ -86,7 +86,7 @@ def ask(runs):
 def test_scalars_are_those_of_the_history_and_no_step_is_doubled(runs, ask, name):
     root, configs = runs
     run, config = f"sweep/{name}", configs[name]
-    history = results.read_history(root / run)
+    history = store.read_history(root / run)
     expected = {key.replace(" ", "/"): [row[key] for row in history] for key in history[0]}
     rates = schedules.learning_rates(config.schedule, 30)
     expected["learning_rate"] = [rates[9], rates[19], rates[29]]
@@ -116,8 +116,8 @@ def test_picture_of_every_epoch_is_its_confusion_matrix(runs, ask, name):
     folder = runs[0] / "sweep" / name
     entries = ask("plugin/images/images", run=f"sweep/{name}", tag="confusion", sample=0)
     assert [entry["step"] for entry in entries] == [0, 1, 2]
-    labels = np.array(results.read_json(folder / results.VALID_LABELS))
-    for entry, predictions in zip(entries, results.read_predictions(folder), strict=True):
+    labels = np.array(store.read_json(folder / store.VALID_LABELS))
+    for entry, predictions in zip(entries, store.read_predictions(folder), strict=True):
         png = ask("plugin/images/individualImage", **dict(parse_qsl(entry["query"])))
         matrix = metrics.confusion_matrix(labels, np.array(predictions), 3)
         np.testing.assert_array_equal(tf.io.decode_png(png), events.confusion_image(matrix))
@@ -136,7 +136,7 @@ def test_hparams_are_the_keys_of_each_run_beside_its_final_metrics(runs, ask):
         assert group["hparams"]["loop.patience"] == "None"
         assert "name" not in group["hparams"]
         final = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
-        last = results.read_history(root / group["name"])[-1]
+        last = store.read_history(root / group["name"])[-1]
         assert {key: final[key.replace(" ", "/")] for key in last} == pytest.approx(last, rel=1e-6)
 
 

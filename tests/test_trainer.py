@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.config import Hardware, Loss, Optimizer
-from flowerexp.data.plan import Plan
-from flowerexp.models import losses, models, optimizers
-from flowerexp.strategy import hardware
+from flowerexp.data.batching import Plan
+from flowerexp.models import build, losses, optimizers
+from flowerexp.strategy import factory
 from flowerexp.train.trainer import Trainer
 
 WEIGHTS = ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias")
@@ -18,7 +18,7 @@ WEIGHTS = ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias")
 
 @functools.cache  # strategies of one process share the numbers of their collectives
 def strategy_of(replicas):
-    return hardware.build_strategy(Hardware("cpu", replicas))[0]
+    return factory.build_strategy(Hardware("cpu", replicas))[0]
 
 
 def plan_of(replicas, batch, accumulation, updates, epochs=1):
@@ -127,7 +127,7 @@ def test_two_replicas_of_half_the_batch_end_as_one():
 def test_two_replicas_are_two_micro_batches_with_batch_norm_and_dropout():
     """Masks are keyed by the global micro-batch, so where it is computed does not matter."""
     images, labels = random_examples(96)
-    layers = (tf.keras.layers.BatchNormalization, lambda: models.KeyedDropout(0.5, 1))
+    layers = (tf.keras.layers.BatchNormalization, lambda: build.KeyedDropout(0.5, 1))
     ends = []
     for replicas, accumulation in ((1, 2), (2, 1)):
         trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, accumulation, 12),

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.data import pipeline, records, skipping
-from flowerexp.inference import loading
-from flowerexp.runs import results, trained
+from flowerexp.inference import load
+from flowerexp.runs import store, trained
 from flowerexp.train import pictures
 from tests.processes import (
     begin_workers,
@@ -112,11 +112,11 @@ def stream(places, *overrides):
 
 def check_rows(run, root):
     """What the run predicts is what its model says here of each image, in the data set's order."""
-    model, size = loading.load(trained.find(run))
+    model, size = load.load(trained.find(run))
     for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
         left = skipping.read(records.list_files(str(root / split)), 16, split != "test", None)
         images = pipeline.decode_all(left.table.images, size)
-        expected = results.softmax(model(tf.cast(images, tf.float32)).numpy())
+        expected = store.softmax(model(tf.cast(images, tf.float32)).numpy())
         rows = np.load(run / known)
         if split == "val":
             assert read(run, "valid_labels.json") == left.table.labels.tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from flowerexp.augment import augmentation
+from flowerexp.augment import base
 
 
 def numbered(count, height, width, dtype=np.float32):
@@ -18,7 +18,7 @@ def random_images(count, height, width, seed=0):
 
 def apply(transforms, batch, *, micro_batch=8, seed=0, epoch=0, positions=None):
     images, labels = batch
-    augment = augmentation.build(transforms, seed, micro_batch)
+    augment = base.build(transforms, seed, micro_batch)
     positions = np.arange(len(images)) if positions is None else positions
     result = augment({"image": tf.constant(images), "label": tf.constant(labels, tf.int32)},
                      tf.constant(epoch, tf.int64), tf.constant(positions, tf.int64))

@@ -14,8 +14,8 @@ import pandas as pd
 from flowerexp.comparison import significance
 from flowerexp.config import nearest, one_of
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.runs import (
+from flowerexp.runs import store
+from flowerexp.runs.reader import (
     EPOCHS,
     MEASURED,
     SECONDS,
@@ -377,7 +377,7 @@ def refusal(row: Row, baseline: Row, runs: tuple[list[Run], list[Run]]) -> str |
         if not run.predictions.size:
             return f"{run.folder} has no predictions on the validation set"
         if not np.array_equal(run.labels, first.labels):
-            return (f"{first.folder} and {run.folder} have different {results.VALID_LABELS}: they "
+            return (f"{first.folder} and {run.folder} have different {store.VALID_LABELS}: they "
                     "were not judged by the same images")
     return None
 

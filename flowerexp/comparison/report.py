@@ -16,9 +16,9 @@ import pandas as pd
 from flowerexp import composition, metrics
 from flowerexp.comparison import summary, tables
 from flowerexp.comparison.comparison import Comparison, Pair, Row
-from flowerexp.plots import page, plots
+from flowerexp.plots import curves, page
 from flowerexp.plots.page import Picture
-from flowerexp.runs.runs import SECONDS, Run, chosen_epoch
+from flowerexp.runs.reader import SECONDS, Run, chosen_epoch
 
 PAGE = "report.html"
 TEMPLATE = "comparison/report.html.jinja"
@@ -85,20 +85,20 @@ def pictures_of_row(row: Row, prefix: str) -> list[Picture]:
     pictures = []
     if trained := [run.history for run in runs if run.history]:
         pictures.append(Picture(file_name(prefix, row.name, "history"), "Metrics by epoch",
-                                lambda: plots.history(trained)))
+                                lambda: curves.history(trained)))
     predicted = [run for run in runs if run.predictions.size]
     names, counts = names_of(predicted), counts_of(row)
-    if predicted and len(names) <= plots.MOST_CLASSES:
+    if predicted and len(names) <= curves.MOST_CLASSES:
         pictures.append(Picture(
             file_name(prefix, row.name, "confusion"), "Confusion matrix, last epoch",
-            lambda: plots.confusion(confusion(predicted, len(names)), names, len(predicted)),
+            lambda: curves.confusion(confusion(predicted, len(names)), names, len(predicted)),
             wide=len(names) > FEW))
     if predicted and len(counts) == len(names):
         pictures.append(Picture(
             file_name(prefix, row.name, "classes"),
             "Every class's F1 against its training images, last epoch"
             + (f", mean of {len(predicted)} runs" if len(predicted) > 1 else ""),
-            lambda: plots.class_scores(counts, class_f1(predicted, "last", len(counts)), names),
+            lambda: curves.class_scores(counts, class_f1(predicted, "last", len(counts)), names),
             wide=False))
     return pictures
 
@@ -109,14 +109,14 @@ def pictures_of_pair(pair: Pair, rows: dict[str, Row], prefix: str) -> list[Pict
     title = f"{pair.name}-against-{pair.baseline}"
     pictures = [Picture(
         file_name(prefix, title, "history"), f"Metrics by epoch; dashed: {pair.baseline}",
-        lambda: plots.history([run.history for run in runs], [run.history for run in baseline],
+        lambda: curves.history([run.history for run in runs], [run.history for run in baseline],
                               pair.name, pair.baseline))]
     names, counts = names_of(runs), counts_of(rows[pair.name])
     if len(names) == len(names_of(baseline)) == len(counts):
         pictures.append(Picture(
             file_name(prefix, title, "classes"),
             f"Change of every class's F1 against its training images, {pair.epoch} epoch",
-            lambda: plots.class_scores(
+            lambda: curves.class_scores(
                 # Sums of the same numbers in another order are no change.
                 counts, (class_f1(runs, pair.epoch, len(counts))
                          - class_f1(baseline, pair.epoch, len(counts))).round(12),

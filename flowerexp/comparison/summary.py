@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowerexp.comparison.comparison import NOT_SET, Comparison, Interval, Pair, Row
-from flowerexp.runs.runs import EPOCHS, METRICS, SECONDS, Run, run_numbers
+from flowerexp.runs.reader import EPOCHS, METRICS, SECONDS, Run, run_numbers
 
 NUMBERS = tuple(f"{when} {name}" for when in EPOCHS for name in ("epoch", *METRICS)) + SECONDS
 """Those of a run."""

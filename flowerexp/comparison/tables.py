@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flowerexp.comparison import summary
 from flowerexp.comparison.comparison import Comparison, Interval
-from flowerexp.runs.runs import Run
+from flowerexp.runs.reader import Run
 
 GAP = 2
 """Between two columns of the terminal."""

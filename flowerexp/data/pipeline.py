@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from flowerexp.config import Sampling
 from flowerexp.data import records, sampling
+from flowerexp.data.batching import Plan
 from flowerexp.data.frames import FRAME
-from flowerexp.data.plan import Plan
 from flowerexp.data.records import RecordFile, Table
 from flowerexp.errors import UserError
 from flowerexp.strategy.workers import Everywhere, alone
@@ -25,7 +25,7 @@ READY = 2
 
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
-"""(batch, epoch int64, positions int64 [n]) -> batch; see flowerexp/augment/augmentation.py."""
+"""(batch, epoch int64, positions int64 [n]) -> batch; see flowerexp/augment/base.py."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from flowerexp.data import resizing
 from flowerexp.errors import UserError
-from flowerexp.inference import loading
-from flowerexp.runs import results
+from flowerexp.inference import load
+from flowerexp.runs import store
 from flowerexp.runs.trained import Trained
 
 STEPS = 3
@@ -67,8 +67,8 @@ def write(run: Trained, out: Path, advance: Callable[[], object] = lambda: None)
         UserError: for a folder of something else, as of `loading.load`, and for a disk that takes
             no more.
     """
-    results.refuse_other_folder(out)
-    model, size = loading.load(run)
+    store.refuse_other_folder(out)
+    model, size = load.load(run)
     advance()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Of the final folder's depth, so that two renames make it the export.
@@ -77,12 +77,12 @@ def write(run: Trained, out: Path, advance: Callable[[], object] = lambda: None)
         partial = place / "new"
         partial.mkdir()
         classifier = Classifier(model, size, run.names)
-        tf.saved_model.save(classifier, str(partial / results.SAVED_MODEL), signatures={
+        tf.saved_model.save(classifier, str(partial / store.SAVED_MODEL), signatures={
             "serving_default": classifier.classify, "class_names": classifier.class_names})
         advance()
-        model.save(partial / results.MODEL)
-        shutil.copyfile(run.folder / results.CLASSES, partial / results.CLASSES)
-        assert {each.name for each in partial.iterdir()} == results.EXPORTED
+        model.save(partial / store.MODEL)
+        shutil.copyfile(run.folder / store.CLASSES, partial / store.CLASSES)
+        assert {each.name for each in partial.iterdir()} == store.EXPORTED
         if out.exists():
             out.rename(place / "old")
         partial.rename(out)

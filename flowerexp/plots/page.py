@@ -16,8 +16,8 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from flowerexp.plots import plots
-from flowerexp.runs import results
+from flowerexp.plots import curves
+from flowerexp.runs import store
 
 PICTURES = "pictures"
 """The folder of the pictures beside a page."""
@@ -59,12 +59,12 @@ def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]], 
     sources = {}
     for picture in (picture for several in pictures.values() for picture in several):
         file = path.parent / PICTURES / picture.file
-        plots.save(picture.draw(), file, {"Title": picture.file, "Software": software})
+        curves.save(picture.draw(), file, {"Title": picture.file, "Software": software})
         encoded = base64.b64encode(file.read_bytes()).decode("ascii")
         sources[picture.file] = f"data:image/png;base64,{encoded}"
         if advance:
             advance()
-    results.write_text(path, render(template, filters, pictures=pictures, sources=sources,
+    store.write_text(path, render(template, filters, pictures=pictures, sources=sources,
                                     **values))
     for file in (path.parent / PICTURES).glob("*.png"):
         if file.name not in sources and is_ours(file, software):

@@ -9,7 +9,7 @@ from typing import Any
 from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
-from flowerexp.runs import results, runs
+from flowerexp.runs import reader, store
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,24 @@ def find(folder: Path, weights: str | None = None) -> Trained:
         UserError: for a folder that holds no run, a run that is not finished, or one without
             model.keras where that has the weights.
     """
-    config = results.read_config(folder)
-    status = results.read_status(folder)
-    state, history = runs.state_of(folder, status), results.read_history(folder)
+    config = store.read_config(folder)
+    status = store.read_status(folder)
+    state, history = reader.state_of(folder, status), store.read_history(folder)
     if state != "done":
         planned = status.get("epochs", config.loop.epochs)
         raise UserError(f"the run {folder} is not finished ({state}, {len(history)} of {planned} "
                         f"epochs): go on with `python -m flowerexp resume {folder}`")
-    names = results.read_classes(folder)[0]
-    best, beginning = results.best_epoch(history), status.get("beginning")
+    names = store.read_classes(folder)[0]
+    best, beginning = store.best_epoch(history), status.get("beginning")
     if not names or best is None or not isinstance(beginning, dict):
-        raise UserError(f"{folder} is not whole, for {results.CLASSES}, {results.HISTORY} or the "
-                        f"beginning in {results.STATUS} is missing: bring it back, or train again "
+        raise UserError(f"{folder} is not whole, for {store.CLASSES}, {store.HISTORY} or the "
+                        f"beginning in {store.STATUS} is missing: bring it back, or train again "
                         "with fresh=true")
     epochs = {"best": best, "last": len(history) - 1}
     wanted = weights or config.results.use
     saved = epochs[wanted] == epochs[config.results.use]
-    if saved and not (folder / results.MODEL).is_file():
-        raise UserError(f"{folder / results.MODEL} is missing, which holds the run's weights: "
+    if saved and not (folder / store.MODEL).is_file():
+        raise UserError(f"{folder / store.MODEL} is missing, which holds the run's weights: "
                         "bring it back, or train again with fresh=true")
     data = status.get("data")
     size = data.get("image_size") if isinstance(data, dict) else None
@@ -78,7 +78,7 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Raises:
         UserError: where inputs are missing, or for a folder in between that is no run.
     """
-    is_run = [(path / results.CONFIG).is_file() for path in words]
+    is_run = [(path / store.CONFIG).is_file() for path in words]
     grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"
     if all(is_run):
         raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
@@ -87,7 +87,7 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     wrong = [path for path in inputs[:-1] if not path.is_file()]
     if first == 0 or wrong or any(is_run[first:]):
         raise UserError(f"{(wrong or inputs)[0]} is no run folder, for it holds no "
-                        f"{results.CONFIG}: {grammar}")
+                        f"{store.CONFIG}: {grammar}")
     return list(words[:first]), list(inputs)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
-from flowerexp.strategy import hardware
+from flowerexp.strategy import factory
 
 Made = TypeVar("Made")
 
@@ -51,7 +51,7 @@ def among(strategy: Any, index: int, workers: int) -> Everywhere:
 
 def of(asked: Hardware, strategy: Any) -> Everywhere:
     """Everywhere, as the hardware asks for it; hardware=workers is one process each."""
-    return among(strategy, *hardware.worker_of_config()) if asked.kind == "workers" else alone
+    return among(strategy, *factory.worker_of_config()) if asked.kind == "workers" else alone
 
 
 def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
@@ -82,7 +82,7 @@ def watched(asked: Hardware) -> Iterator[None]:
     except tf.errors.OpError as error:
         if asked.kind != "workers" or not is_of_another(error):
             raise
-        raise UserError(gone(error.message, *hardware.worker_of_config())) from error
+        raise UserError(gone(error.message, *factory.worker_of_config())) from error
 
 
 def gone(message: str, index: int, workers: int) -> str:

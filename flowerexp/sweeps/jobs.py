@@ -21,9 +21,9 @@ from rich.markup import escape
 
 from flowerexp import composition
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal, now
-from flowerexp.train import execution
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal, now
+from flowerexp.train import launch
 
 STOP = ".stop"
 REFUSED = ".refused"
@@ -61,7 +61,7 @@ def set_deadline(folder: Path, seconds: float | None) -> None:
     if seconds is None:
         (folder / DEADLINE).unlink(missing_ok=True)
     else:
-        results.write_text(folder / DEADLINE, f"{seconds}\n")
+        store.write_text(folder / DEADLINE, f"{seconds}\n")
 
 
 def deadline_of(folder: Path) -> float | None:
@@ -93,8 +93,8 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
         journal.console.rule(escape(folder.name), align="left", characters="-")
     try:
         config = composition.check(composed)
-        with execution.locked(folder, PATIENCE_SECONDS):
-            starts = execution.lay_down(config, folder, composed, overrides)
+        with launch.locked(folder, PATIENCE_SECONDS):
+            starts = launch.lay_down(config, folder, composed, overrides)
     except (UserError, OSError) as error:  # it costs this job, not those that are left
         sentence = f"{folder.name}: {composition.explain(error)}"
         journal.say(f"not run: {sentence}")
@@ -103,13 +103,13 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
         return 0.0
     if starts:
         if launcher != "basic":
-            journal.say(f"{folder.name}: started, {folder / results.LOG}")
+            journal.say(f"{folder.name}: started, {folder / store.LOG}")
         stranger = execute_in_process(folder, deadline, quiet=launcher != "basic")
         if stranger and launcher.startswith("submitit"):
             journal.say(f"{folder.name}: interrupted, and not by the sweep: waiting "
                         f"{GRACE_SECONDS} s for the cluster to requeue or to end this job")
             time.sleep(GRACE_SECONDS)  # a job that ended by itself would not be requeued
-    status = results.last_status(folder)
+    status = store.last_status(folder)
     score = best_score(folder)
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
              if status.get("state") == "done"
@@ -127,10 +127,10 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
 def best_score(folder: Path) -> float:
     """The best validation F1 of a run; 0 before its first epoch, and where it cannot be read."""
     try:
-        history = results.read_history(folder)
+        history = store.read_history(folder)
     except UserError:  # the job's own process has said so
         return 0.0
-    best = results.best_epoch(history)
+    best = store.best_epoch(history)
     return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
@@ -167,7 +167,7 @@ def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> boo
         errors.seek(0)
         said = errors.read().decode("utf-8", "backslashreplace").strip()
     settle(folder, process.returncode, said, asked)
-    if process.returncode == execution.OUT_OF_TIME:
+    if process.returncode == launch.OUT_OF_TIME:
         ask_to_stop(folder.parent, QUOTA)
     return not asked and process.returncode > 128
 
@@ -196,8 +196,8 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
         asked: whether the sweep had asked it to stop.
     """
     try:
-        with execution.locked(folder):
-            if results.last_status(folder).get("state") not in ("new", "running"):
+        with launch.locked(folder):
+            if store.last_status(folder).get("state") not in ("new", "running"):
                 return
             journal = Journal(folder)
             if asked and (code < 0 or code > 128):
@@ -226,4 +226,4 @@ def write_tables(folder: Path) -> None:
     with filelock.FileLock(folder / ".tables.lock"):
         compared = comparison.compare([folder])
         for name in ("csv", "md"):
-            results.write_text(folder / f"comparison.{name}", tables.FORMATS[name](compared))
+            store.write_text(folder / f"comparison.{name}", tables.FORMATS[name](compared))

@@ -17,7 +17,7 @@ import orjson
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.runs import results
+from flowerexp.runs import store
 from flowerexp.strategy import workers
 
 KEPT = 2
@@ -71,10 +71,10 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
         checkpoint.write(str(partial / "state"))
         if chief:
             files = {file.name: describe(file) for file in sorted(partial.iterdir())}
-            results.write_json(partial / MANIFEST, {"update": update, "files": files,
+            store.write_json(partial / MANIFEST, {"update": update, "files": files,
                                                     "run": dict(identity)}, indent=1)
             for name in files:
-                results.sync(partial / name)
+                store.sync(partial / name)
             discard(target)  # of the same update, from before an interruption
             partial.rename(target)
             updates = saved_updates(run)
@@ -138,7 +138,7 @@ def restore(checkpoint: Any, run: Path, update: int, identity: Mapping[str, Any]
         UserError: for a checkpoint of another config or another model, naming what differs.
     """
     folder = folder_of(run, update)
-    then = results.read_json(folder / MANIFEST)["run"]
+    then = store.read_json(folder / MANIFEST)["run"]
     now = json.loads(json.dumps(dict(identity)))
     # A key that only one side knows is one that came later, with its default.
     differing = [f"{key}: {then.get(key)} there, {now.get(key)} here"

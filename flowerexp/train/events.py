@@ -17,10 +17,10 @@ from tensorboard.plugins.hparams import api_pb2, summary
 
 from flowerexp import composition, metrics
 from flowerexp.config import Config
-from flowerexp.data.plan import Plan
+from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
-from flowerexp.plots import plots
-from flowerexp.runs.results import Scores
+from flowerexp.plots import curves
+from flowerexp.runs.store import Scores
 from flowerexp.train.resuming import Past
 
 SIDE = 300
@@ -74,7 +74,7 @@ class Events:
             for tag, value in scalars.items():
                 if value is not None:
                     tf.summary.scalar(tag, value)
-            if self.num_classes <= plots.MOST_CLASSES:
+            if self.num_classes <= curves.MOST_CLASSES:
                 matrix = metrics.confusion_matrix(self.labels, np.array(predictions),
                                                   self.num_classes)
                 tf.summary.image(CONFUSION, confusion_image(matrix)[None])

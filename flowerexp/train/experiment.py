@@ -11,20 +11,20 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from flowerexp import composition, metrics
-from flowerexp.augment import augmentation, perspective
+from flowerexp.augment import base, geometric
 from flowerexp.config import Config, Dataset
-from flowerexp.data import datasets, pipeline, plan, records, sampling, skipping
-from flowerexp.data.datasets import Source
+from flowerexp.data import batching, pipeline, records, sampling, skipping, sources
+from flowerexp.data.batching import Plan
 from flowerexp.data.faults import Fault
 from flowerexp.data.pipeline import Images
-from flowerexp.data.plan import Plan
 from flowerexp.data.skipping import Readable
+from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
-from flowerexp.models import losses, models, optimizers, schedules
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
-from flowerexp.runs.results import Scores
-from flowerexp.strategy import hardware, workers
+from flowerexp.models import build, losses, optimizers, schedules
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
+from flowerexp.runs.store import Scores
+from flowerexp.strategy import factory, workers
 from flowerexp.strategy.workers import Everywhere
 from flowerexp.train import pictures, resuming
 from flowerexp.train.events import Events
@@ -70,7 +70,7 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
     Raises:
         UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
     """
-    strategy, sentence = hardware.build_strategy(config.hardware)
+    strategy, sentence = factory.build_strategy(config.hardware)
     journal.say(f"hardware: {sentence}")
     journal.record(hardware=sentence)
     # With a table every worker keeps all; without one it reads its own files, here as in training.
@@ -80,9 +80,9 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
     beginning = {**asdict(numbers),
-                 "data": datasets.fingerprint(data.source, data.counts.tolist(), data.skipped)}
+                 "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
     resuming.refuse_other_beginning(folder, journal, beginning)
-    for line in plan.sentences(config, numbers, data.counts):
+    for line in batching.sentences(config, numbers, data.counts):
         journal.say(line)
     journal.say(augment.sentence if augment else "augmentation: none")
     trainer = build_trainer(config, strategy, numbers, data, journal)
@@ -97,23 +97,23 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
 
 
 def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
-           replicas: int) -> tuple[Plan, augmentation.Augment | None]:
+           replicas: int) -> tuple[Plan, base.Augment | None]:
     """The numbers and the augmentation that follow; raises UserError where they do not fit.
 
     Args:
         counts: int [classes], training images of each class.
     """
-    numbers = plan.derive(config, counts, worker_count, replicas)
+    numbers = batching.derive(config, counts, worker_count, replicas)
     if "perspective" in config.augmentation:
-        perspective.check_size(source.image_size, source.image_size)
-    return numbers, augmentation.build(config.augmentation, config.seed, numbers.batch_size)
+        geometric.check_size(source.image_size, source.image_size)
+    return numbers, base.build(config.augmentation, config.seed, numbers.batch_size)
 
 
 def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = workers.alone) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
-    source = datasets.find(dataset, everywhere)
+    source = sources.find(dataset, everywhere)
     journal.say(source.reason)
-    labelled, names, skipped = datasets.read_labelled(source, dataset.cache != "none",
+    labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
                                                       dataset.on_bad_record, everywhere)
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
@@ -165,11 +165,11 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
                   journal: Journal) -> Trainer:
     """Model, optimizer and loss under the strategy."""
     with strategy.scope():
-        model = models.build(config.model, data.source.image_size, len(data.names),
+        model = build.build(config.model, data.source.image_size, len(data.names),
                              config.hardware.precision, config.seed)
         rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
         optimizer = optimizers.build(config.optimizer, rates, config.hardware.precision)
-    everything, trained = models.parameter_counts(model)
+    everything, trained = build.parameter_counts(model)
     journal.say(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
                 f"trainable; weights {config.model.weights}, input scaling "
                 f"{config.model.input_scaling}")
@@ -181,7 +181,7 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
 
 
 def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
-          augment: augmentation.Augment | None, past: Past) -> int:
+          augment: base.Augment | None, past: Past) -> int:
     """The epochs that are left, added to the past; the code where `stop` ended them, else 0.
 
     Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
@@ -189,8 +189,8 @@ def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
     folder, journal, trainer = saver.folder, saver.journal, saver.trainer
     numbers, patience = trainer.plan, config.loop.patience
     if journal.writes:
-        results.write_classes(folder, data.names, data.counts.tolist())
-        results.write_json(folder / results.VALID_LABELS, data.valid.table.labels.tolist())
+        store.write_classes(folder, data.names, data.counts.tolist())
+        store.write_json(folder / store.VALID_LABELS, data.valid.table.labels.tolist())
     events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), past
                     ) if journal.writes else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
@@ -198,7 +198,7 @@ def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
     with journal.progress(numbers.updates * numbers.update_size,
                           int(trainer.update.numpy()) * numbers.update_size) as advance:
         # Patience is asked of the history alone, so that a run that goes on ends where it would.
-        while (epoch := len(past.history)) < numbers.epochs and not results.is_over(past.history,
+        while (epoch := len(past.history)) < numbers.epochs and not store.is_over(past.history,
                                                                                     patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
                 advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
@@ -210,7 +210,7 @@ def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
                 saver.save(past)
                 return code
             row = end_epoch(saver, data, past)
-            last = epoch + 1 == numbers.epochs or results.is_over(past.history, patience)
+            last = epoch + 1 == numbers.epochs or store.is_over(past.history, patience)
             if events:
                 events.write(epoch, row, past.predictions[-1])
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
@@ -259,8 +259,8 @@ def end_epoch(saver: Saver, data: Data, past: Past) -> Scores:
     past.history.append(row)
     past.predictions.append(logits.argmax(-1).tolist())
     if journal.writes:
-        results.write_history(folder, past.history)
-        results.write_predictions(folder, past.predictions)
+        store.write_history(folder, past.history)
+        store.write_predictions(folder, past.predictions)
     saver.save(past)
     journal.record(epochs_done=len(past.history), epochs=trainer.plan.epochs)
     return row
@@ -299,7 +299,7 @@ def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Ev
     """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
     """
     folder, journal, trainer, history = saver.folder, saver.journal, saver.trainer, past.history
-    best = results.best_epoch(history)
+    best = store.best_epoch(history)
     assert best is not None
     used = best if config.results.use == "best" else len(history) - 1
     if used != len(history) - 1:
@@ -312,21 +312,21 @@ def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Ev
     mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), everywhere)
     if not journal.writes:
         return
-    results.write_array(folder / results.VALID_PROBABILITIES, results.softmax(logits))
+    store.write_array(folder / store.VALID_PROBABILITIES, store.softmax(logits))
     if test is not None and test_logits is not None:
         probabilities, predicted = test_rows(test, test_logits, data.counts)
-        results.write_array(folder / results.TEST_PROBABILITIES, probabilities)
-        results.write_json(folder / results.TEST_PREDICTIONS, predicted)
-        results.write_submission(folder, test.ids, predicted)
-        journal.say(f"predictions: {len(predicted)} test images in {results.SUBMISSION}, by the "
+        store.write_array(folder / store.TEST_PROBABILITIES, probabilities)
+        store.write_json(folder / store.TEST_PREDICTIONS, predicted)
+        store.write_submission(folder, test.ids, predicted)
+        journal.say(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by the "
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
         journal.say("predictions: none, for the data set has no test folder")
     try:
-        with results.replacing(folder / results.MODEL) as partial:
-            models.portable(trainer.model).save(partial)
+        with store.replacing(folder / store.MODEL) as partial:
+            build.portable(trainer.model).save(partial)
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
-        raise UserError(f"{folder / results.MODEL} cannot be written ({error}): make room and run "
+        raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error
     pictures.draw(folder, journal, history, data.names, data.counts, labels, chances, mistaken)
 
@@ -336,7 +336,7 @@ def load_test(dataset: Dataset, data: Data, everywhere: Everywhere = workers.alo
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
-    return datasets.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
+    return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
                                everywhere)
 
 
@@ -351,7 +351,7 @@ def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArr
         counts: int64 [classes], training images of each class.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
-    probabilities = skipping.fill(results.softmax(logits), test.kept, commonest)
+    probabilities = skipping.fill(store.softmax(logits), test.kept, commonest)
     return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
 
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from flowerexp import metrics
-from flowerexp.plots import galleries, plots
-from flowerexp.runs.journal import Journal
-from flowerexp.runs.results import Scores
+from flowerexp.plots import curves, gallery
+from flowerexp.runs.log import Journal
+from flowerexp.runs.store import Scores
 
 HISTORY = "history.png"
 CONFUSION = "confusion.png"
@@ -36,22 +36,22 @@ def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Seque
         mistaken: uint8 [n, height, width, 3], the images of `worst_mistakes`.
     """
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(names))
-    figures: dict[str, Callable[[], Figure]] = {HISTORY: lambda: plots.history([history])}
-    if len(names) <= plots.MOST_CLASSES:
-        figures[CONFUSION] = lambda: plots.confusion(matrix, names)
+    figures: dict[str, Callable[[], Figure]] = {HISTORY: lambda: curves.history([history])}
+    if len(names) <= curves.MOST_CLASSES:
+        figures[CONFUSION] = lambda: curves.confusion(matrix, names)
     else:
         journal.say(f"{CONFUSION} is not drawn, nor is TensorBoard's matrix of every epoch: "
-                    f"{len(names)} classes are more than {plots.MOST_CLASSES}")
+                    f"{len(names)} classes are more than {curves.MOST_CLASSES}")
     wrong = confident_mistakes(labels, probabilities)
     if len(wrong):
         figures[MISTAKES] = lambda: mistakes(worst_mistakes(labels, probabilities), len(wrong),
                                              names, labels, probabilities, mistaken)
     else:
         journal.say(f"{MISTAKES} is not drawn: every validation image is right")
-    figures[CLASSES] = lambda: plots.class_scores(counts, metrics.f1_where_present(matrix), names)
+    figures[CLASSES] = lambda: curves.class_scores(counts, metrics.f1_where_present(matrix), names)
     with journal.steps("pictures", len(figures)) as advance:
         for name, figure in figures.items():
-            plots.save(figure(), folder / name)
+            curves.save(figure(), folder / name)
             advance()
 
 
@@ -81,4 +81,4 @@ def mistakes(shown: npt.NDArray[np.integer], count: int, names: Sequence[str],
     which = (f"The {len(shown)} most confident of {count} mistakes among {len(labels)} validation "
              "images" if len(shown) < count else
              f"Mistakes among {len(labels)} validation images: {count}, the most confident first")
-    return galleries.grid(images, lines, which)
+    return gallery.grid(images, lines, which)

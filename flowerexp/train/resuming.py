@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.runs import results, runs
-from flowerexp.runs.journal import Journal
-from flowerexp.runs.results import Scores
+from flowerexp.runs import reader, store
+from flowerexp.runs.log import Journal
+from flowerexp.runs.store import Scores
 from flowerexp.train import checkpoints
 from flowerexp.train.trainer import Trainer
 
@@ -33,7 +33,7 @@ def refuse_other_beginning(folder: Path, journal: Journal, now: Mapping[str, Any
     Args:
         now: the plan's numbers, and the fingerprint of the data as `data`.
     """
-    then = results.last_status(folder).get("beginning")
+    then = store.last_status(folder).get("beginning")
     if isinstance(then, dict) and checkpoints.saved_updates(folder):
         differing = [f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
                      if then.get(key) != value]
@@ -71,7 +71,7 @@ class Saver:
 
     def save(self, past: Past) -> None:
         """A checkpoint of now; that of the end of the best epoch stays."""
-        best = results.best_epoch(past.history)
+        best = store.best_epoch(past.history)
         kept = None if best is None else (best + 1) * self.trainer.plan.updates_per_epoch
         checkpoints.save(self.trainer.checkpoint, self.folder, int(self.trainer.update.numpy()),
                          kept, self.identity, self.journal.writes)
@@ -123,13 +123,13 @@ class Saver:
                   f"nowhere else: bring the file back, or remove {checkpoint.parent}, and the same "
                   "command trains from the start, to the same numbers")
         try:
-            history = runs.finite_history(results.read_history(self.folder),
-                                          self.folder / results.HISTORY)
-            predictions = runs.read_predictions(self.folder, images, classes).tolist()
+            history = reader.finite_history(store.read_history(self.folder),
+                                          self.folder / store.HISTORY)
+            predictions = reader.read_predictions(self.folder, images, classes).tolist()
         except UserError as error:
             # What comes after the colon is for a folder without checkpoints.
             raise UserError(f"{str(error).partition(': run')[0]}; {remedy}") from error
-        for name, rows in ((results.HISTORY, history), (results.VALID_PREDICTIONS, predictions)):
+        for name, rows in ((store.HISTORY, history), (store.VALID_PREDICTIONS, predictions)):
             if len(rows) < epochs:
                 raise UserError(f"{self.folder / name} ends after {len(rows)} epochs; {remedy}")
         where = f" and {inside} of {numbers.updates_per_epoch} updates" if inside else ""

@@ -30,21 +30,21 @@ def prove(option: str) -> None:
     from hydra import compose, initialize_config_dir
 
     from flowerexp import composition
-    from flowerexp.models import models
+    from flowerexp.models import build
 
     composition.register()
     overrides = [f"model={option}", "model.weights=null"]
     overrides += ["model.name=ResNet50"] * (option == "keras_application")
     with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
         config = composition.check(compose("config", overrides))
-    model = models.build(config.model, SIZE, CLASSES)
+    model = build.build(config.model, SIZE, CLASSES)
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    with models.dropout_key(0, tf.constant(0, tf.int64)), tf.GradientTape() as tape:
+    with build.dropout_key(0, tf.constant(0, tf.int64)), tf.GradientTape() as tape:
         logits = model(images, training=True)
         loss = tf.reduce_sum(logits**2)
     gradients = tape.gradient(loss, model.trainable_variables)
     features = model.get_layer("pool").output.shape[-1]
-    everything, _ = models.parameter_counts(model)
+    everything, _ = build.parameter_counts(model)
     head = features * CLASSES + CLASSES
     assert everything - head == PUBLISHED[option], (option, everything - head)
     assert logits.shape == (2, CLASSES)

@@ -158,8 +158,8 @@ def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: li
 def outcomes(path: Path, number: int) -> tuple[str, str]:
     """What a run and the check make of one data set, in a word each; raises what is no outcome."""
     from flowerexp.config import Dataset
-    from flowerexp.data import datasets, records, skipping
-    from flowerexp.data.prepare import data_check
+    from flowerexp.data import records, skipping, sources
+    from flowerexp.data.prepare import checks
     from flowerexp.errors import UserError
     from flowerexp.train import experiment
 
@@ -178,18 +178,18 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
     config = Dataset("tfrecords", str(path), None if number % 3 == 0 else SIZE, cache="decoded")
 
     def run() -> None:
-        source = datasets.found(config, str(path), "")
+        source = sources.found(config, str(path), "")
         table = records.read(source.files["train"], source.image_size, True, None)
         experiment.as_images(table, source, config, "decoded")
 
     def check() -> None:
-        source = datasets.found(config, str(path), "")
-        found = data_check.check(source)
+        source = sources.found(config, str(path), "")
+        found = checks.check(source)
         if found.faults:
             raise UserError(found.faults[0].sentence)
 
     def skip() -> None:
-        source = datasets.found(config, str(path), "")
+        source = sources.found(config, str(path), "")
         skipping.read(source.files["train"], source.image_size, number % 2 == 0, None)
 
     ran, checked = named(run), named(check)

@@ -36,8 +36,8 @@ def prove(family: str, *overrides: str) -> None:
     import tensorflow as tf
 
     from flowerexp import composition
-    from flowerexp.data.plan import Plan
-    from flowerexp.models import losses, models, optimizers
+    from flowerexp.data.batching import Plan
+    from flowerexp.models import build, losses, optimizers
     from flowerexp.train.trainer import Trainer
 
     assert tf.keras.Model.__module__.startswith("tf_keras")
@@ -48,7 +48,7 @@ def prove(family: str, *overrides: str) -> None:
     size, precision = FAMILIES[family][0], config.hardware.precision
     strategy, plan = tf.distribute.get_strategy(), Plan(1, 1, 2, 2, 2, 4, 1, 1)
     with strategy.scope():
-        model = models.build(config.model, size, CLASSES, precision)
+        model = build.build(config.model, size, CLASSES, precision)
         optimizer = optimizers.build(config.optimizer, np.full(1, 1e-2), precision)
     trainer = Trainer(strategy, model, optimizer, losses.build(config.loss, np.arange(CLASSES)),
                       plan, np.ones(CLASSES, np.float32), clip_norm=config.optimizer.clip_norm)

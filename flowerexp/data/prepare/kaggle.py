@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from flowerexp.data.datasets import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
+from flowerexp.data.sources import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 
 PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
 CREDENTIALS = ("make a token at https://www.kaggle.com/settings (API, Create New Token), set "
@@ -48,7 +48,7 @@ def fetch(out: Path) -> list[int]:
             if link.exists() or link.is_symlink():
                 raise UserError(f"{link} is there and not of the competition: give another folder")
             link.symlink_to(path.resolve(), target_is_directory=True)
-    results.write_text(out / NAMES_FILE, "".join(
+    store.write_text(out / NAMES_FILE, "".join(
         f"{name}\n" for name in json.loads(CLASSES_FILE.read_text(encoding="utf-8"))))
     return sorted(folders)
 

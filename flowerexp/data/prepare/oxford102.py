@@ -14,11 +14,11 @@ from rich.console import Console
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from flowerexp.data.prepare import conversion, downloads
-from flowerexp.data.prepare.conversion import Recipe
+from flowerexp.data.prepare import convert, download
+from flowerexp.data.prepare.convert import Recipe
 from flowerexp.data.prepare.photos import Listing, Photo
 from flowerexp.errors import UserError
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
@@ -53,15 +53,15 @@ def run(out: Path, recipe: Recipe, workers: int, journal: Journal, home: str = H
     """
     inputs = inputs_of(checksums)
     notes: tuple[str, ...] = ()
-    with conversion.locked(out):
-        summary = conversion.finished(out, conversion.plan_of(recipe, inputs), journal)
+    with convert.locked(out):
+        summary = convert.finished(out, convert.plan_of(recipe, inputs), journal)
         if summary is None:
             fetch(out, home, checksums, journal.console)
             listing = listed(out)
             notes = listing.notes
-            summary = conversion.convert(listing, out, recipe, inputs, workers, journal)
+            summary = convert.convert(listing, out, recipe, inputs, workers, journal)
         shutil.rmtree(unpacked(out), ignore_errors=True)  # the archive stays
-    return conversion.show(summary, notes, out, journal)
+    return convert.show(summary, notes, out, journal)
 
 
 def inputs_of(checksums: Mapping[str, str]) -> str:
@@ -83,9 +83,9 @@ def fetch(out: Path, home: str, checksums: Mapping[str, str], console: Console) 
     folder = folder_of(out)
     try:
         for name in (LABELS, SPLITS, PHOTOS):
-            downloads.fetch(f"{home.rstrip('/')}/{name}", folder / name, checksums[name], console)
+            download.fetch(f"{home.rstrip('/')}/{name}", folder / name, checksums[name], console)
         if not unpacked(out).exists():
-            downloads.unpack(folder / PHOTOS, unpacked(out), console)
+            download.unpack(folder / PHOTOS, unpacked(out), console)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room or "
                         "give another folder; the same command goes on") from error

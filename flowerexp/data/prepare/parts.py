@@ -21,8 +21,8 @@ from PIL import ExifTags, Image
 from flowerexp.data import frames, records, resizing
 from flowerexp.data.prepare.photos import Listing, Photo, counted
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 
 PART = 32
 """Photos that are converted, and kept by a restart, together."""
@@ -92,7 +92,7 @@ def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
     part = start // PART
     ids = [photo.identifier for photo, row in zip(some, rows, strict=True) if "digest" in row]
     write_records(part_file(work, part, ".tfrec"), images, None, ids)
-    results.write_json(part_file(work, part, ".json"), rows)
+    store.write_json(part_file(work, part, ".json"), rows)
 
 
 def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
@@ -152,7 +152,7 @@ def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | N
                   ids: Iterable[str]) -> None:
     """As `records.write`, and on the disk; raises OSError where it cannot be written."""
     try:
-        with results.replacing(path) as partial:
+        with store.replacing(path) as partial:
             records.write(partial, images, labels, ids)
     except tf.errors.OpError as error:
         raise OSError(str(error.message).split(" [Op")[0]) from error
@@ -167,7 +167,7 @@ def read(listing: Listing, work: Path, size: int
     for part, start in enumerate(range(0, len(listing.photos), PART)):
         row = 0
         for photo, made in zip(listing.photos[start:start + PART],
-                               results.read_json(part_file(work, part, ".json")), strict=True):
+                               store.read_json(part_file(work, part, ".json")), strict=True):
             if "reason" in made:
                 left_out.append((photo.identifier, made["reason"]))
             else:

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 
 Overrides = Annotated[list[str] | None, typer.Argument(
     help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
@@ -59,9 +59,9 @@ def look(
                             "others: choose hardware=cpu hardware.replicas=N")
         if output.exists() and not output.is_dir():
             raise UserError(f"--output={output} is a file: give a folder")
-        from flowerexp.strategy import hardware
+        from flowerexp.strategy import factory
 
-        hardware.prepare(config.hardware)
+        factory.prepare(config.hardware)
         journal = Journal()
         with journal.native_log():
             from flowerexp import eda
@@ -83,9 +83,9 @@ def draw_augmentation(
         config = checked(overrides)
         if output.suffix.lower() != ".png":
             raise UserError(f"--output={output} must end in .png")
-        from flowerexp.strategy import hardware
+        from flowerexp.strategy import factory
 
-        hardware.prepare(config.hardware)
+        factory.prepare(config.hardware)
         journal = Journal()
         with journal.native_log():
             from flowerexp import eda

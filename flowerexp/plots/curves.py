@@ -17,8 +17,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from flowerexp import metrics
-from flowerexp.runs import results
-from flowerexp.runs.results import Scores
+from flowerexp.runs import store
+from flowerexp.runs.store import Scores
 
 DPI = 130
 PANELS = {"loss": "Loss", "acc": "Accuracy", "f1": "Macro F1", "recall": "Macro recall",
@@ -45,7 +45,7 @@ FEWEST_FOR_THIRDS = 9
 
 def save(figure: Figure, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes a PNG with these texts inside."""
-    with results.replacing(path) as partial, warnings.catch_warnings():
+    with store.replacing(path) as partial, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news to the user.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(partial, dpi=DPI, format="png", metadata=dict(metadata or {}))
@@ -142,7 +142,7 @@ def clear(axis: Axes) -> None:
 
 def mark_best(axis: Axes, rows: Sequence[Scores]) -> None:
     """Marks the epoch with the highest validation F1."""
-    best = results.best_epoch(rows)
+    best = store.best_epoch(rows)
     assert best is not None
     axis.axvline(best + 1, color=BLUE, linestyle=":", linewidth=1)
     axis.annotate(f"best {rows[best]['valid f1'] or 0:.3f}", (best + 1, 0.03),

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from flowerexp.runs import results
+from flowerexp.runs import store
 
 
 def now() -> str:
@@ -57,7 +57,7 @@ class Journal:
     def log(self, text: str) -> None:
         """Lines in run.log only."""
         if self.folder:
-            with (self.folder / results.LOG).open("a", encoding="utf-8") as file:
+            with (self.folder / store.LOG).open("a", encoding="utf-8") as file:
                 file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
 
     @contextlib.contextmanager
@@ -69,7 +69,7 @@ class Journal:
         """
         sys.stderr.flush()
         terminal = os.dup(2)
-        target = os.open(self.folder / results.LOG if self.folder else os.devnull,
+        target = os.open(self.folder / store.LOG if self.folder else os.devnull,
                          os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(target, 2)
         os.close(target)
@@ -86,8 +86,8 @@ class Journal:
     def record(self, **fields: Any) -> None:
         """Puts fields into status.json; None takes one out."""
         if self.folder:
-            status = {**results.last_status(self.folder), **fields, "updated": now()}
-            results.write_json(self.folder / results.STATUS,
+            status = {**store.last_status(self.folder), **fields, "updated": now()}
+            store.write_json(self.folder / store.STATUS,
                                {key: value for key, value in status.items() if value is not None},
                                indent=1)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from flowerexp.augment import augmentation_options as options
 from flowerexp.augment import draws
-from flowerexp.augment.perspective import (
+from flowerexp.augment.geometric import (
     corners_of,
     images_size,
     perspective_matrix,
@@ -88,7 +88,7 @@ def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment
 
 
 def perspective(images: tf.Tensor, key: tf.Tensor, chosen: options.Perspective) -> tf.Tensor:
-    """The images warped to corners drawn around their own: flowerexp/augment/perspective.py."""
+    """The images warped to corners drawn around their own: flowerexp/augment/geometric.py."""
     height, width = images_size(images)
     target = corners_of(key, height, width, chosen.probability, chosen.rotate, chosen.reflect)
     source = tf.broadcast_to(source_corners(height, width), tf.shape(target))

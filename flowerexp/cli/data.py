@@ -10,7 +10,7 @@ import typer
 
 from flowerexp import composition
 from flowerexp.config import Hardware
-from flowerexp.runs.journal import Journal
+from flowerexp.runs.log import Journal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                   help="Make data sets of photos, and look after them.")
@@ -47,14 +47,14 @@ def check_data(
     Example: python -m flowerexp data check /data/flowers --size 192
     """
     with composition.one_sentence():
-        from flowerexp.strategy import hardware
+        from flowerexp.strategy import factory
 
-        hardware.prepare(Hardware("cpu"))
+        factory.prepare(Hardware("cpu"))
         journal = Journal()
         with journal.native_log():
-            from flowerexp.data.prepare import data_check
+            from flowerexp.data.prepare import checks
 
-            readable = data_check.run(root, size, classes, names, journal)
+            readable = checks.run(root, size, classes, names, journal)
     if not readable:
         raise typer.Exit(1)
 
@@ -63,9 +63,9 @@ def check_data(
 def converting() -> Iterator[Journal]:
     """What making a data set needs: one sentence for a mistake, and the voice to speak with."""
     with composition.one_sentence():
-        from flowerexp.strategy import hardware
+        from flowerexp.strategy import factory
 
-        hardware.prepare(Hardware("cpu"))
+        factory.prepare(Hardware("cpu"))
         journal = Journal()
         with journal.native_log():
             try:
@@ -100,9 +100,9 @@ def from_folder(
     Example: python -m flowerexp data from-folder photos flowers --size 192
     """
     with converting() as journal:
-        from flowerexp.data.prepare import conversion
+        from flowerexp.data.prepare import convert
 
-        complete = conversion.run(images, out, conversion.Recipe(size, val, test, seed),
+        complete = convert.run(images, out, convert.Recipe(size, val, test, seed),
                                   workers or os.cpu_count() or 1, journal)
     if strict and not complete:
         raise typer.Exit(1)
@@ -126,9 +126,9 @@ def fetch_oxford(
     Example: python -m flowerexp data oxford102 flowers102 --size 192
     """
     with converting() as journal:
-        from flowerexp.data.prepare import conversion, oxford102
+        from flowerexp.data.prepare import convert, oxford102
 
-        complete = oxford102.run(out, conversion.Recipe(size, seed=seed),
+        complete = oxford102.run(out, convert.Recipe(size, seed=seed),
                                  workers or os.cpu_count() or 1, journal, home or oxford102.HOME)
     if strict and not complete:
         raise typer.Exit(1)
@@ -144,9 +144,9 @@ def fetch_kaggle(out: OutArgument) -> None:
     Example: python -m flowerexp data kaggle flowers
     """
     with composition.one_sentence():
-        from flowerexp.strategy import hardware
+        from flowerexp.strategy import factory
 
-        hardware.prepare(Hardware("cpu"))
+        factory.prepare(Hardware("cpu"))
         journal = Journal()
         with journal.native_log():
             from flowerexp.data.prepare import kaggle

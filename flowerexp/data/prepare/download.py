@@ -25,7 +25,7 @@ from rich.progress import (
 )
 
 from flowerexp.errors import UserError
-from flowerexp.runs import results
+from flowerexp.runs import store
 
 CHUNK = 2**18
 """Bytes read together."""
@@ -83,7 +83,7 @@ def fetch(url: str, path: Path, md5: str, console: Console, tries: int = TRIES) 
         went_on = transfer(url, partial, mark, console, tries)
         found = md5_of(partial)
         if found == md5:
-            results.sync(partial)
+            store.sync(partial)
             partial.rename(path)
             mark.unlink(missing_ok=True)
             return
@@ -140,7 +140,7 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
             version = "" if version.startswith("W/") else version
             version = version or response.headers.get("Last-Modified", "")
             if version:
-                results.write_json(mark, version)
+                store.write_json(mark, version)
             else:
                 mark.unlink(missing_ok=True)
             length = response.headers.get("Content-Length")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure, FigureBase
 
-from flowerexp.plots import plots
+from flowerexp.plots import curves
 
 Pixels = npt.NDArray[np.uint8]
 TILE = 1.9
@@ -69,9 +69,9 @@ def fill(figure: FigureBase, images: Pixels, names: Sequence[Sequence[str]], tit
         axis.axis("off")
     for axis, image, lines in zip(axes, images, names, strict=False):
         axis.imshow(image)
-        axis.set_title("\n".join(plots.plain(line, LETTERS) for line in lines), fontsize=7.5,
+        axis.set_title("\n".join(curves.plain(line, LETTERS) for line in lines), fontsize=7.5,
                        loc="left", pad=3)
-    figure.suptitle("\n".join(textwrap.wrap(plots.plain(title, 200), 18 * columns)), fontsize=9.5,
+    figure.suptitle("\n".join(textwrap.wrap(curves.plain(title, 200), 18 * columns)), fontsize=9.5,
                     y=1 - 0.08 / height, va="top")
 
 
@@ -93,6 +93,6 @@ def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_afte
         for axis, image, name in ((left, original, names_before[number]),
                                   (right, transformed, names_after[number])):
             axis.imshow(image)
-            axis.set_title("\n".join(map(plots.plain, name.split("\n"))), fontsize=8, loc="left")
+            axis.set_title("\n".join(map(curves.plain, name.split("\n"))), fontsize=8, loc="left")
     figure.suptitle("\n".join(textwrap.wrap(title, 40 * columns)), fontsize=9)
     return figure

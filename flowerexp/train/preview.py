@@ -16,11 +16,11 @@ from typing import Any
 from rich.table import Table
 
 from flowerexp.config import Config, Hardware
-from flowerexp.data.plan import Plan
+from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal, stop_without
-from flowerexp.strategy import hardware
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal, stop_without
+from flowerexp.strategy import factory
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
     """The previews of configs of one hardware, in a fresh process."""
     stop_without(os.getppid())
     asked = next(iter(configs.values())).hardware
-    hardware.prepare(asked)
+    factory.prepare(asked)
     with Journal().native_log():
-        from flowerexp.data import datasets
-        from flowerexp.models import models
+        from flowerexp.data import sources
+        from flowerexp.models import build
 
         workers, replicas = replicas_here(asked) if not elsewhere else replicas_asked(asked)
         tables: dict[str, Any] = {}
@@ -77,10 +77,10 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
             try:
                 key = repr(config.dataset)
                 if key not in tables:
-                    source = datasets.find(config.dataset)
-                    tables[key] = source, *datasets.class_counts(
+                    source = sources.find(config.dataset)
+                    tables[key] = source, *sources.class_counts(
                         source, config.dataset.on_bad_record)
-                models.refuse_missing_weights(config.model)
+                build.refuse_missing_weights(config.model)
                 source, counts, data = tables[key]
                 found[name] = of_run(config, source, counts, data, workers, replicas)
             except UserError as error:
@@ -104,7 +104,7 @@ def replicas_here(asked: Hardware) -> tuple[int, int | None]:
     """Workers and replicas of this machine's strategy."""
     from flowerexp.data import pipeline
 
-    strategy, _ = hardware.build_strategy(asked)
+    strategy, _ = factory.build_strategy(asked)
     return pipeline.count_workers(strategy), strategy.num_replicas_in_sync
 
 
@@ -132,7 +132,7 @@ def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> Non
         cells = ("-",) * 4 if numbers is None else (
             str(numbers.epochs), str(numbers.updates_per_epoch), str(numbers.updates),
             str(numbers.update_size))
-        status = results.last_status(folder / name)
+        status = store.last_status(folder / name)
         done = status.get("epochs_done", 0)
         table.add_row(name, *cells, {"done": "finished"}.get(
             status.get("state", ""), f"{done} epochs" if done else "new"))

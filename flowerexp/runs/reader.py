@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from flowerexp import composition, metrics
 from flowerexp.comparison import significance
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.results import Scores
+from flowerexp.runs import store
+from flowerexp.runs.store import Scores
 
 Paths = str | Path | Iterable[str | Path]
 """Run folders, or folders of them; one or several."""
@@ -87,7 +87,7 @@ def find_folders(paths: Paths) -> list[Path]:
         below = list(walk(path, set()))
         if not below:
             raise UserError(f"{path} holds no run: no folder at or below it has a "
-                            f"{results.CONFIG}")
+                            f"{store.CONFIG}")
         for folder in below:
             found.setdefault(folder.resolve(), folder)
     if not found:
@@ -100,7 +100,7 @@ def walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if (resolved := folder.resolve()) in seen:
         return
     seen.add(resolved)
-    if (folder / results.CONFIG).is_file():
+    if (folder / store.CONFIG).is_file():
         yield folder
         return
     with os.scandir(folder) as entries:
@@ -125,7 +125,7 @@ def read_run(folder: Path) -> Run:
               "unreadable", None, None, [], nothing, nothing[None][:0], (), nothing)
     try:
         run = with_config(run)
-        status = results.read_status(folder)
+        status = store.read_status(folder)
         run = with_status(run, status)
         return with_scores(run, state_of(folder, status))
     except UserError as error:
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> Run:
 
 def with_config(run: Run) -> Run:
     """The run with what its config and overrides tell."""
-    path = run.folder / results.CONFIG
+    path = run.folder / store.CONFIG
     plain: Any = read_yaml(path)
     if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
             or type(plain.get("seed")) is not int):
@@ -150,9 +150,9 @@ def with_config(run: Run) -> Run:
     compared_with = plain.get("compared_with")
     run = replace(run, seed=seed, keys=keys, compared_with=tuple(
         map(str, compared_with if isinstance(compared_with, list) else ())))
-    overrides = read_yaml(run.folder / results.OVERRIDES) or []
+    overrides = read_yaml(run.folder / store.OVERRIDES) or []
     if not isinstance(overrides, list):
-        raise UserError(f"{run.folder / results.OVERRIDES} holds no list of overrides")
+        raise UserError(f"{run.folder / store.OVERRIDES} holds no list of overrides")
     values = {str(override): str(override).lstrip("+~").partition("=")[::2]
               for override in overrides}
     experiment = [value.strip("'\"") for key, value in values.values() if key == "experiment"]
@@ -194,7 +194,7 @@ def state_of(folder: Path, status: Mapping[str, Any]) -> str:
     A run that was killed leaves `running` behind; a living one holds the folder's lock.
     """
     state = str(status.get("state", "new"))
-    return "interrupted" if state == "running" and not is_held(folder / results.LOCK) else state
+    return "interrupted" if state == "running" and not is_held(folder / store.LOCK) else state
 
 
 def is_held(lock: Path) -> bool:
@@ -223,22 +223,22 @@ def with_scores(run: Run, state: str) -> Run:
     """The run in its state, with its epochs, classes, labels and predictions."""
     folder = run.folder
     if state not in STATES:
-        raise UserError(f"{folder / results.STATUS} knows no state '{state}': it is one of "
+        raise UserError(f"{folder / store.STATUS} knows no state '{state}': it is one of "
                         f"{', '.join(STATES)}")
-    history = finite_history(results.read_history(folder), folder / results.HISTORY)
+    history = finite_history(store.read_history(folder), folder / store.HISTORY)
     if state == "done" and not history:
-        raise UserError(f"{folder} is done and holds no epoch in {results.HISTORY}")
-    names, counts = results.read_classes(folder)
+        raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}")
+    names, counts = store.read_classes(folder)
     classes = len(names) or MOST_CLASSES
-    path = folder / results.VALID_LABELS
-    labels = class_ids(results.read_json(path) if path.exists() else [], path, classes)
+    path = folder / store.VALID_LABELS
+    labels = class_ids(store.read_json(path) if path.exists() else [], path, classes)
     predictions = read_predictions(folder, len(labels), classes)
     if state != "done" and len(predictions):
         # The files of an epoch are written one after the other.
         history, predictions = history[:len(predictions)], predictions[:len(history)]
     elif len(predictions) and len(predictions) != len(history):
-        raise UserError(f"{folder / results.VALID_PREDICTIONS} holds {len(predictions)} epochs "
-                        f"where {results.HISTORY} holds {len(history)}")
+        raise UserError(f"{folder / store.VALID_PREDICTIONS} holds {len(predictions)} epochs "
+                        f"where {store.HISTORY} holds {len(history)}")
     return replace(run, state=state, history=history, labels=labels, predictions=predictions,
                    class_names=tuple(names), class_counts=np.array(counts, np.int64))
 
@@ -260,12 +260,12 @@ def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.
         UserError: for a file that does not hold, for every epoch, an id under `classes` for every
             one of the validation images.
     """
-    path = folder / results.VALID_PREDICTIONS
+    path = folder / store.VALID_PREDICTIONS
     if not path.exists():
         return np.zeros((0, images), np.int64)
-    rows = [class_ids(row, path, classes) for row in results.read_predictions(folder)]
+    rows = [class_ids(row, path, classes) for row in store.read_predictions(folder)]
     if any(len(row) != images for row in rows):
-        raise UserError(f"{path} holds other images than {results.VALID_LABELS}")
+        raise UserError(f"{path} holds other images than {store.VALID_LABELS}")
     return np.stack(rows) if rows else np.zeros((0, images), np.int64)
 
 
@@ -297,7 +297,7 @@ def run_numbers(run: Run) -> dict[str, float]:
 def chosen_epoch(run: Run, when: str) -> int | None:
     """The index of a run's best or last epoch; None before the first."""
     if when == "best":
-        return results.best_epoch(run.history)
+        return store.best_epoch(run.history)
     return len(run.history) - 1 if run.history else None
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.models import models
-from flowerexp.runs import results, trained
+from flowerexp.models import build
+from flowerexp.runs import store, trained
 from flowerexp.runs.trained import Trained
 from flowerexp.train import checkpoints
 
@@ -31,11 +31,11 @@ def load(run: Trained) -> tuple[Any, int]:
     Raises:
         UserError: for a model that cannot be read or holds code, or a checkpoint that is gone.
     """
-    model = load_model(run.folder / results.MODEL) if run.saved else load_checkpoint(run)
+    model = load_model(run.folder / store.MODEL) if run.saved else load_checkpoint(run)
     shape, outputs = model.input_shape, model.output_shape[-1]
     if len(shape) != 4 or None in shape[1:] or shape[1] != shape[2] or outputs != len(run.names):
-        raise UserError(f"{run.folder / results.MODEL} takes {shape} and gives {outputs} classes, "
-                        f"where {results.CLASSES} names {len(run.names)}: it is of another run")
+        raise UserError(f"{run.folder / store.MODEL} takes {shape} and gives {outputs} classes, "
+                        f"where {store.CLASSES} names {len(run.names)}: it is of another run")
     return model, int(shape[1])
 
 
@@ -102,14 +102,14 @@ def load_checkpoint(run: Trained) -> Any:
         other = "last" if run.weights == "best" else "best"
         raise UserError(f"the checkpoint {checkpoints.folder_of(run.folder, update)} of the "
                         f"{run.weights} epoch, {run.epoch + 1}, cannot be read ({fault}): "
-                        f"{results.MODEL} holds the {other} epoch's weights, which "
+                        f"{store.MODEL} holds the {other} epoch's weights, which "
                         f"--weights {other} takes")
     size = run.image_size
     if size is None:
-        size = load_model(run.folder / results.MODEL).input_shape[1]
+        size = load_model(run.folder / store.MODEL).input_shape[1]
     config = run.config
-    model = models.build(replace(config.model, weights=None), size, len(run.names),
+    model = build.build(replace(config.model, weights=None), size, len(run.names),
                          config.hardware.precision, config.seed)
     checkpoints.restore(tf.train.Checkpoint(model=model), run.folder, update,
                         trained.identity(run))
-    return models.portable(model)
+    return build.portable(model)

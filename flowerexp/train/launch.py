@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
-from flowerexp.runs import provenance, results
-from flowerexp.runs.journal import Journal, now, process
-from flowerexp.strategy import hardware
-from flowerexp.train import planning
+from flowerexp.runs import provenance, store
+from flowerexp.runs.log import Journal, now, process
+from flowerexp.strategy import factory
+from flowerexp.train import preview
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """That end a run in order; the last is what Slurm sends before a job's time is over."""
@@ -56,11 +56,11 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         folder = fresh_folder(config, folder)
     if config.dry_run:
         journal = Journal()
-        planning.show(journal, folder.parent, planning.preview({folder.name: config}))
+        preview.show(journal, folder.parent, preview.preview({folder.name: config}))
         journal.say("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    if not hardware.is_chief(config.hardware):
+    if not factory.is_chief(config.hardware):
         refuse_other_run(config, folder)
         if is_done(folder):
             return 0
@@ -86,9 +86,9 @@ def resume(folder: Path, deadline: float | None = None) -> int:
         UserError: for a folder that holds no run, and whatever `execute` raises.
     """
     folder = folder.resolve()
-    composed, overrides = results.read_composed(folder), results.read_overrides(folder)
+    composed, overrides = store.read_composed(folder), store.read_overrides(folder)
     OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
-    directory = results.last_status(folder).get("working_directory")
+    directory = store.last_status(folder).get("working_directory")
     if directory and not Path(directory).is_dir():
         Journal().say(f"the directory of the run's command, {directory}, is not here: relative "
                       f"paths start from {Path.cwd()}")
@@ -102,11 +102,11 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     """Keeps other processes out of a folder; raises UserError where one is in after `patience` s.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / results.LOCK)
+    lock = filelock.FileLock(folder / store.LOCK)
     try:
         lock.acquire(timeout=patience)
     except filelock.Timeout:
-        status = results.last_status(folder)
+        status = store.last_status(folder)
         holder = (f"process {status['pid']} on {status['host']}" if "pid" in status
                   else "another process")
         raise UserError(f"{folder} is in use by {holder}: wait for it, or start beside it under "
@@ -127,12 +127,12 @@ def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequ
     if is_done(folder):
         return False
     # Anew each time, for where the data and the directory are may have changed.
-    results.write_config(folder, composed, overrides)
+    store.write_config(folder, composed, overrides)
     journal = Journal(folder)
     try:
-        results.read_status(folder)
+        store.read_status(folder)
     except UserError:
-        journal.say(f"{folder / results.STATUS} cannot be read: it is only a report, and is "
+        journal.say(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
                     "written anew")
     journal.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
     return True
@@ -142,22 +142,22 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
     """The fingerprint of the config's data, where the folder's run is finished and the same config
     may find other data; else None.
     """
-    if not is_done(folder) or not (folder / results.CONFIG).exists():
+    if not is_done(folder) or not (folder / store.CONFIG).exists():
         return None
-    before = results.read_config(folder)
+    before = store.read_config(folder)
     if composition.differences(before, config) or (
             before.dataset == config.dataset and config.dataset.kind != "auto"):
         return None
-    return planning.preview({folder.name: config})[folder.name].data
+    return preview.preview({folder.name: config})[folder.name].data
 
 
 def is_done(folder: Path) -> bool:
-    return results.last_status(folder).get("state") == "done"
+    return store.last_status(folder).get("state") == "done"
 
 
 def is_untrained(folder: Path) -> bool:
     """Whether the folder holds no epoch and no checkpoint, so that nothing of its run is lost."""
-    return (not is_done(folder) and not (folder / results.HISTORY).exists()
+    return (not is_done(folder) and not (folder / store.HISTORY).exists()
             and not list(folder.glob("checkpoints/update-*")))
 
 
@@ -168,11 +168,11 @@ def fresh_folder(config: Config, folder: Path) -> Path:
     goes on by its own command.
     """
     number, last, free = 1, folder, folder
-    while (free / results.CONFIG).exists():
+    while (free / store.CONFIG).exists():
         number, last = number + 1, free
         free = folder.with_name(f"{folder.name}.{number}")
-    if (last != folder and results.last_status(last).get("state") != "done"
-            and not composition.differences(results.read_config(last), config)):
+    if (last != folder and store.last_status(last).get("state") != "done"
+            and not composition.differences(store.read_config(last), config)):
         return last
     return free
 
@@ -186,15 +186,15 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
         data: the fingerprint of the config's data, where it is known; of a partial run,
             `experiment` compares it when it goes on.
     """
-    if not (folder / results.CONFIG).exists():
-        if any(folder.glob(f"*/{results.CONFIG}")):
+    if not (folder / store.CONFIG).exists():
+        if any(folder.glob(f"*/{store.CONFIG}")):
             raise UserError(f"{folder} holds the runs of a sweep: choose another name=")
         return
     if is_untrained(folder):
         return
-    before = results.read_config(folder)
+    before = store.read_config(folder)
     differing = composition.differences(before, config)
-    beginning = results.last_status(folder).get("beginning")
+    beginning = store.last_status(folder).get("beginning")
     then = beginning.get("data") if isinstance(beginning, dict) else None
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]
@@ -207,10 +207,10 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
 def start(config: Config, folder: Path, journal: Journal, deadline: float | None = None) -> int:
     """Runs until the end, a signal, its time, or an error, and says which in status.json."""
     stopped = Stopped(config.loop.max_minutes, deadline)
-    hardware.prepare(config.hardware)
+    factory.prepare(config.hardware)
     journal.record(state="running", **process(), error=None, traceback=None, ended=None,
                    versions=provenance.versions(), git=provenance.commit(),
-                   started=results.last_status(folder).get("started", now()))
+                   started=store.last_status(folder).get("started", now()))
     journal.say(f"run: {folder}")
     with stopped:
         try:
@@ -304,8 +304,8 @@ class Stopped:
 
 def summary(folder: Path) -> str:
     """The best and the last epoch of a run, and its folder."""
-    history = results.read_history(folder)
-    best = results.best_epoch(history)
+    history = store.read_history(folder)
+    best = store.best_epoch(history)
     assert best is not None, "a finished run has epochs"
 
     def of(epoch: int) -> str:
@@ -315,5 +315,5 @@ def summary(folder: Path) -> str:
                 f"{row['valid f1']:.4f}")
 
     lines = [f"best: {of(best)}", f"last: {of(len(history) - 1)}", f"folder: {folder}"]
-    early = results.last_status(folder).get("stopped_early")
+    early = store.last_status(folder).get("stopped_early")
     return "\n".join([early, *lines] if early else lines)

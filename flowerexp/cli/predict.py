@@ -13,9 +13,9 @@ from flowerexp import composition
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
 from flowerexp.inference import inputs
-from flowerexp.runs import results, trained
-from flowerexp.runs.journal import Journal
-from flowerexp.strategy import hardware
+from flowerexp.runs import store, trained
+from flowerexp.runs.log import Journal
+from flowerexp.strategy import factory
 
 
 class Weights(enum.Enum):
@@ -80,7 +80,7 @@ def predict(
         text = tables.encodable(found.to_csv(index=False, lineterminator="\n",
                                              float_format="%.9g"))
         if output:
-            results.write_text(output, text)
+            store.write_text(output, text)
             journal.say(f"predictions: {len(found)} pictures in {output}")
         else:
             print(text, end="")
@@ -108,9 +108,9 @@ def evaluate(
         found_runs, files = find([*runs, given], weights, labelled=True)
         with speaking(on_errors=False) as journal:
             found, faults = look("evaluate", found_runs, files, flip, journal)
-        from flowerexp.inference import inference
+        from flowerexp.inference import prediction
 
-        print(inference.report(found, found_runs[0].names), end="")
+        print(prediction.report(found, found_runs[0].names), end="")
     if faults:
         raise typer.Exit(1)
 
@@ -131,7 +131,7 @@ def export(
     """
     with composition.one_sentence():
         found = trained.find(run, weights.value if weights else None)
-        results.refuse_other_folder(out)
+        store.refuse_other_folder(out)
         with speaking(on_errors=False) as journal:
             with journal.steps("loading", None):
                 from flowerexp.inference import export as exporting
@@ -162,11 +162,11 @@ def look(task: str, runs: Sequence[trained.Trained], given: inputs.Input, flip: 
         journal.say(f"files and hidden folders in {given.path} that are no pictures by their "
                     f"names, left out: {given.others}")
     with journal.steps("loading", None):
-        from flowerexp.inference import inference
+        from flowerexp.inference import prediction
 
-        ensemble = inference.Ensemble(runs, flip.value if flip else None)
-    function = getattr(inference, task)
-    with journal.progress(inference.count(given), 0) as advance:
+        ensemble = prediction.Ensemble(runs, flip.value if flip else None)
+    function = getattr(prediction, task)
+    with journal.progress(prediction.count(given), 0) as advance:
         found, faults = function(ensemble, given, lambda count: advance(task, count))
     for fault in faults:
         journal.say(f"left out: {fault.sentence}")
@@ -184,7 +184,7 @@ def speaking(on_errors: bool) -> Iterator[Journal]:
     """
     from rich.console import Console
 
-    hardware.prepare(Hardware("cpu"))
+    factory.prepare(Hardware("cpu"))
     journal = Journal()
     with os.fdopen(os.dup(2), "w") as errors:
         if on_errors:

@@ -17,7 +17,7 @@ import platformdirs
 import tensorflow as tf
 
 from flowerexp.config import Dataset
-from flowerexp.data import records, sample_data, skipping
+from flowerexp.data import records, sample, skipping
 from flowerexp.data.faults import Fault
 from flowerexp.data.records import RecordFile
 from flowerexp.data.skipping import Readable
@@ -251,12 +251,12 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
 
 def find_sample(dataset: Dataset, reason: str) -> Source:
     """The drawn data set, written at its first use."""
-    size = sample_data.IMAGE_SIZE
+    size = sample.IMAGE_SIZE
     if dataset.image_size not in (None, size):
         raise UserError(f"dataset.image_size must be {size} for the drawn sample, not "
                         f"{dataset.image_size}: leave it out")
     folder = write_sample(Path(dataset.root or platformdirs.user_cache_dir("flowerexp")))
-    names = dataset.class_names or list(sample_data.CLASS_NAMES)
+    names = dataset.class_names or list(sample.CLASS_NAMES)
     source = found(replace(dataset, class_names=names, image_size=size), str(folder), reason)
     return replace(source, kind="sample")
 
@@ -267,8 +267,8 @@ def write_sample(parent: Path) -> Path:
     The folder's name holds the hash of its pixels, so that another version has its own; it appears
     whole or not at all, whoever else writes it at the same time.
     """
-    size = sample_data.IMAGE_SIZE
-    folder = parent / f"sample-{sample_data.PIXELS_SHA256['train'][:8]}"
+    size = sample.IMAGE_SIZE
+    folder = parent / f"sample-{sample.PIXELS_SHA256['train'][:8]}"
     records_folder = folder / f"tfrecords-jpeg-{size}x{size}"
     if records_folder.is_dir():
         return records_folder
@@ -280,7 +280,7 @@ def write_sample(parent: Path) -> Path:
                         "dataset.root=FOLDER") from error
     try:
         for split in ("train", "val", "test"):
-            images, labels, ids = sample_data.draw_split(split)
+            images, labels, ids = sample.draw_split(split)
             encoded = [tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
                        for image in images]
             (partial / records_folder.name / split).mkdir(parents=True)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from flowerexp import composition
-from flowerexp.cli import cli_data, cli_eda, cli_inference
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal, stop_without
-from flowerexp.train import execution
+from flowerexp.cli import data, eda, predict
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal, stop_without
+from flowerexp.train import launch
 
 
 class Epoch(enum.Enum):
@@ -23,9 +23,9 @@ class Epoch(enum.Enum):
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   help="Commands around the runs of flowerexp (a run itself: python run.py).")
-app.add_typer(cli_eda.app, name="eda")
-app.add_typer(cli_data.app, name="data")
-for command in (cli_inference.predict, cli_inference.evaluate, cli_inference.export):
+app.add_typer(eda.app, name="eda")
+app.add_typer(data.app, name="data")
+for command in (predict.predict, predict.evaluate, predict.export):
     app.command()(command)
 
 
@@ -71,7 +71,7 @@ def compare(
         for name in wanted:
             text = tables.FORMATS[name](compared)
             if name in files:
-                results.write_text(files[name], text)
+                store.write_text(files[name], text)
             else:
                 print(text, end="")
         if not wanted:
@@ -85,7 +85,7 @@ def write_comparison(compared: Any, output: Path, journal: Journal) -> None:
     from flowerexp.comparison import report, tables
 
     for name, write in tables.FORMATS.items():
-        results.write_text(output / f"comparison.{name}", write(compared))
+        store.write_text(output / f"comparison.{name}", write(compared))
     with journal.steps("pictures", report.count(compared)) as advance:
         page = report.write(compared, output, advance)
     journal.say(f"page: {page}")
@@ -104,7 +104,7 @@ def resume(
     if parent is not None:
         stop_without(parent)
     with composition.one_sentence():
-        if code := execution.resume(folder, deadline):
+        if code := launch.resume(folder, deadline):
             raise typer.Exit(code)
 
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.config import Dataset
-from flowerexp.data import datasets, records
-from flowerexp.data.datasets import Source
+from flowerexp.data import records, sources
 from flowerexp.data.faults import Fault
 from flowerexp.data.frames import FRAME
 from flowerexp.data.records import Entry, RecordFile
-from flowerexp.runs.journal import Journal
+from flowerexp.data.sources import Source
+from flowerexp.runs.log import Journal
 
 SHOWN = 20
 """Classes without training images that are named."""
@@ -134,7 +134,7 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
         UserError: for a root in which no data set is found.
     """
     dataset = Dataset("tfrecords", root, image_size, num_classes, names)
-    source = datasets.found(dataset, root, "")
+    source = sources.found(dataset, root, "")
     size = sum(length_of(file) for files in source.files.values() for file in files)
     with journal.steps("records", size) as advance:
         checked = check(source, advance)

@@ -23,14 +23,14 @@ from typing import Any
 import filelock
 import numpy as np
 
-from flowerexp.data import datasets, records
+from flowerexp.data import records, sources
 from flowerexp.data.prepare import parts, photos
 from flowerexp.data.prepare.parts import Converted
 from flowerexp.data.prepare.photos import Listing, Photo, counted
 from flowerexp.data.prepare.stratification import SPLITS, order_of, stratify
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 
 VERSION = 1
 """Of the parts and the records; a change of what is written counts it up."""
@@ -94,7 +94,7 @@ def locked(out: Path) -> Iterator[None]:
     if out.parts[:1] == ("gs:",):
         raise UserError(f"{out} is no local folder: convert to one, and copy the records")
     out.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(out / results.LOCK)
+    lock = filelock.FileLock(out / store.LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -119,7 +119,7 @@ def finished(out: Path, plan: dict[str, Any], journal: Journal) -> dict[str, Any
     for folder, name in ((target, SUMMARY), (work, PLAN)):
         if not folder.exists():
             continue
-        there = results.read_json(folder / name) if (folder / name).exists() else {}
+        there = store.read_json(folder / name) if (folder / name).exists() else {}
         if not there and folder == work:
             continue  # killed before its plan was written, and so before anything else
         differing = [key for key in plan if there.get(key) != plan[key]]
@@ -161,10 +161,10 @@ def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: i
         deal(listing.photos, photos.in_order({photo.label for photo in listing.photos}), recipe)
     work = work_of(out, recipe.size)
     try:
-        results.write_json(work / PLAN, plan)
+        store.write_json(work / PLAN, plan)
         parts.convert(listing.photos, work, recipe.size, workers, journal)
         summary = plan | write_result(listing, work, recipe, journal)
-        results.write_json(work / "result" / SUMMARY, summary, indent=1)
+        store.write_json(work / "result" / SUMMARY, summary, indent=1)
         (work / "result").rename(target_of(out, recipe.size))
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): make room or give "
@@ -190,7 +190,7 @@ def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal)
     write_rows(result / TEST_LABELS, ("id", "label"),
                [(photo.identifier, label_of[photo.label])
                 for photo, split in zip(every, splits, strict=True) if split == "test"])
-    results.write_text(result / datasets.NAMES_FILE, as_lines(names))
+    store.write_text(result / sources.NAMES_FILE, as_lines(names))
     lost = sorted({photo.label for photo in listing.photos} - {photo.label for photo in every})
     return {"photos": len(listing.photos), "records": {split: splits.count(split)
                                                        for split in SPLITS},
@@ -260,7 +260,7 @@ def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dic
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A CSV, or none where there is no row."""
     if rows:
-        with results.replacing(path) as partial, \
+        with store.replacing(path) as partial, \
                 partial.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 

@@ -26,10 +26,10 @@ from rich.markup import escape
 from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
-from flowerexp.runs import results
-from flowerexp.runs.journal import Journal
+from flowerexp.runs import store
+from flowerexp.runs.log import Journal
 from flowerexp.sweeps import jobs
-from flowerexp.train import execution, planning
+from flowerexp.train import launch, preview
 
 HERE = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
@@ -135,15 +135,15 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     journal.say(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
                 f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
                 f"{', '.join(swept) or 'nothing'}")
-    if (folder / results.CONFIG).exists():
+    if (folder / store.CONFIG).exists():
         raise UserError(f"{folder} holds a single run: choose another name=NAME for the sweep")
     if not config.dry_run:
         stack.callback(remove_unused, folder)
-        stack.enter_context(execution.locked(folder))
-    previews = planning.preview(configs, elsewhere=launcher not in HERE)
+        stack.enter_context(launch.locked(folder))
+    previews = preview.preview(configs, elsewhere=launcher not in HERE)
     for name, each in configs.items():
-        execution.refuse_other_run(each, folder / name, previews[name].data)
-    planning.show(journal, folder, previews)
+        launch.refuse_other_run(each, folder / name, previews[name].data)
+    preview.show(journal, folder, previews)
     if config.dry_run:
         journal.say("dry run: nothing was started")
         sys.exit(0)
@@ -226,8 +226,8 @@ def checked_jobs(batch: Sequence[Sequence[str]], unnamed: Sequence[str], swept: 
 
 def remove_unused(folder: Path) -> None:
     """Of a sweep that has started nothing, nothing is left."""
-    if [path.name for path in folder.iterdir()] == [results.LOCK]:
-        (folder / results.LOCK).unlink()
+    if [path.name for path in folder.iterdir()] == [store.LOCK]:
+        (folder / store.LOCK).unlink()
         folder.rmdir()
 
 
@@ -261,17 +261,17 @@ def close_sweep(opened: Opened) -> int:
     refused = jobs.lines_of(opened.folder / jobs.REFUSED)
     for file in (jobs.STOP, jobs.REFUSED):
         (opened.folder / file).unlink(missing_ok=True)
-    begun = [path.parents[1] for path in opened.folder.glob(f"*/{results.CONFIG}")]
+    begun = [path.parents[1] for path in opened.folder.glob(f"*/{store.CONFIG}")]
     wanted = opened.jobs or begun
     if asked:  # a launcher's worker may have gone before its job has saved
         for job in begun:
-            with contextlib.suppress(UserError), execution.locked(job, jobs.PATIENCE_SECONDS):
+            with contextlib.suppress(UserError), launch.locked(job, jobs.PATIENCE_SECONDS):
                 pass
     journal = Journal()
     if begun:
         journal.console.rule(escape(str(opened.folder)), align="left", characters="-")
         tables.show(comparison.compare([opened.folder]), journal.console)
-    missing = [job for job in wanted if not execution.is_done(job)]
+    missing = [job for job in wanted if not launch.is_done(job)]
     untouched = [job.name for job in missing if job not in begun]
     if untouched:
         journal.say(f"not started: {', '.join(untouched)}")
@@ -288,4 +288,4 @@ def close_sweep(opened: Opened) -> int:
     signals = [int(reason) for reason in asked if reason.isdigit()]
     if signals:
         return 128 + signals[0]
-    return execution.OUT_OF_TIME if out_of_time else int(bool(missing or refused))
+    return launch.OUT_OF_TIME if out_of_time else int(bool(missing or refused))

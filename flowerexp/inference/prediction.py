@@ -18,7 +18,7 @@ from flowerexp.data import frames, records, resizing
 from flowerexp.data.faults import BROKEN_IMAGE, Fault
 from flowerexp.data.records import RecordFile
 from flowerexp.errors import UserError
-from flowerexp.inference import loading
+from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
 from flowerexp.runs.trained import Trained
 
@@ -80,7 +80,7 @@ class Ensemble:
     def __init__(self, runs: Sequence[Trained], flip: str | None = None) -> None:
         self.names, self.batch_size = runs[0].names, min(
             run.config.loop.eval_batch_size_per_replica for run in runs)
-        loaded = [loading.load(run) for run in runs]
+        loaded = [load.load(run) for run in runs]
         self.sizes = sorted({size for _, size in loaded})
         self._members = [(size, logits_of(model, size, FLIPS[flip])) for model, size in loaded]
         self._squares = tf.function(
