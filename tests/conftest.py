@@ -68,7 +68,7 @@ def hydra_of_the_project():
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory):
     """Two seeds each of a baseline and a better and shorter run, and runs of hostile names."""
-    from tests.pages import compare_hostile
+    from tests.html import compare_hostile
 
     return compare_hostile(tmp_path_factory.mktemp("runs"))
 

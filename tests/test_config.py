@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from flowerexp import composition
-from tests.composed import checked
+from tests.compose import checked
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 

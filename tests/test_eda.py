@@ -18,7 +18,7 @@ from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
-from tests.pages import CLASSES, Elements, outside, policy_and_needed
+from tests.html import CLASSES, Elements, outside, policy_and_needed
 
 NAMES = CLASSES[:3]
 COUNTS = [24, 11, 5]

@@ -7,7 +7,7 @@ import yaml
 
 from flowerexp import config
 from flowerexp.config import Config
-from tests.composed import CONF, checked, sentence
+from tests.compose import CONF, checked, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 

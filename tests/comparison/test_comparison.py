@@ -11,7 +11,7 @@ import pytest
 from flowerexp.comparison import comparison
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def names(rows):

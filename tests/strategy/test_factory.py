@@ -20,7 +20,7 @@ PLAIN = {key: value for key, value in os.environ.items()
 def in_process(program, **environment):
     """What a fresh interpreter prints, for what must happen before TensorFlow's import."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          timeout=120, env=PLAIN | environment, cwd=Path(__file__).parents[1])
+                          timeout=120, env=PLAIN | environment, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

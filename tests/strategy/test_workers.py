@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.test_records import example, jpeg, write_serialized
+from tests.test_skipping import flip
 
 from flowerexp.data import pipeline, records, skipping
 from flowerexp.inference import load
@@ -22,8 +24,6 @@ from tests.processes import (
     wait_for_epochs,
     weights_of,
 )
-from tests.test_records import example, jpeg, write_serialized
-from tests.test_skipping import flip
 
 CHOSEN = ("loop.epochs=8",)
 

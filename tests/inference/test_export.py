@@ -161,7 +161,7 @@ except UserError as error:
 
 
 def test_legacy_keras_exports_too_and_refuses_what_keras_3_saved(tiny, jpegs, exported, tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", LEGACY, tmp_path, tiny, jpegs, exported],
                           env={**os.environ, "TF_USE_LEGACY_KERAS": "1"}, cwd=root,
                           capture_output=True, text=True, timeout=240)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.test_records import example, good, jpeg, record_ends, write_serialized
 
 from flowerexp import composition
 from flowerexp.config import Dataset
@@ -17,7 +18,6 @@ from flowerexp.errors import UserError
 from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
 from tests.processes import execute, history_of, read, weights_of
-from tests.test_records import example, good, jpeg, record_ends, write_serialized
 
 DAMAGE = 300
 """Bytes into a record's data: inside the image."""

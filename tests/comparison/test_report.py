@@ -14,7 +14,7 @@ from flowerexp.plots import curves
 from flowerexp.plots.page import wrap
 from flowerexp.runs import store
 from tests.folders import write_run
-from tests.pages import IMAGE, LABELS, Elements, outside, policy_and_needed
+from tests.html import IMAGE, LABELS, Elements, outside, policy_and_needed
 
 # The text of the page
 

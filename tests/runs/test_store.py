@@ -18,7 +18,7 @@ from flowerexp import composition, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def row(f1, loss=1.0):

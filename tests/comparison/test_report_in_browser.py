@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from flowerexp.comparison import report
-from tests.pages import CLASSES, IMAGE, SCRIPT
+from tests.html import CLASSES, IMAGE, SCRIPT
 
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync")

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.composed import RUN, sentence
+from tests.compose import RUN, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 

@@ -14,7 +14,7 @@ import pytest
 from flowerexp.data.prepare import parts, photos
 from flowerexp.errors import UserError
 from flowerexp.runs.log import Journal
-from tests.gardens import files_of, garden, picture, run, save
+from tests.photo_folders import files_of, garden, picture, run, save
 from tests.processes import read, wait_for
 
 

@@ -6,9 +6,6 @@ Under either Keras: tests/proofs/kerases.py runs this file with tf_keras.
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from flowerexp.config import Model, Optimizer
-from flowerexp.models import build
 from tests.test_trainer import (
     batches_of,
     plan_of,
@@ -18,6 +15,9 @@ from tests.test_trainer import (
     train,
     trainer_of,
 )
+
+from flowerexp.config import Model, Optimizer
+from flowerexp.models import build
 
 SGD = Optimizer("sgd", momentum=0.9)
 CLASS_OVERFLOWS = np.array([1, 1, 1, 1, 1e30], np.float32)

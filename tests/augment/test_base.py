@@ -15,7 +15,7 @@ from flowerexp.augment.augmentation_options import OPTIONS
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 
-CONF = Path(__file__).parents[1] / "conf" / "augmentation"
+CONF = Path(__file__).parents[2] / "conf" / "augmentation"
 
 
 # By hand

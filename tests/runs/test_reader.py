@@ -24,7 +24,7 @@ from tests.folders import (
     write_run,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Finding folders
 
 def test_folders_are_found_in_natural_order_each_once(tmp_path):

@@ -18,7 +18,7 @@ from flowerexp.augment.base import perspective_matrix, random_corners, warp
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 golden = pytest.mark.skipif(not REFERENCE.is_dir(),
                             reason="the golden vectors are not beside the checkout")
 

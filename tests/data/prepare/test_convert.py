@@ -18,7 +18,7 @@ from flowerexp.data import records, resizing, sources
 from flowerexp.data.prepare import checks, convert, photos
 from flowerexp.data.prepare.convert import Recipe
 from flowerexp.errors import UserError
-from tests.gardens import files_of, garden, picture, records_of, run, save, source_of
+from tests.photo_folders import files_of, garden, picture, records_of, run, save, source_of
 from tests.processes import RUN, read
 
 HOSTILE = {"rose": 20, "Tulip [wild], é": 9, "sweet 'pea'": 3}

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from flowerexp import composition
 from flowerexp.config import Config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 
 PROGRAM = """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerexp.plots import curves, gallery
-from tests.pages import CLASSES
+from tests.html import CLASSES
 
 HOSTILE = [*CLASSES[:6], "$x^$", "very long " * 9, "two\nlines", ""]
 
