@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.test_records import example, good, jpeg, record_ends, write_serialized
 
 from flowerexp import composition
 from flowerexp.config import Dataset
@@ -17,6 +16,7 @@ from flowerexp.data.sampling import Sampling
 from flowerexp.errors import UserError
 from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
+from tests.data.test_records import example, good, jpeg, record_ends, write_serialized
 from tests.processes import execute, history_of, read, weights_of
 
 DAMAGE = 300

@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from tests.test_galleries import HOSTILE
 
 from flowerexp.config import Sampling, Schedule
 from flowerexp.data import sampling, sources
 from flowerexp.models import schedules
 from flowerexp.plots import curves, distributions
+from tests.plots.test_gallery import HOSTILE
 
 FLOWERS = json.loads(sources.CLASSES_FILE.read_text())
 

@@ -43,7 +43,7 @@ def mutate(random: np.random.Generator, kind: str, path: Path) -> None:
     """Writes a file of four records, one of which (or whose bytes) are mutated."""
     import tensorflow as tf
 
-    from tests.test_records import feature, jpeg
+    from tests.data.test_records import feature, jpeg
 
     features = [{"image": feature(jpeg(int(random.integers(40)))),
                  "class": feature(int(random.integers(3))),
@@ -76,7 +76,7 @@ def flipped(random: np.random.Generator, data: bytes, most: int, start: int = 0,
 
 def mutate_features(random: np.random.Generator, kind: str, victim: dict) -> None:
     """The mutations of one record's features and of its JPEG."""
-    from tests.test_records import feature
+    from tests.data.test_records import feature
 
     image = victim["image"].bytes_list.value[0]
     name, other = (str(each) for each in random.choice(["image", "class", "id"], 2, False))
@@ -118,7 +118,7 @@ def promise(random: np.random.Generator, image: bytes) -> bytes:
 
 def mutate_record(random: np.random.Generator, kind: str, data: bytes) -> bytes:
     """The mutations of a serialized record, whose CRC will be right."""
-    from tests.test_records import promising
+    from tests.data.test_records import promising
 
     if kind == "record bytes":
         return flipped(random, data, 8)

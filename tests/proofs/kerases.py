@@ -191,8 +191,8 @@ def main() -> int:
         kerases = [Runs(Path(place), legacy) for legacy in (False, True)]
         started = {(runs, name): pool.submit(runs.run, name) for name in RUNS for runs in kerases}
         scaled = pool.submit(subprocess.run, [
-            sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/strategy/test_precision.py"], cwd=ROOT,
-            env=kerases[1].environment, check=True, stdout=subprocess.DEVNULL)
+            sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/strategy/test_precision.py"],
+            cwd=ROOT, env=kerases[1].environment, check=True, stdout=subprocess.DEVNULL)
         for (runs, name), future in started.items():
             told(f"{runs.title}: {name}", sane, runs, name, future)
         told("tf_keras: tests/strategy/test_precision.py", scaled.result)

@@ -6,7 +6,10 @@ Under either Keras: tests/proofs/kerases.py runs this file with tf_keras.
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.test_trainer import (
+
+from flowerexp.config import Model, Optimizer
+from flowerexp.models import build
+from tests.train.test_trainer import (
     batches_of,
     plan_of,
     random_examples,
@@ -15,9 +18,6 @@ from tests.test_trainer import (
     train,
     trainer_of,
 )
-
-from flowerexp.config import Model, Optimizer
-from flowerexp.models import build
 
 SGD = Optimizer("sgd", momentum=0.9)
 CLASS_OVERFLOWS = np.array([1, 1, 1, 1, 1e30], np.float32)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from tests.test_plots import FLOWERS, epochs
 
 from flowerexp.plots import curves
 from flowerexp.runs import store
 from flowerexp.runs.log import Journal
 from flowerexp.train import pictures
+from tests.plots.test_curves import FLOWERS, epochs
 
 ALL = {"history.png", "confusion.png", "mistakes.png", "classes.png"}
 

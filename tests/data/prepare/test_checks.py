@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
-from tests.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
 from flowerexp.config import Dataset
 from flowerexp.data import records, sources
@@ -16,6 +15,7 @@ from flowerexp.data.prepare import checks
 from flowerexp.errors import UserError
 from flowerexp.runs.log import Journal
 from flowerexp.train import experiment
+from tests.data.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
 
 def of(root, **options):
