@@ -33,7 +33,7 @@ def compose_and_execute(composed: DictConfig) -> float | None:
         if job.mode == RunMode.MULTIRUN:
             return jobs.run_job(folder, composed, overrides, job.runtime.choices["hydra/launcher"])
         with composition.one_sentence():  # here too: Hydra adds lines of its own to what is raised
-            composition.refuse_sweep_key(overrides)
+            composition.check_sweep_level_keys(overrides)
             if code := launch.execute(folder, composed, overrides):
                 sys.exit(code)
     finally:
@@ -59,7 +59,7 @@ def main() -> None:
             from flowerexp.sweeps import session  # as above
 
             stack.enter_context(session.closing())
-        composition.refuse_no_option(words)
+        composition.check_group_overrides(words)
         compose_and_execute()
 
 

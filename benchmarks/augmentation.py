@@ -119,7 +119,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
     plan = Plan(workers=1, replicas=1, batch_size=count, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=count * batches, updates_per_epoch=batches, epochs=1)
     augment = base.build({"perspective": Perspective(probability=PROBABILITY)}, 0, count)
-    ours = pipeline.training_batches(tf.distribute.get_strategy(), pipeline.Images(table, size),
+    ours = pipeline.training_batches(tf.distribute.get_strategy(), pipeline.Split(table, size),
                                      Sampling(), plan, 0, augment)
     return {"yardstick": iter(plain), "project": iter(ours(0, 0))}
 
@@ -140,7 +140,7 @@ def main() -> None:
     options.add_argument("--calls", type=int, default=6, help="batches of a case in a round")
     arguments = options.parse_args()
 
-    alone, compared = transforms(arguments.images, arguments.size)
+    single_process, compared = transforms(arguments.images, arguments.size)
     print(f"every one of {compared} pixels is the same")
     report: dict[str, Any] = {"images": arguments.images, "size": arguments.size,
                               "pixels_compared": compared}
@@ -148,7 +148,7 @@ def main() -> None:
     longer = 5 * arguments.calls
     whole = pipelines(arguments.images, arguments.size, (arguments.rounds + 2) * longer)
     for key, title, iterators, calls in (
-            ("transform", "perspective transform", alone, arguments.calls),
+            ("transform", "perspective transform", single_process, arguments.calls),
             ("pipeline", "whole pipeline with it", whole, longer)):
         taken = in_turn({name: drawn(one, calls) for name, one in iterators.items()},
                         arguments.rounds)

@@ -19,7 +19,7 @@ from benchmarks import photos
 from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_report
 from benchmarks.scale_constants import build_trainer
 from flowerexp.data import pipeline
-from flowerexp.data.pipeline import Images
+from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
 from flowerexp.data.sources import Source
 from flowerexp.train import experiment
@@ -50,7 +50,7 @@ def bare(trainer: Trainer, steps: int) -> dict[str, Callable[[], Any]]:
     return {"bare": call, "bare, loop": lambda: loop().numpy()}
 
 
-def validation(trainer: Trainer, images: Images) -> Callable[[], Any]:
+def validation(trainer: Trainer, images: Split) -> Callable[[], Any]:
     """What a run does after an epoch."""
     source = Source("tfrecords", "", "", SIZE, None, None, {})
     names = tuple(str(label) for label in range(trainer.confusion.shape[0]))
@@ -69,8 +69,8 @@ def main() -> None:
     count = steps * BATCH  # whole steps, for both do the same work
     table = Table(tf.constant(jpegs[:count]), labels[:count], [""] * count, (), ())
     trainer = build_trainer("MobileNet", SIZE, BATCH, 1)
-    encoded = Images(table, SIZE)
-    decoded = pipeline.keep_decoded(encoded)
+    encoded = Split(table, SIZE)
+    decoded = pipeline.cache_decoded(encoded)
     calls = bare(trainer, steps) | {"decoded": validation(trainer, decoded),
                                     "encoded": validation(trainer, encoded)}
     taken = in_turn({case: lambda call=call: seconds_of(call)  # type: ignore[misc]

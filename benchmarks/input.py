@@ -31,7 +31,7 @@ from benchmarks.measuring import (
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
-from flowerexp.data.pipeline import Images
+from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
 
 REPEATS = 10
@@ -59,7 +59,7 @@ def bound_in_parallel(encoded: list[bytes], batch: int) -> tf.data.Dataset:
     """The same yardstick with the parallelism, and the options, that the project's data has."""
     data = tf.data.Dataset.range(len(encoded)).batch(batch).map(
         bound(encoded), num_parallel_calls=tf.data.AUTOTUNE)
-    return pipeline.as_written(data.prefetch(pipeline.READY))
+    return pipeline.without_autotune(data.prefetch(pipeline.PREFETCH))
 
 
 def plain(encoded: list[bytes], labels: Any, size: int, batch: int) -> tf.data.Dataset:
@@ -79,9 +79,9 @@ def project(encoded: list[bytes], labels: Any, size: int, batch: int, decoded: b
     updates = len(encoded) // batch
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=updates * batch, updates_per_epoch=updates, epochs=1)
-    images = Images(Table(tf.constant(encoded), labels, [""] * len(encoded), (), ()), size)
+    images = Split(Table(tf.constant(encoded), labels, [""] * len(encoded), (), ()), size)
     batches = pipeline.training_batches(
-        tf.distribute.get_strategy(), pipeline.keep_decoded(images) if decoded else images,
+        tf.distribute.get_strategy(), pipeline.cache_decoded(images) if decoded else images,
         Sampling(), plan, 0, None)
     return lambda epoch: batches(epoch, 0)
 

@@ -51,14 +51,14 @@ def settled_seconds_of(call: Callable[[], Any]) -> Seconds:
 
     For pipelines: a call that only takes what was made before would seem to cost nothing.
     """
-    settle()
+    record_exit()
     cpu, start = time.process_time(), time.perf_counter()
     call()
-    reached = settle()
+    reached = record_exit()
     return Seconds(reached - start, time.process_time() - cpu)
 
 
-def settle() -> float:
+def record_exit() -> float:
     """Waits until what runs in the background has filled its buffers; returns when that was."""
     while True:
         before, reached = time.process_time(), time.perf_counter()

@@ -24,7 +24,7 @@ from benchmarks.measuring import apart, forget_peak, memory, parser, print_table
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, sampling
 from flowerexp.data.batching import Plan
-from flowerexp.data.pipeline import Images
+from flowerexp.data.pipeline import Split
 
 MIB = 2**20
 CASES = ("plain", "encoded", "decoded", "none")
@@ -57,9 +57,9 @@ def project_epoch(folder: Path, size: int, policy: Sampling, batch: int, cache: 
     examples = int(sampling.example_repeats(table.labels, policy, 0, 0).sum())
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=examples, updates_per_epoch=examples // batch, epochs=1)
-    images = Images(table, size, shuffle_bytes=4 * 1024 * MIB)
+    images = Split(table, size, shuffle_bytes=4 * 1024 * MIB)
     if cache == "decoded":
-        images = pipeline.keep_decoded(images)
+        images = pipeline.cache_decoded(images)
     return pipeline.training_batches(tf.distribute.get_strategy(), images, policy, plan, 0,
                                      None)(0, 0)
 

@@ -24,7 +24,7 @@ class Peaks:
 
 
 @contextlib.contextmanager
-def watched(process: int) -> Iterator[Peaks]:
+def worker_failure_guard(process: int) -> Iterator[Peaks]:
     """Looks at a process and all below it while the block runs, 20 times a second."""
     peaks, over = Peaks(), threading.Event()
 
@@ -73,7 +73,7 @@ def run_watched(command: Sequence[str], **options: Any) -> Peaks:
     """Runs a command, which must end well; options as of subprocess.Popen."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, **options)
-    with watched(process.pid) as peaks:
+    with worker_failure_guard(process.pid) as peaks:
         said, _ = process.communicate()
     assert process.returncode == 0, f"{command} ended with {process.returncode}: {said[-2000:]}"
     return peaks

@@ -24,7 +24,7 @@ from flowerexp.config import Hardware, Loss, Model, Optimizer, Sampling
 from flowerexp.data import pipeline, records, sampling, skipping
 from flowerexp.data.batching import Plan
 from flowerexp.data.faults import as_text
-from flowerexp.data.frames import FRAME, frames_of
+from flowerexp.data.frames import FRAME, record_spans
 from flowerexp.data.records import Table
 from flowerexp.models import build, losses, optimizers
 from flowerexp.runs import store
@@ -73,7 +73,7 @@ def allocated(call: Callable[[], Any]) -> tuple[int, int]:
 def file_bytes(folder: str) -> Numbers:
     """Bytes of a record in its file and of its JPEG, over the training and validation split."""
     files = [file for split in ("train", "val") for file in records.list_files(f"{folder}/{split}")]
-    lengths = [frame.length for file in files for frame in frames_of(file.path)[0]]
+    lengths = [frame.length for file in files for frame in record_spans(file.path)[0]]
     images = records.read(files, image_size_of(folder), True, None).images
     assert images is not None
     jpegs = [len(image) for image in images.numpy()]
@@ -95,9 +95,9 @@ def split_memory(folder: str, cache: str, copies: int) -> Numbers:
     """
     size = image_size_of(folder)
 
-    def load(files: tuple[records.RecordFile, ...]) -> pipeline.Images:
-        images = pipeline.Images(records.read(files, size, True, None, cache != "none"), size)
-        return pipeline.keep_decoded(images) if cache == "decoded" else images
+    def load(files: tuple[records.RecordFile, ...]) -> pipeline.Split:
+        images = pipeline.Split(records.read(files, size, True, None, cache != "none"), size)
+        return pipeline.cache_decoded(images) if cache == "decoded" else images
 
     load(records.list_files(f"{folder}/val"))
     forget_peak()
@@ -115,20 +115,20 @@ def reading(folder: str, rounds: int) -> Numbers:
     length = sum(Path(file.path).stat().st_size for file in files)
     table = records.read(files, size, True, None)
     count = len(table.labels)
-    encoded = pipeline.Images(table, size)
+    encoded = pipeline.Split(table, size)
     found: Numbers = {}
     cases: dict[str, Callable[[], Any]] = {
-        "walk": lambda: [frames_of(file.path) for file in files],
+        "walk": lambda: [record_spans(file.path) for file in files],
         "read": lambda: records.read(files, size, True, None),
         "read_labels_only": lambda: records.read(files, size, True, None, False),
         "read_skipping": lambda: skipping.read(files, size, True, None),
-        "decode": lambda: pipeline.keep_decoded(encoded)}
+        "decode": lambda: pipeline.cache_decoded(encoded)}
     for name, call in cases.items():
         before = bytes_read()
         call()
         found[f"{name}_passes"] = (bytes_read() - before) / length
         found[f"{name}_seconds"] = cpu_seconds(call, rounds) / count
-    frames, _ = allocated(lambda: [frames_of(file.path)[0] for file in files])
+    frames, _ = allocated(lambda: [record_spans(file.path)[0] for file in files])
     ids, _ = allocated(lambda: [as_text(one.encode()) for one in table.ids])
     return found | {"frame_bytes": frames / count, "id_bytes": ids / count,
                     "id_length": float(np.mean([len(one) for one in table.ids]))}
@@ -145,10 +145,10 @@ def streaming(folder: str, workers: int) -> Numbers:
               for split in ("train", "val")}
     count = len(tables["train"].labels)
     plan = Plan(workers, workers, 16, 1, 16, count, count // (16 * workers), 1)
-    train = pipeline.Images(tables["train"], size, shuffle_bytes=2**30)
+    train = pipeline.Split(tables["train"], size, shuffle_bytes=2**30)
     epoch = pipeline.stream_epoch(train, Sampling(), plan, 0, 0, 0,
                                   pipeline.shuffle_buffer(train, plan))
-    own = pipeline.stream_in_order(pipeline.Images(tables["val"], size), workers)
+    own = pipeline.stream_in_order(pipeline.Split(tables["val"], size), workers)
     for split, data in (("train", epoch), ("val", own)):
         length = sum(Path(file.path).stat().st_size for file in tables[split].files)
         before = bytes_read()
@@ -216,7 +216,7 @@ def run_updates(trainer: Trainer, size: int, rounds: int) -> tuple[float, float]
     table = Table(None, random.integers(0, CLASSES, 256).astype(np.int32), [""] * 256, (), ())
     pixels = tf.constant(random.integers(0, 256, (256, size, size, 3), np.uint8))
     plan = trainer.plan
-    batches = pipeline.training_batches(trainer.strategy, pipeline.Images(table, size, pixels),
+    batches = pipeline.training_batches(trainer.strategy, pipeline.Split(table, size, pixels),
                                         Sampling(), plan, 0, None)
     seconds = []
     for epoch in range(rounds + 1):

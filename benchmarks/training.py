@@ -11,7 +11,7 @@ from benchmarks.measuring import Case, seconds_of
 from benchmarks.scale_constants import CLASSES
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline
-from flowerexp.data.pipeline import Images
+from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
 from flowerexp.models import build
 from flowerexp.train.trainer import Trainer
@@ -19,15 +19,15 @@ from flowerexp.train.trainer import Trainer
 LEARNING_RATE = 1e-3
 
 
-def images_in_memory(count: int, size: int) -> Images:
+def images_in_memory(count: int, size: int) -> Split:
     """Random pixels and labels, decoded."""
     random = np.random.default_rng(0)
     pixels = tf.constant(random.integers(0, 256, (count, size, size, 3), np.uint8))
     labels = random.integers(0, CLASSES, count).astype(np.int32)
-    return Images(Table(None, labels, [""] * count, (), ()), size, pixels)
+    return Split(Table(None, labels, [""] * count, (), ()), size, pixels)
 
 
-def project_epoch(trainer: Trainer, images: Images, steps: int | str) -> Case:
+def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:
     """The training of an epoch as flowerexp/train/experiment.py does it, one after another.
 
     Args:
@@ -58,7 +58,7 @@ def plain_copy(trainer: Trainer) -> tf.keras.Model:
     return model
 
 
-def fit_epoch(model: tf.keras.Model, images: Images, batch: int, steps: int) -> Case:
+def fit_epoch(model: tf.keras.Model, images: Split, batch: int, steps: int) -> Case:
     """`model.fit` of an epoch.
 
     Args:
@@ -77,7 +77,7 @@ def fit_epoch(model: tf.keras.Model, images: Images, batch: int, steps: int) -> 
         lambda rows: (tf.gather(images.decoded, rows), tf.gather(labels, rows)),
         num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     # Without tf.data's tuner on this side either: fit, too, would wait for it after an epoch.
-    data = pipeline.as_written(
+    data = pipeline.without_autotune(
         data.apply(tf.data.experimental.assert_cardinality(count // batch)))
 
     def epoch() -> None:
@@ -87,7 +87,7 @@ def fit_epoch(model: tf.keras.Model, images: Images, batch: int, steps: int) -> 
     return lambda: seconds_of(epoch)
 
 
-def bare_epoch(model: tf.keras.Model, images: Images, batch: int, updates: int) -> Case:
+def bare_epoch(model: tf.keras.Model, images: Split, batch: int, updates: int) -> Case:
     """The least there is: a compiled step called so often on one batch, with nothing counted."""
     optimizer = tf.keras.optimizers.Adam(LEARNING_RATE)
     optimizer.build(model.trainable_variables)

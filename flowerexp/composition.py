@@ -189,7 +189,7 @@ def path_safe(text: str, longest: int = 80) -> str:
     return f"{safe[:longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def refuse_no_option(words: Sequence[str]) -> None:
+def check_group_overrides(words: Sequence[str]) -> None:
     """Raises UserError for GROUP=VALUE where the value is neither text nor a list.
 
     Hydra raises a bare ValueError for it, which could be anyone's.
@@ -205,7 +205,7 @@ def refuse_no_option(words: Sequence[str]) -> None:
                             "OPTION (all of them: python run.py --help)")
 
 
-def refuse_sweep_key(overrides: Sequence[str]) -> None:
+def check_sweep_level_keys(overrides: Sequence[str]) -> None:
     """Raises UserError for a key of a single run's command that only a sweep knows."""
     if any(override.lstrip("+").startswith("on_failure=") for override in overrides):
         raise UserError("on_failure has a meaning in a sweep only: add -m or sweep=NAME, or leave "
@@ -232,7 +232,7 @@ def one_sentence() -> Iterator[None]:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config of a command line's overrides, outside of run.py; `register` comes before it."""
-    refuse_no_option(overrides)
+    check_group_overrides(overrides)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra_compose("config", list(overrides))
 

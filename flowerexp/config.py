@@ -255,7 +255,7 @@ class Optimizer:
         of_adam = ("beta_1", "beta_2", "epsilon")
         meaning = {"adam": of_adam, "adamw": of_adam, "sgd": ("momentum", "nesterov")}
         one_of("optimizer.kind", self.kind, tuple(meaning))
-        refuse_meaningless("optimizer", self, (*meaning[self.kind], "weight_decay", "clip_norm"))
+        check_supported_keys("optimizer", self, (*meaning[self.kind], "weight_decay", "clip_norm"))
         for key in ("beta_1", "beta_2", "momentum"):
             value = getattr(self, key)
             if value is not None and not 0 <= value < 1:
@@ -281,7 +281,7 @@ class Loss:
     def __post_init__(self) -> None:
         meaning = {"cross_entropy": "label_smoothing", "focal": "gamma", "logit_adjusted": "tau"}
         one_of("loss.kind", self.kind, tuple(meaning))
-        refuse_meaningless("loss", self, (meaning[self.kind],))
+        check_supported_keys("loss", self, (meaning[self.kind],))
         if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
             raise UserError("loss.label_smoothing must be at least 0 and under 1, not "
                             f"{self.label_smoothing}")
@@ -367,7 +367,7 @@ def positive(key: str, value: float) -> None:
         raise UserError(f"{key} must be greater than 0, not {value}")
 
 
-def refuse_meaningless(group: str, options: Any, meaningful: tuple[str, ...]) -> None:
+def check_supported_keys(group: str, options: Any, meaningful: tuple[str, ...]) -> None:
     """Raises UserError for a key that is set and that the group's kind does not use."""
     for key, value in vars(options).items():
         if key != "kind" and key not in meaningful and value is not None:

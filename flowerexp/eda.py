@@ -14,13 +14,13 @@ from flowerexp.augment import base
 from flowerexp.config import Config, Sampling
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.batching import Plan
-from flowerexp.data.pipeline import Images
+from flowerexp.data.pipeline import Split
 from flowerexp.data.prepare import raw_records
 from flowerexp.errors import UserError
 from flowerexp.models import schedules
 from flowerexp.plots import curves, distributions, gallery, page
 from flowerexp.plots.page import Picture
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.strategy import factory
 from flowerexp.train import experiment
 from flowerexp.train.experiment import Data
@@ -64,7 +64,7 @@ class View:
 
     data: Data
     numbers: Plan
-    splits: dict[str, Images]
+    splits: dict[str, Split]
     """By name: train, val and, where there is one, test."""
     original: Batch
     sampled: Batch
@@ -74,7 +74,7 @@ class View:
     sentences: list[str]
 
 
-def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journal) -> Path:
+def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogger) -> Path:
     """Writes eda.html and its pictures, and says in what numbers the run would be trained.
 
     The data are read, repeated and batched as by a run on the hardware of this machine; images
@@ -92,34 +92,34 @@ def look(config: Config, overrides: Sequence[str], folder: Path, journal: Journa
     Raises:
         UserError: whatever a run would end with before its first update.
     """
-    view = prepare(config, journal)
+    view = prepare(config, logger)
     for line in view.sentences:
-        journal.say(line)
+        logger.info(line)
     everything = all_pictures(config, view)
     place, features = raw_records.first(view.data.train.table)
-    with journal.steps("pictures", sum(map(len, everything.values()))) as advance:
+    with logger.steps("pictures", sum(map(len, everything.values()))) as advance:
         path = page.write(
             folder / PAGE, TEMPLATE, everything, SOFTWARE, advance, overrides=overrides,
             sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
             place=place, features=features,
             test=view.splits["test"].count if "test" in view.splits else 0)
-    journal.say(f"page: {path}")
+    logger.info(f"page: {path}")
     return path
 
 
-def prepare(config: Config, journal: Journal) -> View:
+def prepare(config: Config, logger: RunLogger) -> View:
     """Reads the data and the first updates; raises UserError as `look`."""
     strategy, sentence = factory.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
-    with journal.steps("data and first updates", 5) as advance:
-        data = experiment.load_data(replace(config.dataset, cache=cache), journal)
+    with logger.steps("data and first updates", 5) as advance:
+        data = experiment.load_data(replace(config.dataset, cache=cache), logger)
         advance()
         numbers, augment = experiment.derive(config, data.source, data.counts,
                                              pipeline.count_workers(strategy),
                                              strategy.num_replicas_in_sync)
         splits = {"train": data.train, "val": data.valid}
         if test := experiment.load_test(config.dataset, data):
-            splits["test"] = Images(test.table, data.source.image_size)
+            splits["test"] = Split(test.table, data.source.image_size)
         advance()
         batches = []
         for policy, transform in ((Sampling(), None), (config.sampling, None),
@@ -136,7 +136,7 @@ def prepare(config: Config, journal: Journal) -> View:
     return View(data, numbers, splits, original, sampled, repeats, sentences)
 
 
-def split_sentence(split: tuple[str, Images]) -> str:
+def split_sentence(split: tuple[str, Split]) -> str:
     """Images and classes of a split, (name, images)."""
     name, images = split
     labels = images.table.labels
@@ -200,7 +200,7 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
         return Picture(file, title, lambda: distributions.shares(data.counts, counts, called,
                                                                  data.names, title))
 
-    def samples_of(name: str, images: Images) -> Picture:
+    def samples_of(name: str, images: Split) -> Picture:
         return Picture(f"samples-{name}.png", f"Samples of {name}",
                        lambda: samples(name, images, data.names, config.seed))
 
@@ -225,7 +225,7 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
     }
 
 
-def samples(split: str, images: Images, names: Sequence[str], seed: int) -> Figure:
+def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figure:
     """A grid of images of a split under their classes, or their ids where they have no labels.
 
     Which ones are drawn by lot; they stand in the split's order.
@@ -252,7 +252,7 @@ def batch_grids(view: View, kind: str) -> Figure:
         for batch, name in ((view.original, "original"), (view.sampled, kind))])
 
 
-def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) -> None:
+def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger) -> None:
     """Draws the first images of the first epoch beside what the augmentation makes of them.
 
     The same pipeline as in a run, in micro-batches of the config, so that mixed pairs are those of
@@ -272,7 +272,7 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     if augment is None:
         raise UserError("augmentation=none leaves images as they are: choose one, for example "
                         "augmentation=perspective")
-    data = experiment.load_data(config.dataset, journal)
+    data = experiment.load_data(config.dataset, logger)
     micro_batches = -(-count // config.loop.batch_size_per_replica)
     plan = Plan(workers=1, replicas=1, batch_size=config.loop.batch_size_per_replica,
                 accumulation=micro_batches, eval_batch_size=1, examples_per_epoch=data.train.count,
@@ -285,12 +285,12 @@ def draw_augmentation(config: Config, count: int, path: Path, journal: Journal) 
     batches = pipeline.training_batches(tf.distribute.get_strategy(), data.train, config.sampling,
                                         plan, config.seed, keep_original)
     batch = {key: value.numpy()[:count] for key, value in next(iter(batches(0, 0))).items()}
-    others = batch.get("other_label", batch["label"])
-    shares = batch.get("share", np.ones(len(batch["label"])))
+    others = batch.get("second_label", batch["label"])
+    shares = batch.get("mix_weight", np.ones(len(batch["label"])))
     names = [data.names[label] for label in batch["label"]]
     after = [name if share == 1 else f"{share:.2f} {name}\n{1 - share:.2f} {data.names[other]}"
              for name, other, share in zip(names, others, shares, strict=True)]
     curves.save(gallery.pairs(batch["original"], names, batch["image"], after, augment.sentence),
                path)
-    journal.say(augment.sentence)
-    journal.say(f"picture: {path}")
+    logger.info(augment.sentence)
+    logger.info(f"picture: {path}")

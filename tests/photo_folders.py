@@ -9,8 +9,8 @@ from PIL import Image
 from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import convert
-from flowerexp.data.prepare.convert import Recipe
-from flowerexp.runs.log import Journal
+from flowerexp.data.prepare.convert import ConversionOptions
+from flowerexp.runs.log import RunLogger
 
 
 def picture(seed, height=40, width=61, mode="RGB"):
@@ -34,7 +34,7 @@ def garden(folder, counts, **options):
 
 
 def run(images, out, size=16, workers=2, **options):
-    return convert.run(images, out, Recipe(size, **options), workers, Journal())
+    return convert.run(images, out, ConversionOptions(size, **options), workers, RunLogger())
 
 
 def files_of(out):

@@ -16,7 +16,7 @@ from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.prepare import raw_records
 from flowerexp.models import schedules
 from flowerexp.plots import page
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests.html import CLASSES, Elements, outside, policy_and_needed
 
@@ -36,7 +36,7 @@ def config(tiny):
 
 def load(config, cache="encoded"):
     config.dataset.cache = cache
-    return experiment.load_data(config.dataset, Journal())
+    return experiment.load_data(config.dataset, RunLogger())
 
 
 # The command
@@ -63,7 +63,7 @@ def test_command_says_the_numbers_of_the_run(command, config):
     assert "train: 40 images of 3 classes, 5 to 24 each" in printed
     assert "val: 13 images of 3 classes, 4 to 5 each" in printed
     assert "test: 7 images without labels" in printed
-    assert ("batch: each replica gets image uint8 [8, 16, 16, 3], label int32 [8], other_label "
+    assert ("batch: each replica gets image uint8 [8, 16, 16, 3], label int32 [8], second_label "
             "int32 [8], share float32 [8] in an update, as 2 x 4 images") in printed
 
 
@@ -125,7 +125,7 @@ def test_mistakes_are_one_sentence_before_tensorflow(tmp_path, words, message):
 def pictured(config):
     """What the page is made of, and its figures by file."""
     config.dataset.cache = "encoded"
-    view = eda.prepare(config, Journal())
+    view = eda.prepare(config, RunLogger())
     return view, {picture.file: picture.draw()
                   for several in eda.all_pictures(config, view).values() for picture in several}
 
@@ -165,7 +165,7 @@ def test_learning_rate_is_the_table_of_the_run(pictured, config):
 
 
 def decoded(images):
-    return pipeline.keep_decoded(images).decoded.numpy()
+    return pipeline.cache_decoded(images).decoded.numpy()
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

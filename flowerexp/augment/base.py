@@ -53,8 +53,8 @@ class Augment:
             positions: int64 [n], positions of the images in the epoch.
 
         Returns:
-            The same keys; with a mixing transform also `other_label` int32 [n] and `share`
-            float32 [n] in [0.5, 1], the weight of `label` in the loss, where `other_label` has
+            The same keys; with a mixing transform also `second_label` int32 [n] and `share`
+            float32 [n] in [0.5, 1], the weight of `label` in the loss, where `second_label` has
             the rest.
 
         Raises:
@@ -292,11 +292,11 @@ def partners(uniform: tf.Tensor, micro_batch: int) -> tf.Tensor:
 
 
 def labels_of(label: tf.Tensor, mixed: Mixed) -> dict[str, tf.Tensor]:
-    """`label` of the larger share, `other_label` of the smaller, and the larger `share`."""
+    """`label` of the larger share, `second_label` of the smaller, and the larger `share`."""
     theirs = tf.gather(label, mixed.partner)
     own = mixed.share >= 0.5
-    return {"label": tf.where(own, label, theirs), "other_label": tf.where(own, theirs, label),
-            "share": tf.cast(tf.maximum(mixed.share, 1 - mixed.share), tf.float32)}
+    return {"label": tf.where(own, label, theirs), "second_label": tf.where(own, theirs, label),
+            "mix_weight": tf.cast(tf.maximum(mixed.share, 1 - mixed.share), tf.float32)}
 
 
 SINGLE: Mapping[str, Callable[..., tf.Tensor]] = {

@@ -10,7 +10,7 @@ import typer
 
 from flowerexp import composition
 from flowerexp.config import Hardware
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                   help="Make data sets of photos, and look after them.")
@@ -50,28 +50,28 @@ def check_data(
         from flowerexp.strategy import factory
 
         factory.prepare(Hardware("cpu"))
-        journal = Journal()
-        with journal.native_log():
+        logger = RunLogger()
+        with logger.native_log():
             from flowerexp.data.prepare import checks
 
-            readable = checks.run(root, size, classes, names, journal)
+            readable = checks.run(root, size, classes, names, logger)
     if not readable:
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def converting() -> Iterator[Journal]:
+def converting() -> Iterator[RunLogger]:
     """What making a data set needs: one sentence for a mistake, and the voice to speak with."""
     with composition.one_sentence():
         from flowerexp.strategy import factory
 
         factory.prepare(Hardware("cpu"))
-        journal = Journal()
-        with journal.native_log():
+        logger = RunLogger()
+        with logger.native_log():
             try:
-                yield journal
+                yield logger
             except KeyboardInterrupt:
-                journal.say("stopped: the same command goes on from here")
+                logger.info("stopped: the same command goes on from here")
                 raise
 
 
@@ -99,11 +99,11 @@ def from_folder(
     any moment, the same command goes on.
     Example: python -m flowerexp data from-folder photos flowers --size 192
     """
-    with converting() as journal:
+    with converting() as logger:
         from flowerexp.data.prepare import convert
 
-        complete = convert.run(images, out, convert.Recipe(size, val, test, seed),
-                                  workers or os.cpu_count() or 1, journal)
+        complete = convert.run(images, out, convert.ConversionOptions(size, val, test, seed),
+                                  workers or os.cpu_count() or 1, logger)
     if strict and not complete:
         raise typer.Exit(1)
 
@@ -125,11 +125,11 @@ def fetch_oxford(
     command wherever they were stopped. The photos are for research use.
     Example: python -m flowerexp data oxford102 flowers102 --size 192
     """
-    with converting() as journal:
+    with converting() as logger:
         from flowerexp.data.prepare import convert, oxford102
 
-        complete = oxford102.run(out, convert.Recipe(size, seed=seed),
-                                 workers or os.cpu_count() or 1, journal, home or oxford102.HOME)
+        complete = oxford102.run(out, convert.ConversionOptions(size, seed=seed),
+                                 workers or os.cpu_count() or 1, logger, home or oxford102.HOME)
     if strict and not complete:
         raise typer.Exit(1)
 
@@ -147,7 +147,7 @@ def fetch_kaggle(out: OutArgument) -> None:
         from flowerexp.strategy import factory
 
         factory.prepare(Hardware("cpu"))
-        journal = Journal()
-        with journal.native_log():
+        logger = RunLogger()
+        with logger.native_log():
             from flowerexp.data.prepare import kaggle
-        kaggle.run(out, journal)  # kagglehub's bars go to the standard error stream
+        kaggle.run(out, logger)  # kagglehub's bars go to the standard error stream

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 Overrides = Annotated[list[str] | None, typer.Argument(
     help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
@@ -62,11 +62,11 @@ def look(
         from flowerexp.strategy import factory
 
         factory.prepare(config.hardware)
-        journal = Journal()
-        with journal.native_log():
+        logger = RunLogger()
+        with logger.native_log():
             from flowerexp import eda
 
-            eda.look(config, overrides or [], output, journal)
+            eda.look(config, overrides or [], output, logger)
 
 
 @app.command("augmentation")
@@ -86,8 +86,8 @@ def draw_augmentation(
         from flowerexp.strategy import factory
 
         factory.prepare(config.hardware)
-        journal = Journal()
-        with journal.native_log():
+        logger = RunLogger()
+        with logger.native_log():
             from flowerexp import eda
 
-            eda.draw_augmentation(config, images, output, journal)
+            eda.draw_augmentation(config, images, output, logger)

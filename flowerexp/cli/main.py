@@ -9,7 +9,7 @@ import typer
 from flowerexp import composition
 from flowerexp.cli import data, eda, predict
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal, stop_without
+from flowerexp.runs.log import RunLogger, exit_with_parent
 from flowerexp.train import launch
 
 
@@ -63,8 +63,8 @@ def compare(
         wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
         files = {name: path for name in wanted for path in paths
                  if path.suffix == f".{name}" and not path.is_dir()}
-        journal = Journal()
-        with journal.steps("comparing", None):
+        logger = RunLogger()
+        with logger.steps("comparing", None):
             compared = comparison.compare(
                 [path for path in paths if path not in files.values()],
                 [text for texts in pair or [] for text in texts.split(",")], epoch.value)
@@ -75,20 +75,20 @@ def compare(
             else:
                 print(text, end="")
         if not wanted:
-            tables.show(compared, journal.console)
+            tables.show(compared, logger.console)
         if output:
-            write_comparison(compared, output, journal)
+            write_comparison(compared, output, logger)
 
 
-def write_comparison(compared: Any, output: Path, journal: Journal) -> None:
+def write_comparison(compared: Any, output: Path, logger: RunLogger) -> None:
     """The page, its pictures and the tables of a comparison; drawing takes a while."""
     from flowerexp.comparison import report, tables
 
     for name, write in tables.FORMATS.items():
         store.write_text(output / f"comparison.{name}", write(compared))
-    with journal.steps("pictures", report.count(compared)) as advance:
+    with logger.steps("pictures", report.count(compared)) as advance:
         page = report.write(compared, output, advance)
-    journal.say(f"page: {page}")
+    logger.info(f"page: {page}")
 
 
 @app.command("resume")
@@ -102,7 +102,7 @@ def resume(
     Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
     """
     if parent is not None:
-        stop_without(parent)
+        exit_with_parent(parent)
     with composition.one_sentence():
         if code := launch.resume(folder, deadline):
             raise typer.Exit(code)

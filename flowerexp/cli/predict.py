@@ -14,7 +14,7 @@ from flowerexp.config import Hardware
 from flowerexp.errors import UserError
 from flowerexp.inference import inputs
 from flowerexp.runs import store, trained
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.strategy import factory
 
 
@@ -73,15 +73,15 @@ def predict(
         found_runs, files = find([*runs, given], weights, labelled=False)
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
-        with speaking(on_errors=output is None) as journal:
-            found, faults = look("predict", found_runs, files, flip, journal)
+        with speaking(on_errors=output is None) as logger:
+            found, faults = look("predict", found_runs, files, flip, logger)
         from flowerexp.comparison import tables
 
         text = tables.encodable(found.to_csv(index=False, lineterminator="\n",
                                              float_format="%.9g"))
         if output:
             store.write_text(output, text)
-            journal.say(f"predictions: {len(found)} pictures in {output}")
+            logger.info(f"predictions: {len(found)} pictures in {output}")
         else:
             print(text, end="")
     if faults:
@@ -106,8 +106,8 @@ def evaluate(
     """
     with composition.one_sentence():
         found_runs, files = find([*runs, given], weights, labelled=True)
-        with speaking(on_errors=False) as journal:
-            found, faults = look("evaluate", found_runs, files, flip, journal)
+        with speaking(on_errors=False) as logger:
+            found, faults = look("evaluate", found_runs, files, flip, logger)
         from flowerexp.inference import prediction
 
         print(prediction.report(found, found_runs[0].names), end="")
@@ -131,18 +131,18 @@ def export(
     """
     with composition.one_sentence():
         found = trained.find(run, weights.value if weights else None)
-        store.refuse_other_folder(out)
-        with speaking(on_errors=False) as journal:
-            with journal.steps("loading", None):
+        store.check_export_dir(out)
+        with speaking(on_errors=False) as logger:
+            with logger.steps("loading", None):
                 from flowerexp.inference import export as exporting
 
-            with journal.steps("export", exporting.STEPS) as advance:
+            with logger.steps("export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
-            journal.say(f"exported: {found}, as {out}")
+            logger.info(f"exported: {found}, as {out}")
 
 
 def find(words: Sequence[Path], weights: Weights | None, labelled: bool
-         ) -> tuple[list[trained.Trained], inputs.Input]:
+         ) -> tuple[list[trained.TrainedRun], inputs.Input]:
     """The runs and what they shall look at, checked before TensorFlow is imported."""
     folders, paths = trained.split_words(words)
     runs = trained.find_all(folders, weights.value if weights else None)
@@ -150,33 +150,33 @@ def find(words: Sequence[Path], weights: Weights | None, labelled: bool
     return runs, inputs.find(paths, sizes, runs[0].names if labelled else None)
 
 
-def look(task: str, runs: Sequence[trained.Trained], given: inputs.Input, flip: Flip | None,
-         journal: Journal) -> tuple[Any, list[Any]]:
+def look(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, flip: Flip | None,
+         logger: RunLogger) -> tuple[Any, list[Any]]:
     """What `inference.predict` or `inference.evaluate` returns, with a bar and what was left out.
     """
     for run in runs:
-        journal.say(f"run: {run}")
+        logger.info(f"run: {run}")
     if len(runs) > 1:
-        journal.say(f"the probabilities of {len(runs)} runs are averaged")
+        logger.info(f"the probabilities of {len(runs)} runs are averaged")
     if given.others:
-        journal.say(f"files and hidden folders in {given.path} that are no pictures by their "
+        logger.info(f"files and hidden folders in {given.path} that are no pictures by their "
                     f"names, left out: {given.others}")
-    with journal.steps("loading", None):
+    with logger.steps("loading", None):
         from flowerexp.inference import prediction
 
         ensemble = prediction.Ensemble(runs, flip.value if flip else None)
     function = getattr(prediction, task)
-    with journal.progress(prediction.count(given), 0) as advance:
+    with logger.progress(prediction.count(given), 0) as advance:
         found, faults = function(ensemble, given, lambda count: advance(task, count))
     for fault in faults:
-        journal.say(f"left out: {fault.sentence}")
+        logger.info(f"left out: {fault.sentence}")
     if faults:
-        journal.say(f"faults: {len(faults)}, listed above; all other pictures are in the result")
+        logger.info(f"faults: {len(faults)}, listed above; all other pictures are in the result")
     return found, faults
 
 
 @contextlib.contextmanager
-def speaking(on_errors: bool) -> Iterator[Journal]:
+def speaking(on_errors: bool) -> Iterator[RunLogger]:
     """The voice of a command while native libraries are silent.
 
     Args:
@@ -185,9 +185,9 @@ def speaking(on_errors: bool) -> Iterator[Journal]:
     from rich.console import Console
 
     factory.prepare(Hardware("cpu"))
-    journal = Journal()
+    logger = RunLogger()
     with os.fdopen(os.dup(2), "w") as errors:
         if on_errors:
-            journal.console = Console(file=errors, highlight=False)
-        with journal.native_log():
-            yield journal
+            logger.console = Console(file=errors, highlight=False)
+        with logger.native_log():
+            yield logger

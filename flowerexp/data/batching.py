@@ -40,14 +40,14 @@ class Plan:
         return self.replicas // self.workers
 
     @property
-    def share(self) -> int:
+    def per_replica_batch(self) -> int:
         """Images of one replica in an update."""
         return self.accumulation * self.batch_size
 
     @property
     def update_size(self) -> int:
         """Images in an update."""
-        return self.replicas * self.share
+        return self.replicas * self.per_replica_batch
 
     @property
     def updates(self) -> int:

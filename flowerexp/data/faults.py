@@ -14,7 +14,7 @@ BROKEN_IMAGE = "its image is a broken JPEG or none at all"
 
 
 @dataclass(frozen=True)
-class Fault:
+class DataIssue:
     """What is wrong with a record, or with a file where `record` is None.
 
     record: its number in the file, from 0.

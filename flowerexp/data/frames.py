@@ -19,7 +19,7 @@ FRAME = 16
 MASK = 0xA282EAD8
 
 
-class Frame(NamedTuple):
+class RecordSpan(NamedTuple):
     """Where the data of a record stand in its file, in bytes."""
 
     start: int
@@ -32,7 +32,7 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
 
 
-def frames_of(path: str) -> tuple[list[Frame], str | None]:
+def record_spans(path: str) -> tuple[list[RecordSpan], str | None]:
     """Walks over a file's records without reading their data.
 
     Returns:
@@ -41,7 +41,7 @@ def frames_of(path: str) -> tuple[list[Frame], str | None]:
     Raises:
         tf.errors.OpError: where the file cannot be read at all.
     """
-    found: list[Frame] = []
+    found: list[RecordSpan] = []
     size, position = int(tf.io.gfile.stat(path).length), 0
     with tf.io.gfile.GFile(path, "rb") as file:
         while position < size:
@@ -57,12 +57,12 @@ def frames_of(path: str) -> tuple[list[Frame], str | None]:
             if length + FRAME > size - position:
                 return found, (f"the file is truncated or damaged here (a record of {length} bytes "
                                f"where {size - position} are left): copy it again")
-            found.append(Frame(position + HEAD, length))
+            found.append(RecordSpan(position + HEAD, length))
             position += length + FRAME
     return found, None
 
 
-def contents(path: str, frames: Sequence[Frame]) -> Iterator[tuple[bytes, bool]]:
+def contents(path: str, frames: Sequence[RecordSpan]) -> Iterator[tuple[bytes, bool]]:
     """The data of a file's first records, all that were found, and whether their CRC is right."""
     done = 0
     try:
@@ -77,7 +77,7 @@ def contents(path: str, frames: Sequence[Frame]) -> Iterator[tuple[bytes, bool]]
                 yield checked(file, frame)
 
 
-def checked(file: Any, frame: Frame) -> tuple[bytes, bool]:
+def checked(file: Any, frame: RecordSpan) -> tuple[bytes, bool]:
     """The data of a record and whether their CRC is right."""
     file.seek(frame.start)
     data = file.read(frame.length)

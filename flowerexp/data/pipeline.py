@@ -18,9 +18,9 @@ from flowerexp.data.batching import Plan
 from flowerexp.data.frames import FRAME
 from flowerexp.data.records import RecordFile, Table
 from flowerexp.errors import UserError
-from flowerexp.strategy.workers import Everywhere, alone
+from flowerexp.strategy.workers import AllGather, single_process
 
-READY = 2
+PREFETCH = 2
 """Batches that wait for each replica; a number that tf.data chose would grow with the memory."""
 
 Batch = dict[str, tf.Tensor]
@@ -29,7 +29,7 @@ Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
 
 
 @dataclass(frozen=True)
-class Images:
+class Split:
     """A split as the pipeline feeds it.
 
     table: labels and ids, and the encoded images unless they are streamed.
@@ -64,19 +64,19 @@ def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
                      fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
 
 
-def keep_decoded(images: Images) -> Images:
+def cache_decoded(images: Split) -> Split:
     """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
     size = images.image_size
     decoded = aligned_empty((images.count, size, size, 3))
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
-    for batch in as_written(batches.prefetch(READY)).as_numpy_iterator():
+    for batch in without_autotune(batches.prefetch(PREFETCH)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
     # Without a copy: a conversion would hold the table three times for a moment.
     tensor = tf.experimental.dlpack.from_dlpack(decoded.__dlpack__())
-    return Images(replace(images.table, images=None), size, tensor)
+    return Split(replace(images.table, images=None), size, tensor)
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -87,14 +87,14 @@ def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return raw[start:start + count].reshape(shape)
 
 
-def load(images: Images, indices: tf.Tensor) -> tf.Tensor:
+def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
     """uint8 [n, height, width, 3] at int64 [n] indices of a table."""
     if images.decoded is not None:
         return tf.gather(images.decoded, indices)
     return decode_all(tf.gather(images.table.images, indices), images.image_size)
 
 
-def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywhere = alone
+def pick(images: Split, indices: npt.NDArray[np.integer], all_gather: AllGather = single_process
          ) -> npt.NDArray[np.uint8]:
     """uint8 [n, height, width, 3] of some images, in this order.
 
@@ -104,7 +104,7 @@ def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywher
     """
     if not images.streamed:
         return np.asarray(load(images, tf.constant(indices, tf.int64)))
-    indices = everywhere(lambda worker, workers: indices)[0]
+    indices = all_gather(lambda worker, workers: indices)[0]
     chosen = tf.constant(indices, tf.int64)
 
     def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
@@ -112,15 +112,15 @@ def pick(images: Images, indices: npt.NDArray[np.integer], everywhere: Everywher
         stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
         wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
         return {int(row): decode(encoded, images.image_size).numpy()
-                for row, encoded in as_written(wanted)}
+                for row, encoded in without_autotune(wanted)}
 
-    found = {row: image for each in everywhere(find) for row, image in each.items()}
+    found = {row: image for each in all_gather(find) for row, image in each.items()}
     size = images.image_size
     return np.reshape([found[index] for index in indices.tolist()],
                       (-1, size, size, 3)).astype(np.uint8)
 
 
-def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan, seed: int,
+def training_batches(strategy: Any, images: Split, policy: Sampling, plan: Plan, seed: int,
                      augment: Augment | None) -> Callable[[int, int], Any]:
     """A function (epoch, first update) -> the distributed data set of the epoch's other updates.
 
@@ -135,7 +135,7 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         buffer = shuffle_buffer(images, plan)
 
     def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
-        shape = [plan.share, images.image_size, images.image_size, 3]
+        shape = [plan.per_replica_batch, images.image_size, images.image_size, 3]
         batch = {"image": tf.ensure_shape(image, shape), "label": tf.ensure_shape(label, shape[:1])}
         return augment(batch, epoch, positions) if augment else batch
 
@@ -154,22 +154,22 @@ def training_batches(strategy: Any, images: Images, policy: Sampling, plan: Plan
         positions = worker_rows(np.arange(examples), plan, start, worker)
         if images.streamed:
             pairs = stream_epoch(images, policy, plan, seed, epoch, worker, buffer)
-            pairs = pairs.batch(plan.share).skip(start * plan.replicas_per_worker)
+            pairs = pairs.batch(plan.per_replica_batch).skip(start * plan.replicas_per_worker)
             chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
         else:
             order = sampling.epoch_indices(images.table.labels, policy, seed, epoch, examples)
             rows = worker_rows(order, plan, start, worker)
             chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
         number = tf.constant(epoch, tf.int64)
-        return as_written(tf.data.Dataset.zip(chosen).map(
+        return without_autotune(tf.data.Dataset.zip(chosen).map(
             lambda what, where: prepare(what, where, number),
-            num_parallel_calls=tf.data.AUTOTUNE).prefetch(READY * plan.replicas_per_worker))
+            num_parallel_calls=tf.data.AUTOTUNE).prefetch(PREFETCH * plan.replicas_per_worker))
 
     return lambda epoch, start: strategy.distribute_datasets_from_function(
         lambda context: elements(epoch, start, context.input_pipeline_id))
 
 
-def as_written(data: tf.data.Dataset) -> tf.data.Dataset:
+def without_autotune(data: tf.data.Dataset) -> tf.data.Dataset:
     """The same data set without tf.data's rewriting and tuning; AUTOTUNE means all cores then.
 
     Rewriting would copy the captured table. The tuner's thread sleeps for 10 ms, 20 ms and so on up
@@ -198,7 +198,7 @@ def count_workers(strategy: Any) -> int:
     return int(input_contexts(strategy)[0].num_input_pipelines)
 
 
-def files_here(strategy: Any, images: Images) -> Sequence[RecordFile]:
+def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
     """The files of a split that this process reads: where it is streamed, its workers' own."""
     files = images.table.files
     return files if not images.streamed else [
@@ -209,11 +209,12 @@ def files_here(strategy: Any, images: Images) -> Sequence[RecordFile]:
 def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
                 worker: int) -> npt.NDArray[np.int64]:
     """One worker's elements of an epoch from update `start` on, int64 [elements, share]."""
-    layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker, plan.share)
-    return order.reshape(layout)[start:, worker].reshape(-1, plan.share)
+    layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker,
+              plan.per_replica_batch)
+    return order.reshape(layout)[start:, worker].reshape(-1, plan.per_replica_batch)
 
 
-def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch: int,
+def stream_epoch(images: Split, policy: Sampling, plan: Plan, seed: int, epoch: int,
                  worker: int, buffer: int) -> tf.data.Dataset:
     """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
 
@@ -253,16 +254,17 @@ def stream_epoch(images: Images, policy: Sampling, plan: Plan, seed: int, epoch:
 
 def worker_examples(plan: Plan) -> int:
     """How many examples one worker feeds in an epoch."""
-    return plan.updates_per_epoch * plan.replicas_per_worker * plan.share
+    return plan.updates_per_epoch * plan.replicas_per_worker * plan.per_replica_batch
 
 
-def shuffle_buffer(images: Images, plan: Plan) -> int:
+def shuffle_buffer(images: Split, plan: Plan) -> int:
     """How many encoded images fit the memory of the shuffle buffer, as far as an epoch needs them.
 
     The sizes of all files are asked, so that it is the same on every worker.
     """
     bytes_each = max(1, mean_record_bytes(images.table))
-    return int(max(plan.share, min(images.shuffle_bytes / bytes_each, worker_examples(plan))))
+    fitting = min(images.shuffle_bytes / bytes_each, worker_examples(plan))
+    return int(max(plan.per_replica_batch, fitting))
 
 
 def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], list[int]]:
@@ -309,7 +311,7 @@ def mean_record_bytes(table: Table) -> float:
     return length / max(1, sum(table.counts))
 
 
-def evaluation_rows(images: Images, plan: Plan) -> npt.NDArray[np.int64]:
+def evaluation_rows(images: Split, plan: Plan) -> npt.NDArray[np.int64]:
     """The image that every place of an evaluation shows, -1 where none is left.
 
     int64 [steps, workers, replicas of a worker, eval batch]: the split in its order, or, where it
@@ -324,7 +326,7 @@ def evaluation_rows(images: Images, plan: Plan) -> npt.NDArray[np.int64]:
         steps, plan.workers, plan.replicas_per_worker, plan.eval_batch_size)
 
 
-def evaluation_batches(strategy: Any, images: Images, plan: Plan
+def evaluation_batches(strategy: Any, images: Split, plan: Plan
                        ) -> tuple[Any, npt.NDArray[np.int64]]:
     """The distributed data set of a split, and its `evaluation_rows`.
 
@@ -346,8 +348,8 @@ def evaluation_batches(strategy: Any, images: Images, plan: Plan
             data = data.map(lambda encoded: decode_all(encoded, size),
                             num_parallel_calls=tf.data.AUTOTUNE)
         shape = [plan.eval_batch_size, size, size, 3]
-        return as_written(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
-            READY * plan.replicas_per_worker))
+        return without_autotune(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
+            PREFETCH * plan.replicas_per_worker))
 
     return strategy.distribute_datasets_from_function(elements), rows
 
@@ -358,7 +360,7 @@ def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *files[worker::workers]])
 
 
-def stream_in_order(images: Images, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
+def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
     """JPEG bytes of a worker's own files of a streamed split, in their order."""
     paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
     labelled = bool((images.table.labels >= 0).all())

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from flowerexp.data.faults import (
     LABELS,
-    Fault,
+    DataIssue,
     as_text,
     feature_faults,
     features_of,
@@ -29,9 +29,9 @@ from flowerexp.data.faults import (
     label_faults,
     raw_id,
 )
-from flowerexp.data.frames import Frame, contents, frames_of
+from flowerexp.data.frames import RecordSpan, contents, record_spans
 from flowerexp.errors import UserError
-from flowerexp.strategy.workers import Everywhere, alone
+from flowerexp.strategy.workers import AllGather, single_process
 
 BATCH = 256
 """Records parsed together."""
@@ -68,10 +68,10 @@ class Entry:
     identifier: as far as it can be read, else None.
     """
 
-    frame: Frame | None
+    frame: RecordSpan | None
     example: Example | None
     identifier: str | None
-    faults: tuple[Fault, ...]
+    faults: tuple[DataIssue, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Table:
     ids: list[str]
     files: tuple[RecordFile, ...]
     counts: tuple[int, ...]
-    frames: tuple[tuple[Frame, ...], ...] | None = None
+    frames: tuple[tuple[RecordSpan, ...], ...] | None = None
 
     def place(self, index: int) -> str:
         """Where the image at `index` stands, for a message."""
@@ -152,10 +152,10 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
             broken JPEG, an image of another size, a label out of range, or a count that is not the
             one in the file's name; for a split without records.
     """
-    return refuse_empty(read_part(files, image_size, labelled, num_classes, keep_images))
+    return check_not_empty(read_part(files, image_size, labelled, num_classes, keep_images))
 
 
-def refuse_empty(table: Table) -> Table:
+def check_not_empty(table: Table) -> Table:
     """The table; raises UserError where the split holds no record."""
     if not sum(table.counts):
         raise UserError(f"{table.files[0].path} holds no record, nor does any file beside it: the "
@@ -211,7 +211,7 @@ def refuse_broken_frames(files: Sequence[RecordFile], image_size: int, labelled:
     """Raises UserError for a file that cannot be read or whose records do not fill it exactly."""
     for file in files:
         try:
-            broken = frames_of(file.path)[1] is not None
+            broken = record_spans(file.path)[1] is not None
         except tf.errors.OpError:
             broken = True
         if broken:
@@ -264,26 +264,26 @@ def entries(file: RecordFile, image_size: int | None, labelled: bool | None,
         The records in their order; after the last, what is wrong with the file's end, if anything.
     """
     try:
-        frames, end = frames_of(file.path)
+        frames, end = record_spans(file.path)
         data = enumerate(zip(frames, contents(file.path, frames), strict=False))
         with ThreadPoolExecutor(THREADS) as pool:
             while chunk := list(itertools.islice(data, BATCH)):
                 yield from pool.map(lambda one: look(file, one[0], one[1][0], one[1][1], image_size,
                                                      labelled, num_classes), chunk)
     except tf.errors.OpError as error:
-        yield Entry(None, None, None, (Fault(file.path, None, None, "cannot be read: "
+        yield Entry(None, None, None, (DataIssue(file.path, None, None, "cannot be read: "
                                              f"{str(error.message).split(' [Op')[0]}"),))
         return
     lost = max(0, (file.count or 0) - len(frames))
     if end:
         if lost:
             end += f"; {lost} of the {file.count} records that its name promises are lost"
-        yield Entry(None, None, None, (Fault(file.path, len(frames), None, end, max(1, lost)),))
+        yield Entry(None, None, None, (DataIssue(file.path, len(frames), None, end, max(1, lost)),))
     elif wrong := count_fault(file, len(frames)):
-        yield Entry(None, None, None, (Fault(file.path, None, None, wrong, lost),))
+        yield Entry(None, None, None, (DataIssue(file.path, None, None, wrong, lost),))
 
 
-def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool],
+def look(file: RecordFile, number: int, frame: RecordSpan, content: tuple[bytes, bool],
          image_size: int | None, labelled: bool | None, num_classes: int | None) -> Entry:
     """One record with what is wrong with it; of damaged data, the id as it stands there."""
     serialized, whole = content
@@ -297,7 +297,7 @@ def look(file: RecordFile, number: int, frame: Frame, content: tuple[bytes, bool
         example = None
         messages = ["its data are damaged (CRC error): copy the file again"]
     identifier = example.identifier if example else raw_id(serialized)
-    return Entry(frame, example, identifier, tuple(Fault(file.path, number, identifier, message)
+    return Entry(frame, example, identifier, tuple(DataIssue(file.path, number, identifier, message)
                                        for message in messages))
 
 
@@ -314,7 +314,7 @@ def parse_one(serialized: bytes, labelled: bool | None) -> tuple[Example | None,
                    as_text(parsed["id"].numpy()[0])), []
 
 
-def first_image_size(files: Sequence[RecordFile], everywhere: Everywhere = alone) -> int:
+def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single_process) -> int:
     """The commonest height in pixels of the first images of the first file with a readable one.
 
     Of several workers each looks into its own files, and all take what the first file says.
@@ -327,7 +327,7 @@ def first_image_size(files: Sequence[RecordFile], everywhere: Everywhere = alone
                    for number in range(worker, len(files), workers))
         return next((found for found in heights if found[1]), (len(files), 0))
 
-    _, size = min(everywhere(look_into))
+    _, size = min(all_gather(look_into))
     if not 0 < size <= LARGEST:
         raise UserError(f"{files[0].path}: the size of its first images cannot be read"
                         + (f" ({size} pixels are more than {LARGEST})" if size else
@@ -340,7 +340,7 @@ def commonest_height(file: RecordFile) -> int:
     """In pixels, of a file's first images, so that a bad one does not decide; 0 without any."""
     heights: Counter[int] = Counter()
     with contextlib.suppress(tf.errors.OpError):
-        frames = frames_of(file.path)[0][:FIRST]
+        frames = record_spans(file.path)[0][:FIRST]
         for serialized, whole in contents(file.path, frames):
             with contextlib.suppress(Exception):  # whatever is wrong with it, it has no size
                 assert whole

@@ -10,15 +10,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.data import records
-from flowerexp.data.faults import Fault
-from flowerexp.data.frames import Frame
+from flowerexp.data.faults import DataIssue
+from flowerexp.data.frames import RecordSpan
 from flowerexp.data.records import Entry, RecordFile, Table
 from flowerexp.errors import UserError
-from flowerexp.strategy.workers import Everywhere, alone
+from flowerexp.strategy.workers import AllGather, single_process
 
 
 @dataclass(frozen=True)
-class Readable:
+class SplitRead:
     """What can be read of a split.
 
     table: of the good records.
@@ -29,20 +29,20 @@ class Readable:
     """
 
     table: Table
-    faults: tuple[Fault, ...]
+    faults: tuple[DataIssue, ...]
     ids: tuple[str, ...]
     kept: npt.NDArray[np.bool_]
     sizes: tuple[int, ...]
 
 
-def whole(table: Table) -> Readable:
+def whole(table: Table) -> SplitRead:
     """A split, or a part of one, of which nothing was left out."""
-    return Readable(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_),
+    return SplitRead(table, (), tuple(table.ids), np.ones(len(table.labels), np.bool_),
                     table.counts)
 
 
 def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_classes: int | None,
-         keep_images: bool = True, everywhere: Everywhere = alone) -> Readable:
+         keep_images: bool = True, all_gather: AllGather = single_process) -> SplitRead:
     """Reads a split, decodes every image once, and leaves out the records that have a fault.
 
     Args:
@@ -54,7 +54,7 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
             rows must all be predicted by their ids, for a bad record without a readable id or with
             that of another, and for a file that does not hold the records that it should.
     """
-    readable = together(everywhere(lambda worker, workers: read_part(
+    readable = together(all_gather(lambda worker, workers: read_part(
         files[worker::workers], image_size, labelled, num_classes, keep_images)), files)
     if labelled and not readable.kept.any():
         raise UserError(f"{files[0].path} and the files beside it hold no good record, so that "
@@ -69,18 +69,18 @@ def read(files: Sequence[RecordFile], image_size: int, labelled: bool, num_class
 
 
 def read_part(files: Sequence[RecordFile], image_size: int, labelled: bool, num_classes: int | None,
-              keep_images: bool) -> Readable:
+              keep_images: bool) -> SplitRead:
     """Some files of a split, perhaps none; raises UserError for a row that would be lost."""
     images: list[bytes] = []
     labels: list[int] = []
     ids: list[str] = []
     kept: list[bool] = []
-    faults: list[Fault] = []
-    frames: list[tuple[Frame, ...]] = []
+    faults: list[DataIssue] = []
+    frames: list[tuple[RecordSpan, ...]] = []
     sizes: list[int] = []
     for file in files:
         before = len(kept)
-        good: list[Frame] = []
+        good: list[RecordSpan] = []
         for entry in records.entries(file, image_size, labelled, num_classes):
             if entry.faults and not labelled:
                 refuse_lost_row(entry)
@@ -100,10 +100,10 @@ def read_part(files: Sequence[RecordFile], image_size: int, labelled: bool, num_
     table = Table(tf.constant(images, tf.string) if keep_images else None,
                   np.array(labels, np.int32), good_ids, tuple(files), tuple(map(len, frames)),
                   tuple(frames))
-    return Readable(table, tuple(faults), tuple(ids), np.array(kept, np.bool_), tuple(sizes))
+    return SplitRead(table, tuple(faults), tuple(ids), np.array(kept, np.bool_), tuple(sizes))
 
 
-def together(parts: Sequence[Readable], files: Sequence[RecordFile]) -> Readable:
+def together(parts: Sequence[SplitRead], files: Sequence[RecordFile]) -> SplitRead:
     """A split of what each worker read of it: file i is in part i % len(parts).
 
     Of several parts none holds images.
@@ -127,7 +127,7 @@ def together(parts: Sequence[Readable], files: Sequence[RecordFile]) -> Readable
                   tuple(counts[part][file] for part, file in order),
                   None if tables[0].frames is None else tuple(
                       (tables[part].frames or ())[file] for part, file in order))
-    return Readable(table, tuple(faults), tuple(in_order([part.ids for part in parts], sizes)),
+    return SplitRead(table, tuple(faults), tuple(in_order([part.ids for part in parts], sizes)),
                     np.array(in_order([part.kept for part in parts], sizes), np.bool_),
                     tuple(sizes[part][file] for part, file in order))
 
@@ -143,7 +143,7 @@ def refuse_lost_row(entry: Entry) -> None:
                         "in a submission, for its id cannot be read")
 
 
-def refuse_shared_id(ids: Sequence[str], faults: Sequence[Fault]) -> None:
+def refuse_shared_id(ids: Sequence[str], faults: Sequence[DataIssue]) -> None:
     """Raises UserError for a bad test record whose id, damaged perhaps, is also another's."""
     times = Counter(ids)
     for fault in faults:
@@ -166,7 +166,7 @@ def fill(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.Arr
     return filled
 
 
-def status(skipped: Sequence[Fault]) -> dict[str, Any]:
+def status(skipped: Sequence[DataIssue]) -> dict[str, Any]:
     """What status.json says: how many records were left out, and each fault with its place.
 
     A record with two faults is counted once and listed twice; a file that is wrong as a whole is
@@ -178,12 +178,12 @@ def status(skipped: Sequence[Fault]) -> dict[str, Any]:
         for fault in skipped]}
 
 
-def count(skipped: Sequence[Fault]) -> int:
+def count(skipped: Sequence[DataIssue]) -> int:
     """How many records were left out, whatever the number of their faults."""
     return sum({(fault.file, fault.record): fault.lost for fault in skipped}.values())
 
 
-def sentence(skipped: Sequence[Fault]) -> str:
+def sentence(skipped: Sequence[DataIssue]) -> str:
     """What a run says of them at its start."""
     if not skipped:
         return "skipped: no record, for none is bad"

@@ -18,11 +18,11 @@ import tensorflow as tf
 
 from flowerexp.config import Dataset
 from flowerexp.data import records, sample, skipping
-from flowerexp.data.faults import Fault
+from flowerexp.data.faults import DataIssue
 from flowerexp.data.records import RecordFile
-from flowerexp.data.skipping import Readable
+from flowerexp.data.skipping import SplitRead
 from flowerexp.errors import UserError
-from flowerexp.strategy.workers import Everywhere, alone
+from flowerexp.strategy.workers import AllGather, single_process
 
 COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
@@ -53,7 +53,7 @@ class Source:
     files: dict[str, tuple[RecordFile, ...]]
 
 
-def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()) -> str:
+def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
     """The first 16 digits of a hash of the files' names and sizes and the images of each class.
 
     And of the places of the records that were left out, where there are any: a mended byte changes
@@ -67,9 +67,9 @@ def fingerprint(source: Source, counts: list[int], skipped: Sequence[Fault] = ()
 
 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
-                  everywhere: Everywhere = alone
+                  all_gather: AllGather = single_process
                   ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
-                             tuple[Fault, ...]]:
+                             tuple[DataIssue, ...]]:
     """Training and validation split, the classes' names (numbers where they have none), and what
     was left out of any split.
 
@@ -78,7 +78,7 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
     for a split that is lost. `everywhere` says who reads the files.
     """
     splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
-                                everywhere)
+                                all_gather)
               for split in source.files}
     train, valid = splits["train"].table, splits["val"].table
     classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
@@ -87,7 +87,7 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
 
 
 def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
-               everywhere: Everywhere = alone) -> Readable:
+               all_gather: AllGather = single_process) -> SplitRead:
     """A split as a run reads it; raises UserError as `records.read` or `skipping.read`.
 
     Of several workers each reads its own files, and they exchange labels and ids, but no image.
@@ -95,10 +95,10 @@ def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str
     files, labelled = source.files[split], split != "test"
     asked = (source.image_size, labelled, source.num_classes if labelled else None, keep_images)
     if on_bad_record == "skip":
-        return skipping.read(files, *asked, everywhere)
-    readable = skipping.together(everywhere(lambda worker, workers: skipping.whole(
+        return skipping.read(files, *asked, all_gather)
+    readable = skipping.together(all_gather(lambda worker, workers: skipping.whole(
         records.read_part(files[worker::workers], *asked))), files)
-    records.refuse_empty(readable.table)
+    records.check_not_empty(readable.table)
     return readable
 
 
@@ -113,7 +113,7 @@ def class_counts(source: Source, on_bad_record: str = "stop"
     return counts, fingerprint(source, counts.tolist(), skipped)
 
 
-def find(dataset: Dataset, everywhere: Everywhere = alone) -> Source:
+def find(dataset: Dataset, all_gather: AllGather = single_process) -> Source:
     """Finds the data set that the config asks for; `everywhere` says who reads files for it.
 
     Raises:
@@ -126,9 +126,9 @@ def find(dataset: Dataset, everywhere: Everywhere = alone) -> Source:
     if dataset.kind == "flowers":
         root, where = competition_root(dataset)
         return find_flowers(dataset, root, f"dataset: the competition's files in {where}",
-                            everywhere)
+                            all_gather)
     assert dataset.root is not None
-    return found(dataset, dataset.root, "dataset: TFRecords", everywhere)
+    return found(dataset, dataset.root, "dataset: TFRecords", all_gather)
 
 
 def find_auto(dataset: Dataset) -> Source:
@@ -160,14 +160,14 @@ def competition_root(dataset: Dataset) -> tuple[str, str]:
                     f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
 
 
-def find_flowers(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone
+def find_flowers(dataset: Dataset, root: str, reason: str, all_gather: AllGather = single_process
                  ) -> Source:
     """The Kaggle competition's 104 classes; other counts than its own are said."""
     if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
         raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
                         f"files, not {dataset.num_classes}: leave it out")
     names = dataset.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
-    source = found(replace(dataset, class_names=names), root, reason, everywhere)
+    source = found(replace(dataset, class_names=names), root, reason, all_gather)
     for split, files in source.files.items():
         promised = [file.count for file in files]
         if None not in promised and sum(filter(None, promised)) != COMPETITION_COUNTS[split]:
@@ -176,7 +176,8 @@ def find_flowers(dataset: Dataset, root: str, reason: str, everywhere: Everywher
     return replace(source, kind="flowers", reason=reason)
 
 
-def found(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alone) -> Source:
+def found(dataset: Dataset, root: str, reason: str, all_gather: AllGather = single_process
+          ) -> Source:
     """The source in a folder of TFRecords; the images' size is read where nothing names it."""
     folder, named_size = split_folder(root, dataset.image_size)
     for split in ("train", "val"):
@@ -186,7 +187,7 @@ def found(dataset: Dataset, root: str, reason: str, everywhere: Everywhere = alo
     files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
     image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
-                                                                              everywhere)
+                                                                              all_gather)
     beside = names_beside(folder, root) if dataset.class_names is None else None
     if beside:
         reason += f"; class names of {beside}"

@@ -12,7 +12,7 @@ from flowerexp.data import resizing
 from flowerexp.errors import UserError
 from flowerexp.inference import load
 from flowerexp.runs import store
-from flowerexp.runs.trained import Trained
+from flowerexp.runs.trained import TrainedRun
 
 STEPS = 3
 """How often `write` tells that it has come further."""
@@ -50,7 +50,7 @@ class Classifier(tf.Module):  # type: ignore[misc]
         self.class_names = tf.function(class_names, input_signature=[])
 
 
-def write(run: Trained, out: Path, advance: Callable[[], object] = lambda: None) -> None:
+def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: None) -> None:
     """Writes a folder with `saved_model`, `model.keras` and `classes.json`, whole or not at all.
 
     The SavedModel's signature serving_default takes `jpeg`, string [n]: pictures of any size in one
@@ -67,7 +67,7 @@ def write(run: Trained, out: Path, advance: Callable[[], object] = lambda: None)
         UserError: for a folder of something else, as of `loading.load`, and for a disk that takes
             no more.
     """
-    store.refuse_other_folder(out)
+    store.check_export_dir(out)
     model, size = load.load(run)
     advance()
     out.parent.mkdir(parents=True, exist_ok=True)

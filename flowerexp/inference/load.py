@@ -14,14 +14,14 @@ import tensorflow as tf
 from flowerexp.errors import UserError
 from flowerexp.models import build
 from flowerexp.runs import store, trained
-from flowerexp.runs.trained import Trained
+from flowerexp.runs.trained import TrainedRun
 from flowerexp.train import checkpoints
 
 HARMLESS = ("math.", "nn.", "__operators__.", "cast")
 """Functions of TensorFlow that backbones of legacy Keras call by name; others read and write."""
 
 
-def load(run: Trained) -> tuple[Any, int]:
+def load(run: TrainedRun) -> tuple[Any, int]:
     """The model of a run with the weights that were chosen, and its image size in pixels.
 
     Returns:
@@ -94,7 +94,7 @@ def foreign_code(config: Any) -> Iterator[str]:
     yield from itertools.chain.from_iterable(map(foreign_code, config.values()))
 
 
-def load_checkpoint(run: Trained) -> Any:
+def load_checkpoint(run: TrainedRun) -> Any:
     """The model of a run with the weights of a checkpoint."""
     update = (run.epoch + 1) * int(run.beginning["updates_per_epoch"])
     fault = checkpoints.fault(run.folder, update)

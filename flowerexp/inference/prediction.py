@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.data import frames, records, resizing
-from flowerexp.data.faults import BROKEN_IMAGE, Fault
+from flowerexp.data.faults import BROKEN_IMAGE, DataIssue
 from flowerexp.data.records import RecordFile
 from flowerexp.errors import UserError
 from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
-from flowerexp.runs.trained import Trained
+from flowerexp.runs.trained import TrainedRun
 
 BROKEN_PICTURE = "is a broken picture, or none of JPEG, PNG, BMP and GIF"
 TOP = 5
@@ -47,7 +47,7 @@ class Picture:
     identifier: str
     label: int
     data: bytes | Path | None
-    fault: Fault
+    fault: DataIssue
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batch:
     ids: list[str]
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
-    faults: list[Fault]
+    faults: list[DataIssue]
 
 
 class Ensemble:
@@ -77,7 +77,7 @@ class Ensemble:
         UserError: as of `loading.load`.
     """
 
-    def __init__(self, runs: Sequence[Trained], flip: str | None = None) -> None:
+    def __init__(self, runs: Sequence[TrainedRun], flip: str | None = None) -> None:
         self.names, self.batch_size = runs[0].names, min(
             run.config.loop.eval_batch_size_per_replica for run in runs)
         loaded = [load.load(run) for run in runs]
@@ -117,7 +117,7 @@ def count(given: Input) -> int:
     """How many pictures an input holds, as far as its files can be read."""
     def of(path: Path) -> int:
         try:
-            return len(frames.frames_of(str(path))[0])
+            return len(frames.record_spans(str(path))[0])
         except tf.errors.OpError:
             return 0  # the reading names it
 
@@ -136,7 +136,7 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
         UserError: for a label that is none of the classes.
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
-        yield Picture(identifier, label, path, Fault(str(path), None, None, BROKEN_PICTURE))
+        yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
     for path in given.records:
         file = RecordFile(str(path), records.promised_count(str(path)))
         found = records.entries(file, None, None if classes is None else True, classes)
@@ -149,7 +149,7 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
             for fault in entry.faults:
                 yield Picture(identifier, -1, None, fault)
             if example and not entry.faults:
-                broken = Fault(file.path, number, identifier, BROKEN_IMAGE)
+                broken = DataIssue(file.path, number, identifier, BROKEN_IMAGE)
                 yield Picture(identifier, example.label, example.image, broken)
 
 
@@ -165,16 +165,16 @@ def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) 
                 return
             found = [(picture, future.result()) for picture, future
                      in (ahead.popleft() for _ in range(min(size, len(ahead))))]
-            good = [each for each in found if not isinstance(each[1], Fault)]
+            good = [each for each in found if not isinstance(each[1], DataIssue)]
             probabilities = (ensemble.probabilities([squares for _, squares in good]) if good
                              else np.zeros((0, len(ensemble.names))))
             yield Batch([picture.identifier for picture, _ in good],
                         np.array([picture.label for picture, _ in good], np.int64), probabilities,
-                        [fault for _, fault in found if isinstance(fault, Fault)])
+                        [fault for _, fault in found if isinstance(fault, DataIssue)])
             advance(len(found))
 
 
-def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | Fault:
+def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | DataIssue:
     """The squares of a picture, or what is wrong with it."""
     if picture.data is None:
         return picture.fault
@@ -188,7 +188,7 @@ def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | Fault:
         return picture.fault
 
 
-def refuse_nothing(given: Input, read: int, faults: Sequence[Fault]) -> None:
+def refuse_nothing(given: Input, read: int, faults: Sequence[DataIssue]) -> None:
     """Raises UserError where no picture was left."""
     if not read:
         raise UserError(f"{given.path}: no picture can be used"
@@ -197,7 +197,7 @@ def refuse_nothing(given: Input, read: int, faults: Sequence[Fault]) -> None:
 
 
 def predict(ensemble: Ensemble, given: Input, advance: Advance
-            ) -> tuple[pd.DataFrame, list[Fault]]:
+            ) -> tuple[pd.DataFrame, list[DataIssue]]:
     """The likeliest classes of every picture, and the pictures that could not be read.
 
     Returns:
@@ -208,7 +208,7 @@ def predict(ensemble: Ensemble, given: Input, advance: Advance
     Raises:
         UserError: where no picture can be read.
     """
-    rows, faults = [], list[Fault]()
+    rows, faults = [], list[DataIssue]()
     for batch in batches(ensemble, given, False, advance):
         rows += [top_classes(batch, ensemble.names)] if batch.ids else []
         faults += batch.faults
@@ -230,13 +230,13 @@ def top_classes(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
 
 
 def evaluate(ensemble: Ensemble, given: Input, advance: Advance
-             ) -> tuple[npt.NDArray[np.int64], list[Fault]]:
+             ) -> tuple[npt.NDArray[np.int64], list[DataIssue]]:
     """The confusion matrix int64 [classes, classes], rows are labels, and the unreadable pictures.
 
     Raises:
         UserError: for a label that is none of the classes, or where no picture can be read.
     """
-    classes, faults = len(ensemble.names), list[Fault]()
+    classes, faults = len(ensemble.names), list[DataIssue]()
     confusion = np.zeros((classes, classes), np.int64)
     for batch in batches(ensemble, given, True, advance):
         confusion += metrics.confusion_matrix(batch.labels, batch.probabilities.argmax(-1), classes)

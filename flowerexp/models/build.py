@@ -138,7 +138,7 @@ def is_named(weights: str | None) -> bool:
     return weights in (None, "imagenet", "noisy-student")
 
 
-def refuse_missing_weights(model: Model) -> None:
+def check_weights_exist(model: Model) -> None:
     """Raises UserError for weights of a file that does not exist."""
     if not is_named(model.weights) and not tf.io.gfile.exists(model.weights):
         raise UserError(f"model.weights={model.weights} does not exist: give imagenet, null or the "
@@ -147,7 +147,7 @@ def refuse_missing_weights(model: Model) -> None:
 
 def build_backbone(model: Model, image_size: int) -> Any:
     """The convolutional part, images as the backbone expects them -> a feature map."""
-    refuse_missing_weights(model)
+    check_weights_exist(model)
     if model.source == "flowerexp":
         backbone = small_cnn(image_size)
         if model.weights:

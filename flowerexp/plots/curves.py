@@ -45,7 +45,7 @@ FEWEST_FOR_THIRDS = 9
 
 def save(figure: Figure, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes a PNG with these texts inside."""
-    with store.replacing(path) as partial, warnings.catch_warnings():
+    with store.atomic_write(path) as partial, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news to the user.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(partial, dpi=DPI, format="png", metadata=dict(metadata or {}))

@@ -32,7 +32,7 @@ class SpeedColumn(ProgressColumn):
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "- images/s")
 
 
-class Journal:
+class RunLogger:
     """The voice of one process about one run folder.
 
     Args:
@@ -45,16 +45,16 @@ class Journal:
         self.console = Console(quiet=not chief, highlight=False)
 
     @property
-    def writes(self) -> bool:
+    def is_chief(self) -> bool:
         """Whether this process writes the run folder."""
         return self.folder is not None
 
-    def say(self, sentence: str) -> None:
+    def info(self, sentence: str) -> None:
         """One line on the terminal and, with its time, in run.log."""
         self.console.print(sentence, markup=False, soft_wrap=True)
-        self.log(sentence)
+        self.debug(sentence)
 
-    def log(self, text: str) -> None:
+    def debug(self, text: str) -> None:
         """Lines in run.log only."""
         if self.folder:
             with (self.folder / store.LOG).open("a", encoding="utf-8") as file:
@@ -81,7 +81,7 @@ class Journal:
             os.close(terminal)
 
     def log_traceback(self) -> None:
-        self.log(traceback.format_exc())
+        self.debug(traceback.format_exc())
 
     def record(self, **fields: Any) -> None:
         """Puts fields into status.json; None takes one out."""
@@ -126,7 +126,7 @@ class Journal:
             yield lambda number=1: bar.advance(task, number)
 
 
-def stop_without(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Has this process end in order, by SIGTERM, when its parent is gone."""
     def watch() -> None:
         while os.getppid() == parent:

@@ -42,7 +42,7 @@ Scores = dict[str, float | None]
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path of the same suffix, which becomes `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
@@ -61,7 +61,7 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -143,7 +143,7 @@ def best_epoch(history: Sequence[Scores]) -> int | None:
     return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
 
 
-def is_over(history: Sequence[Scores], patience: int | None) -> bool:
+def should_stop_early(history: Sequence[Scores], patience: int | None) -> bool:
     """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
     best = best_epoch(history)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
@@ -201,14 +201,14 @@ def by_epoch(value: Any, path: Path) -> list[Any]:
 
 def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int]) -> None:
     """`id,label` for every test image, in data set order."""
-    with replacing(folder / SUBMISSION) as partial, \
+    with atomic_write(folder / SUBMISSION) as partial, \
             partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label"])
         writer.writerows(zip(ids, predictions, strict=True))
 
 
-def refuse_other_folder(out: Path) -> None:
+def check_export_dir(out: Path) -> None:
     """Raises UserError for a place that an export would take from something else."""
     if out.is_dir():
         others = sorted({each.name for each in out.iterdir()} - EXPORTED)
@@ -220,7 +220,7 @@ def refuse_other_folder(out: Path) -> None:
 
 
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.save(file, array)
 
 

@@ -13,7 +13,7 @@ from flowerexp.runs import reader, store
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run with the weights that were chosen."""
 
     folder: Path
@@ -35,7 +35,7 @@ class Trained:
         return f"{self.folder}, weights of epoch {self.epoch + 1} ({self.weights})"
 
 
-def find(folder: Path, weights: str | None = None) -> Trained:
+def find(folder: Path, weights: str | None = None) -> TrainedRun:
     """A run folder as one that predicts.
 
     Args:
@@ -67,7 +67,7 @@ def find(folder: Path, weights: str | None = None) -> Trained:
                         "bring it back, or train again with fresh=true")
     data = status.get("data")
     size = data.get("image_size") if isinstance(data, dict) else None
-    return Trained(folder, config, beginning, tuple(names), size or config.dataset.image_size,
+    return TrainedRun(folder, config, beginning, tuple(names), size or config.dataset.image_size,
                    wanted, epochs[wanted], saved)
 
 
@@ -91,7 +91,7 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return list(words[:first]), list(inputs)
 
 
-def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Trained]:
+def find_all(folders: Sequence[Path], weights: str | None = None) -> list[TrainedRun]:
     """Runs that can predict together: of the same classes, of whatever image sizes.
 
     Raises:
@@ -110,6 +110,6 @@ def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Traine
     return found
 
 
-def identity(run: Trained) -> dict[str, Any]:
+def identity(run: TrainedRun) -> dict[str, Any]:
     """What the checkpoints of a run say that it is."""
     return composition.identity(asdict(run.config)) | run.beginning

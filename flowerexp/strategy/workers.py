@@ -16,7 +16,7 @@ from flowerexp.strategy import factory
 Made = TypeVar("Made")
 
 
-class Everywhere(Protocol):
+class AllGather(Protocol):
     """A function of make(worker, workers): what each worker made, in their order, on all of them.
 
     A UserError of one is raised by all, so that none waits for ever.
@@ -25,17 +25,17 @@ class Everywhere(Protocol):
     def __call__(self, make: Callable[[int, int], Made]) -> list[Made]: ...
 
 
-def alone(make: Callable[[int, int], Made]) -> list[Made]:
+def single_process(make: Callable[[int, int], Made]) -> list[Made]:
     """Everywhere, where there is one process."""
     return [make(0, 1)]
 
 
-def among(strategy: Any, index: int, workers: int) -> Everywhere:
+def among(strategy: Any, index: int, workers: int) -> AllGather:
     """Everywhere, where each of several workers makes its own and they exchange it.
 
     What is made is pickled, for these are processes of one run.
     """
-    def everywhere(make: Callable[[int, int], Made]) -> list[Made]:
+    def all_gather(make: Callable[[int, int], Made]) -> list[Made]:
         try:
             mine: Any = make(index, workers)
         except UserError as error:
@@ -46,12 +46,14 @@ def among(strategy: Any, index: int, workers: int) -> Everywhere:
                 raise each
         return made
 
-    return everywhere
+    return all_gather
 
 
-def of(asked: Hardware, strategy: Any) -> Everywhere:
+def of(asked: Hardware, strategy: Any) -> AllGather:
     """Everywhere, as the hardware asks for it; hardware=workers is one process each."""
-    return among(strategy, *factory.worker_of_config()) if asked.kind == "workers" else alone
+    if asked.kind != "workers":
+        return single_process
+    return among(strategy, *factory.worker_of_config())
 
 
 def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
@@ -69,18 +71,18 @@ ABORTED = "Collective ops is aborted"
 """What TensorFlow says in every error of a collective that lost a worker, whatever its type."""
 
 
-def is_of_another(error: Exception) -> bool:
+def is_peer_failure(error: Exception) -> bool:
     """Whether an error came because another worker no longer answers."""
     return isinstance(error, tf.errors.OpError) and ABORTED in error.message
 
 
 @contextlib.contextmanager
-def watched(asked: Hardware) -> Iterator[None]:
+def worker_failure_guard(asked: Hardware) -> Iterator[None]:
     """Raises UserError where the block ends because another worker no longer answers."""
     try:
         yield
     except tf.errors.OpError as error:
-        if asked.kind != "workers" or not is_of_another(error):
+        if asked.kind != "workers" or not is_peer_failure(error):
             raise
         raise UserError(gone(error.message, *factory.worker_of_config())) from error
 

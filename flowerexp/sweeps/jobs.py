@@ -22,7 +22,7 @@ from rich.markup import escape
 from flowerexp import composition
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal, now
+from flowerexp.runs.log import RunLogger, now
 from flowerexp.train import launch
 
 STOP = ".stop"
@@ -37,13 +37,13 @@ PATIENCE_SECONDS = 60.0
 """How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
 
 
-def ask_to_stop(folder: Path, reason: str) -> None:
+def request_stop(folder: Path, reason: str) -> None:
     """Leaves a request for all jobs of the sweep: a signal's number, `failure` or `quota`."""
     with (folder / STOP).open("a", encoding="utf-8") as file:
         file.write(f"{reason}\n")
 
 
-def requests_to_stop(folder: Path) -> list[str]:
+def stop_requests(folder: Path) -> list[str]:
     return lines_of(folder / STOP)
 
 
@@ -85,28 +85,28 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     """
     deadline = deadline_of(folder.parent)
     if deadline is not None and time.time() >= deadline:
-        ask_to_stop(folder.parent, QUOTA)
-    if requests_to_stop(folder.parent):
+        request_stop(folder.parent, QUOTA)
+    if stop_requests(folder.parent):
         return 0.0
-    journal = Journal()
+    logger = RunLogger()
     if launcher == "basic":
-        journal.console.rule(escape(folder.name), align="left", characters="-")
+        logger.console.rule(escape(folder.name), align="left", characters="-")
     try:
         config = composition.check(composed)
         with launch.locked(folder, PATIENCE_SECONDS):
-            starts = launch.lay_down(config, folder, composed, overrides)
+            starts = launch.initialize_run_dir(config, folder, composed, overrides)
     except (UserError, OSError) as error:  # it costs this job, not those that are left
         sentence = f"{folder.name}: {composition.explain(error)}"
-        journal.say(f"not run: {sentence}")
+        logger.info(f"not run: {sentence}")
         with (folder.parent / REFUSED).open("a", encoding="utf-8") as file:
             file.write(f"{sentence}\n")
         return 0.0
     if starts:
         if launcher != "basic":
-            journal.say(f"{folder.name}: started, {folder / store.LOG}")
-        stranger = execute_in_process(folder, deadline, quiet=launcher != "basic")
-        if stranger and launcher.startswith("submitit"):
-            journal.say(f"{folder.name}: interrupted, and not by the sweep: waiting "
+            logger.info(f"{folder.name}: started, {folder / store.LOG}")
+        stopped_externally = execute_in_process(folder, deadline, quiet=launcher != "basic")
+        if stopped_externally and launcher.startswith("submitit"):
+            logger.info(f"{folder.name}: interrupted, and not by the sweep: waiting "
                         f"{GRACE_SECONDS} s for the cluster to requeue or to end this job")
             time.sleep(GRACE_SECONDS)  # a job that ended by itself would not be requeued
     status = store.last_status(folder)
@@ -114,13 +114,13 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
              if status.get("state") == "done"
              else f"{status.get('state')} {status.get('error', '')}".rstrip())
-    journal.say(f"{folder.name}: {ended}")
+    logger.info(f"{folder.name}: {ended}")
     try:
         write_tables(folder.parent)
     except OSError as error:  # a full disk costs the tables, not the jobs that are left
-        journal.say(f"{folder.parent}: the tables cannot be written ({error.strerror})")
+        logger.info(f"{folder.parent}: the tables cannot be written ({error.strerror})")
     if status.get("state") == "failed" and config.on_failure == "stop":
-        ask_to_stop(folder.parent, "failure")
+        request_stop(folder.parent, "failure")
     return score if status.get("state") == "done" else 0.0
 
 
@@ -166,9 +166,9 @@ def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> boo
                 process.wait()
         errors.seek(0)
         said = errors.read().decode("utf-8", "backslashreplace").strip()
-    settle(folder, process.returncode, said, asked)
+    record_exit(folder, process.returncode, said, asked)
     if process.returncode == launch.OUT_OF_TIME:
-        ask_to_stop(folder.parent, QUOTA)
+        request_stop(folder.parent, QUOTA)
     return not asked and process.returncode > 128
 
 
@@ -180,14 +180,14 @@ def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
             process.wait(POLL_SECONDS)
             return passed > 0
         # Of the end of the quota every job knows by itself.
-        reasons = [reason for reason in requests_to_stop(sweep) if reason != QUOTA]
+        reasons = [reason for reason in stop_requests(sweep) if reason != QUOTA]
         for reason in reasons[passed:]:
             process.send_signal(signal.SIGINT if reason == str(int(signal.SIGINT))
                                 else signal.SIGTERM)
         passed = len(reasons)
 
 
-def settle(folder: Path, code: int, said: str, asked: bool) -> None:
+def record_exit(folder: Path, code: int, said: str, asked: bool) -> None:
     """Says in a folder's status and log how its process ended, where it could not itself.
 
     Args:
@@ -199,10 +199,10 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
         with launch.locked(folder):
             if store.last_status(folder).get("state") not in ("new", "running"):
                 return
-            journal = Journal(folder)
+            logger = RunLogger(folder)
             if asked and (code < 0 or code > 128):
-                journal.log("interrupted before it could save")
-                journal.record(state="interrupted", ended=now())
+                logger.debug("interrupted before it could save")
+                logger.record(state="interrupted", ended=now())
                 return
             if code < 0:
                 error = f"killed by {signal.Signals(-code).name}"
@@ -210,12 +210,12 @@ def settle(folder: Path, code: int, said: str, asked: bool) -> None:
                     error += ", as the system does when memory runs out"
             else:
                 error = f"{said.splitlines()[-1] if said else 'no word'} (exit code {code})"
-            journal.log(f"failed: {error}\n{said}".strip())
-            journal.record(state="failed", error=error, traceback=said or None, ended=now())
+            logger.debug(f"failed: {error}\n{said}".strip())
+            logger.record(state="failed", error=error, traceback=said or None, ended=now())
     except UserError:  # another process has the folder now
         return
     except OSError as error:
-        Journal().say(f"{folder}: the status cannot be written ({error.strerror})")
+        RunLogger().info(f"{folder}: the status cannot be written ({error.strerror})")
 
 
 def write_tables(folder: Path) -> None:

@@ -27,13 +27,13 @@ from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.sweeps import jobs
 from flowerexp.train import launch, preview
 
-HERE = ("basic", "joblib", "submitit_local")
+LOCAL_LAUNCHERS = ("basic", "joblib", "submitit_local")
 """Launchers whose jobs run on this machine, with its devices."""
-SUITED: Mapping[str, Mapping[str, Any]] = {
+LAUNCHER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # 30 days; submitit's own default ends a local job after one hour.
     "submitit_local": {"timeout_min": 60 * 24 * 30},
     # Of one attempt: SIGUSR2 comes two minutes before its end, and the job is requeued.
@@ -44,12 +44,13 @@ SUITED: Mapping[str, Mapping[str, Any]] = {
 """What launchers get under hydra.launcher where the command line says nothing."""
 LAUNCHERS = ("joblib", "submitit")
 """Packages whose exceptions tell of workers and clusters, not of our own mistakes."""
-UNSWEPT = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep", "loop.max_minutes")
+SWEEP_LEVEL_KEYS = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep",
+                    "loop.max_minutes")
 """Keys of which a sweep has one value."""
 
 
 @dataclass(frozen=True)
-class Opened:
+class ActiveSweep:
     """A sweep that is running."""
 
     folder: Path
@@ -57,7 +58,7 @@ class Opened:
     """Their folders; None where the sweeper chooses them as it goes."""
 
 
-CURRENT: ContextVar[tuple[contextlib.ExitStack, list[Opened]]] = ContextVar("CURRENT")
+CURRENT: ContextVar[tuple[contextlib.ExitStack, list[ActiveSweep]]] = ContextVar("CURRENT")
 """Of the `closing` that Hydra's call is inside: what is undone at its end, and the sweep, if any.
 """
 
@@ -80,7 +81,7 @@ def closing() -> Iterator[None]:
 
     Not by Hydra's on_multirun_end, which an exception of a launcher or a sweeper skips.
     """
-    opened: list[Opened] = []
+    opened: list[ActiveSweep] = []
     with contextlib.ExitStack() as stack:
         token = CURRENT.set((stack, opened))
         try:
@@ -101,7 +102,7 @@ def closing() -> Iterator[None]:
         sys.exit(code)
 
 
-def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Opened]) -> None:
+def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[ActiveSweep]) -> None:
     """Plans, checks and announces a sweep, and gets it ready; a dry run ends the process here.
 
     Args:
@@ -122,17 +123,17 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     if chosen(hydra, "hydra.sweep.subdir"):
         raise UserError("hydra.sweep.subdir cannot be chosen: a job is named by what it is")
     pin(hydra, folder, unnamed)
-    launcher = suit_launcher(hydra)
+    launcher = apply_launcher_defaults(hydra)
     ours = "BasicSweeper" in hydra.sweeper._target_
     if ours:
         batch = BasicSweeper.split_arguments(list(parsed.values()), None)[0]
     else:
         batch = [[str(override.input_line) for override in parsed.values()
                   if not override.is_sweep_override()]]
-        suit_optuna(hydra, config.seed)
+        apply_optuna_defaults(hydra, config.seed)
     configs = checked_jobs(batch, unnamed, swept)
-    journal = Journal()
-    journal.say(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
+    logger = RunLogger()
+    logger.info(f"sweep: {folder}, {len(configs) if ours else 'as many as it tries'} "
                 f"job{'s' * (len(configs) != 1 or not ours)}; swept: "
                 f"{', '.join(swept) or 'nothing'}")
     if (folder / store.CONFIG).exists():
@@ -140,12 +141,12 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     if not config.dry_run:
         stack.callback(remove_unused, folder)
         stack.enter_context(launch.locked(folder))
-    previews = preview.preview(configs, elsewhere=launcher not in HERE)
+    previews = preview.preview(configs, elsewhere=launcher not in LOCAL_LAUNCHERS)
     for name, each in configs.items():
-        launch.refuse_other_run(each, folder / name, previews[name].data)
-    preview.show(journal, folder, previews)
+        launch.check_same_run(each, folder / name, previews[name].data)
+    preview.show(logger, folder, previews)
     if config.dry_run:
-        journal.say("dry run: nothing was started")
+        logger.info("dry run: nothing was started")
         sys.exit(0)
     for stale in (jobs.STOP, jobs.REFUSED):
         (folder / stale).unlink(missing_ok=True)
@@ -153,7 +154,7 @@ def open_sweep(config: DictConfig, stack: contextlib.ExitStack, opened: list[Ope
     jobs.set_deadline(folder, None if minutes is None else start + 60 * minutes)
     stack.callback(jobs.set_deadline, folder, None)
     stack.enter_context(signals_taken(folder))
-    opened.append(Opened(folder, tuple(folder / name for name in configs) if ours else None))
+    opened.append(ActiveSweep(folder, tuple(folder / name for name in configs) if ours else None))
 
 
 def pin(hydra: DictConfig, folder: Path, unnamed: Sequence[str]) -> None:
@@ -164,7 +165,7 @@ def pin(hydra: DictConfig, folder: Path, unnamed: Sequence[str]) -> None:
                                  f"[{','.join(unnamed)}]")
 
 
-def suit_launcher(hydra: DictConfig) -> str:
+def apply_launcher_defaults(hydra: DictConfig) -> str:
     """Gives the launcher what SUITED holds for it; returns its name.
 
     Raises:
@@ -174,7 +175,7 @@ def suit_launcher(hydra: DictConfig) -> str:
     if launcher == "submitit_slurm" and not shutil.which("srun"):
         raise UserError("hydra/launcher=submitit_slurm: there is no srun here; start the sweep on "
                         "a machine of the cluster, or choose hydra/launcher=submitit_local")
-    for key, value in SUITED.get(launcher, {}).items():
+    for key, value in LAUNCHER_DEFAULTS.get(launcher, {}).items():
         if not chosen(hydra, f"hydra.launcher.{key}"):
             hydra.launcher[key] = value
     return launcher
@@ -185,7 +186,7 @@ def chosen(hydra: DictConfig, key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in hydra.overrides.hydra)
 
 
-def suit_optuna(hydra: DictConfig, seed: int) -> None:
+def apply_optuna_defaults(hydra: DictConfig, seed: int) -> None:
     """A validation F1 is maximised, and the same command tries the same values."""
     if "direction" in hydra.sweeper and not chosen(hydra, "hydra.sweeper.direction"):
         hydra.sweeper.direction = "maximize"
@@ -204,11 +205,11 @@ def checked_jobs(batch: Sequence[Sequence[str]], unnamed: Sequence[str], swept: 
         UserError: for a value of a job, or two jobs of one name.
     """
     for key in swept:
-        if key in UNSWEPT:
+        if key in SWEEP_LEVEL_KEYS:
             raise UserError(f"{key} cannot be swept: a sweep has one")
     configs: dict[str, Config] = {}
     for overrides in batch:
-        composition.refuse_no_option(overrides)
+        composition.check_group_overrides(overrides)
         config = composition.check(hydra_compose("config", list(overrides)))
         if config.fresh:
             raise UserError("fresh=true has no meaning in a sweep, whose finished jobs are kept: "
@@ -238,7 +239,7 @@ def signals_taken(folder: Path) -> Iterator[None]:
     The handler raises nothing, for Hydra would then end without a word and orphan the jobs.
     """
     def take(number: int, _frame: object) -> None:
-        jobs.ask_to_stop(folder, str(number))
+        jobs.request_stop(folder, str(number))
         with contextlib.suppress(OSError):  # of a terminal or a reader that has gone
             os.write(1, f"{signal.Signals(number).name}: the running job shall stop\n".encode())
 
@@ -253,11 +254,11 @@ def signals_taken(folder: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def close_sweep(opened: Opened) -> int:
+def close_sweep(opened: ActiveSweep) -> int:
     """Prints the table and what is missing; returns the exit code."""
     from flowerexp.comparison import comparison, tables
 
-    asked = jobs.requests_to_stop(opened.folder)
+    asked = jobs.stop_requests(opened.folder)
     refused = jobs.lines_of(opened.folder / jobs.REFUSED)
     for file in (jobs.STOP, jobs.REFUSED):
         (opened.folder / file).unlink(missing_ok=True)
@@ -267,23 +268,23 @@ def close_sweep(opened: Opened) -> int:
         for job in begun:
             with contextlib.suppress(UserError), launch.locked(job, jobs.PATIENCE_SECONDS):
                 pass
-    journal = Journal()
+    logger = RunLogger()
     if begun:
-        journal.console.rule(escape(str(opened.folder)), align="left", characters="-")
-        tables.show(comparison.compare([opened.folder]), journal.console)
+        logger.console.rule(escape(str(opened.folder)), align="left", characters="-")
+        tables.show(comparison.compare([opened.folder]), logger.console)
     missing = [job for job in wanted if not launch.is_done(job)]
     untouched = [job.name for job in missing if job not in begun]
     if untouched:
-        journal.say(f"not started: {', '.join(untouched)}")
+        logger.info(f"not started: {', '.join(untouched)}")
     for sentence in refused:
-        journal.say(f"not run: {sentence}")
+        logger.info(f"not run: {sentence}")
     out_of_time = bool(missing) and jobs.QUOTA in asked
     if out_of_time:
-        journal.say("interrupted by loop.max_minutes, which is of the sweep as a whole")
+        logger.info("interrupted by loop.max_minutes, which is of the sweep as a whole")
     if missing:
-        journal.say(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command goes "
+        logger.info(f"{len(missing)} of {len(wanted)} jobs are not finished; the same command goes "
                     "on with them")
-    journal.say("pictures and a page: python -m flowerexp compare "
+    logger.info("pictures and a page: python -m flowerexp compare "
                 f"{shlex.quote(str(opened.folder))} --output FOLDER")
     signals = [int(reason) for reason in asked if reason.isdigit()]
     if signals:

@@ -82,7 +82,7 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
             for old in set(updates) - set(current[-KEPT:]) - {best} | set(updates) - set(current):
                 discard(folder_of(run, old))
     except (OSError, tf.errors.OpError) as error:
-        if workers.is_of_another(error):
+        if workers.is_peer_failure(error):
             raise
         first = str(error).strip().split("\n")[0]
         raise UserError(f"the checkpoint {target} cannot be written ({first}): make room and run "

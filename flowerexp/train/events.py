@@ -21,7 +21,7 @@ from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
 from flowerexp.plots import curves
 from flowerexp.runs.store import Scores
-from flowerexp.train.resuming import Past
+from flowerexp.train.resuming import CompletedEpochs
 
 SIDE = 300
 """Pixels of a confusion matrix's side, at least."""
@@ -46,7 +46,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, config: Config, plan: Plan, labels: npt.NDArray[np.integer],
-                 num_classes: int, past: Past) -> None:
+                 num_classes: int, completed: CompletedEpochs) -> None:
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
         self.plan, self.labels, self.num_classes = plan, labels, num_classes
@@ -54,7 +54,7 @@ class Events:
                                               config.loop.lr_scaling)
         self.writer = tf.summary.create_file_writer(str(folder))
         self.write_raw(summary.session_start_pb(hyperparameters(config)))
-        for epoch, (row, predictions) in enumerate(zip(past.history, past.predictions,
+        for epoch, (row, predictions) in enumerate(zip(completed.history, completed.predictions,
                                                        strict=True)):
             self.write(epoch, row, predictions)
 

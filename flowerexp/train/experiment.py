@@ -15,20 +15,20 @@ from flowerexp.augment import base, geometric
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, pipeline, records, sampling, skipping, sources
 from flowerexp.data.batching import Plan
-from flowerexp.data.faults import Fault
-from flowerexp.data.pipeline import Images
-from flowerexp.data.skipping import Readable
+from flowerexp.data.faults import DataIssue
+from flowerexp.data.pipeline import Split
+from flowerexp.data.skipping import SplitRead
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.models import build, losses, optimizers, schedules
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
-from flowerexp.strategy.workers import Everywhere
+from flowerexp.strategy.workers import AllGather
 from flowerexp.train import pictures, resuming
 from flowerexp.train.events import Events
-from flowerexp.train.resuming import Past, Saver
+from flowerexp.train.resuming import Checkpointer, CompletedEpochs
 from flowerexp.train.trainer import Trainer
 
 GIB = 2**30
@@ -43,9 +43,9 @@ class Data:
     """Of the classes, in label order; numbers where the data set has no names."""
     cache: str
     """decoded | encoded | none"""
-    train: Images
-    valid: Images
-    skipped: tuple[Fault, ...] = ()
+    train: Split
+    valid: Split
+    skipped: tuple[DataIssue, ...] = ()
     """Of every split, what dataset.on_bad_record=skip left out."""
 
     @property
@@ -54,7 +54,7 @@ class Data:
         return np.bincount(self.train.table.labels, minlength=len(self.names))
 
 
-def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int]) -> int:
+def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]) -> int:
     """Trains, validates and predicts, going on from the folder's last checkpoint.
 
     Args:
@@ -71,28 +71,30 @@ def run(config: Config, folder: Path, journal: Journal, stop: Callable[[], int])
         UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
     """
     strategy, sentence = factory.build_strategy(config.hardware)
-    journal.say(f"hardware: {sentence}")
-    journal.record(hardware=sentence)
+    logger.info(f"hardware: {sentence}")
+    logger.record(hardware=sentence)
     # With a table every worker keeps all; without one it reads its own files, here as in training.
-    everywhere = (workers.of(config.hardware, strategy) if config.dataset.cache == "none"
-                  else workers.alone)
-    data = load_data(config.dataset, journal, everywhere)
+    all_gather = (workers.of(config.hardware, strategy) if config.dataset.cache == "none"
+                  else workers.single_process)
+    data = load_data(config.dataset, logger, all_gather)
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
     beginning = {**asdict(numbers),
                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
-    resuming.refuse_other_beginning(folder, journal, beginning)
+    resuming.check_provenance(folder, logger, beginning)
     for line in batching.sentences(config, numbers, data.counts):
-        journal.say(line)
-    journal.say(augment.sentence if augment else "augmentation: none")
-    trainer = build_trainer(config, strategy, numbers, data, journal)
-    saver = Saver(folder, journal, trainer, composition.identity(asdict(config)) | beginning,
-                  config.loop.checkpoint_minutes)
-    past = saver.go_on(data.valid.count, len(data.names))
-    saver.refuse_unequal()
-    code = train(config, saver, lambda: int(trainer.greatest(stop())), data, augment, past)
+        logger.info(line)
+    logger.info(augment.sentence if augment else "augmentation: none")
+    trainer = build_trainer(config, strategy, numbers, data, logger)
+    checkpointer = Checkpointer(folder, logger, trainer,
+                                composition.identity(asdict(config)) | beginning,
+                                config.loop.checkpoint_minutes)
+    completed = checkpointer.restore_latest(data.valid.count, len(data.names))
+    checkpointer.check_workers_in_sync()
+    code = train(config, checkpointer, lambda: int(trainer.greatest(stop())), data, augment,
+                 completed)
     if code == 0:
-        predict(config, saver, data, past, everywhere)
+        predict(config, checkpointer, data, completed, all_gather)
     return code
 
 
@@ -109,12 +111,13 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
     return numbers, base.build(config.augmentation, config.seed, numbers.batch_size)
 
 
-def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = workers.alone) -> Data:
+def load_data(dataset: Dataset, logger: RunLogger,
+              all_gather: AllGather = workers.single_process) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
-    source = sources.find(dataset, everywhere)
-    journal.say(source.reason)
+    source = sources.find(dataset, all_gather)
+    logger.info(source.reason)
     labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
-                                                      dataset.on_bad_record, everywhere)
+                                                      dataset.on_bad_record, all_gather)
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
@@ -123,32 +126,32 @@ def load_data(dataset: Dataset, journal: Journal, everywhere: Everywhere = worke
     train, valid = (as_images(table, source, dataset, cache) for table in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
-    journal.say(f"data: {train.count} training and {valid.count} validation images of "
+    logger.info(f"data: {train.count} training and {valid.count} validation images of "
                 f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
                 f"{source.folder}; {kept}")
-    journal.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
+    logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                          "image_size": source.image_size, "classes": len(names),
                          "train": train.count, "val": valid.count})
     skips = dataset.on_bad_record == "skip"
-    journal.record(skipped=skipping.status(skipped) if skips else None)
+    logger.record(skipped=skipping.status(skipped) if skips else None)
     if skips:
-        journal.say(skipping.sentence(skipped))
+        logger.info(skipping.sentence(skipped))
     return Data(source, names, cache, train, valid, skipped)
 
 
-def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Images:
+def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Split:
     """A labelled split as the pipeline feeds it, decoded if the cache says so."""
-    images = Images(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
+    images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
         return images
     try:
-        return pipeline.keep_decoded(images)
+        return pipeline.cache_decoded(images)
     except tf.errors.OpError as error:
         raise_fault(images, True, error)
         raise
 
 
-def raise_fault(images: Images, labelled: bool, error: Exception, strategy: Any = None) -> None:
+def raise_fault(images: Split, labelled: bool, error: Exception, strategy: Any = None) -> None:
     """Raises UserError if the error comes of a record of this split.
 
     Under a strategy, of one that this process reads.
@@ -162,7 +165,7 @@ def raise_fault(images: Images, labelled: bool, error: Exception, strategy: Any 
 
 
 def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
-                  journal: Journal) -> Trainer:
+                  logger: RunLogger) -> Trainer:
     """Model, optimizer and loss under the strategy."""
     with strategy.scope():
         model = build.build(config.model, data.source.image_size, len(data.names),
@@ -170,61 +173,63 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
         rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
         optimizer = optimizers.build(config.optimizer, rates, config.hardware.precision)
     everything, trained = build.parameter_counts(model)
-    journal.say(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
+    logger.info(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
                 f"trainable; weights {config.model.weights}, input scaling "
                 f"{config.model.input_scaling}")
     if config.model.summary:
-        model.summary(expand_nested=True, print_fn=lambda text, **_: journal.say(text))
+        model.summary(expand_nested=True, print_fn=lambda text, **_: logger.info(text))
     return Trainer(strategy, model, optimizer, losses.build(config.loss, data.counts), numbers,
                    sampling.class_weights(data.counts, config.sampling), config.seed,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 
 
-def train(config: Config, saver: Saver, stop: Callable[[], int], data: Data,
-          augment: base.Augment | None, past: Past) -> int:
+def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], data: Data,
+          augment: base.Augment | None, completed: CompletedEpochs) -> int:
     """The epochs that are left, added to the past; the code where `stop` ended them, else 0.
 
     Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
     """
-    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
+    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
     numbers, patience = trainer.plan, config.loop.patience
-    if journal.writes:
+    if logger.is_chief:
         store.write_classes(folder, data.names, data.counts.tolist())
         store.write_json(folder / store.VALID_LABELS, data.valid.table.labels.tolist())
-    events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), past
-                    ) if journal.writes else None
+    events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), completed
+                    ) if logger.is_chief else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
                                         config.seed, augment)
-    with journal.progress(numbers.updates * numbers.update_size,
+    with logger.progress(numbers.updates * numbers.update_size,
                           int(trainer.update.numpy()) * numbers.update_size) as advance:
         # Patience is asked of the history alone, so that a run that goes on ends where it would.
-        while (epoch := len(past.history)) < numbers.epochs and not store.is_over(past.history,
-                                                                                    patience):
+        while (epoch := len(completed.history)) < numbers.epochs and not store.should_stop_early(
+                completed.history, patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
                 advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
                 if code := stop():
                     break
-                if saver.is_due() and int(trainer.update.numpy()) % numbers.updates_per_epoch:
-                    saver.save(past)
+                inside = int(trainer.update.numpy()) % numbers.updates_per_epoch
+                if checkpointer.is_due() and inside:
+                    checkpointer.save(completed)
             if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
-                saver.save(past)
+                checkpointer.save(completed)
                 return code
-            row = end_epoch(saver, data, past)
-            last = epoch + 1 == numbers.epochs or store.is_over(past.history, patience)
+            row = end_epoch(checkpointer, data, completed)
+            last = (epoch + 1 == numbers.epochs
+                    or store.should_stop_early(completed.history, patience))
             if events:
-                events.write(epoch, row, past.predictions[-1])
+                events.write(epoch, row, completed.predictions[-1])
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
             shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
-            (journal.say if shown else journal.log)(sentence)
+            (logger.info if shown else logger.debug)(sentence)
             if (code := stop()) and not last:
                 return code
     if events:
         events.close()
-    if len(past.history) < numbers.epochs:
-        early = (f"stopped early after epoch {len(past.history)} of {numbers.epochs}: validation "
-                 f"F1 has not risen for {patience} epochs (loop.patience)")
-        journal.log(early)
-        journal.record(stopped_early=early)  # said with the summary
+    if len(completed.history) < numbers.epochs:
+        early = (f"stopped early after epoch {len(completed.history)} of {numbers.epochs}: "
+                 f"validation F1 has not risen for {patience} epochs (loop.patience)")
+        logger.debug(early)
+        logger.record(stopped_early=early)  # said with the summary
     return 0
 
 
@@ -245,24 +250,24 @@ def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
         raise
 
 
-def end_epoch(saver: Saver, data: Data, past: Past) -> Scores:
+def end_epoch(checkpointer: Checkpointer, data: Data, completed: CompletedEpochs) -> Scores:
     """Validates, and writes the epoch's results and then its checkpoint; returns its row.
 
     In this order, a run that is killed between the two does the epoch once more.
     """
-    folder, journal, trainer = saver.folder, saver.journal, saver.trainer
+    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
     progress = trainer.progress()
     row = metrics.epoch_scores("train", progress.loss, progress.confusion)
     logits = predict_logits(trainer, data.valid, True)
     row |= valid_scores(trainer, data, logits)
     row["train timing"] = progress.seconds
-    past.history.append(row)
-    past.predictions.append(logits.argmax(-1).tolist())
-    if journal.writes:
-        store.write_history(folder, past.history)
-        store.write_predictions(folder, past.predictions)
-    saver.save(past)
-    journal.record(epochs_done=len(past.history), epochs=trainer.plan.epochs)
+    completed.history.append(row)
+    completed.predictions.append(logits.argmax(-1).tolist())
+    if logger.is_chief:
+        store.write_history(folder, completed.history)
+        store.write_predictions(folder, completed.predictions)
+    checkpointer.save(completed)
+    logger.record(epochs_done=len(completed.history), epochs=trainer.plan.epochs)
     return row
 
 
@@ -276,7 +281,7 @@ def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
             f"or set optimizer.clip_norm; what was saved before stays in {folder}")
 
 
-def predict_logits(trainer: Trainer, images: Images, labelled: bool) -> npt.NDArray[np.float32]:
+def predict_logits(trainer: Trainer, images: Split, labelled: bool) -> npt.NDArray[np.float32]:
     """float32 [images, classes] of a split."""
     batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
     try:
@@ -295,22 +300,24 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) 
     return metrics.epoch_scores("valid", loss, matrix)
 
 
-def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Everywhere) -> None:
+def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: CompletedEpochs,
+            all_gather: AllGather) -> None:
     """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
     """
-    folder, journal, trainer, history = saver.folder, saver.journal, saver.trainer, past.history
+    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
+    history = completed.history
     best = store.best_epoch(history)
     assert best is not None
     used = best if config.results.use == "best" else len(history) - 1
     if used != len(history) - 1:
-        saver.load_epoch(used)
+        checkpointer.load_epoch(used)
     logits = predict_logits(trainer, data.valid, True)
-    test = load_test(config.dataset, data, everywhere)
-    test_logits = predict_logits(trainer, Images(test.table, data.source.image_size),
+    test = load_test(config.dataset, data, all_gather)
+    test_logits = predict_logits(trainer, Split(test.table, data.source.image_size),
                                  False) if test else None
     labels, chances = data.valid.table.labels, softmax(logits.astype(np.float64), axis=-1)
-    mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), everywhere)
-    if not journal.writes:
+    mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), all_gather)
+    if not logger.is_chief:
         return
     store.write_array(folder / store.VALID_PROBABILITIES, store.softmax(logits))
     if test is not None and test_logits is not None:
@@ -318,29 +325,29 @@ def predict(config: Config, saver: Saver, data: Data, past: Past, everywhere: Ev
         store.write_array(folder / store.TEST_PROBABILITIES, probabilities)
         store.write_json(folder / store.TEST_PREDICTIONS, predicted)
         store.write_submission(folder, test.ids, predicted)
-        journal.say(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by the "
+        logger.info(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by the "
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
-        journal.say("predictions: none, for the data set has no test folder")
+        logger.info("predictions: none, for the data set has no test folder")
     try:
-        with store.replacing(folder / store.MODEL) as partial:
+        with store.atomic_write(folder / store.MODEL) as partial:
             build.portable(trainer.model).save(partial)
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error
-    pictures.draw(folder, journal, history, data.names, data.counts, labels, chances, mistaken)
+    pictures.draw(folder, logger, history, data.names, data.counts, labels, chances, mistaken)
 
 
-def load_test(dataset: Dataset, data: Data, everywhere: Everywhere = workers.alone
-              ) -> Readable | None:
+def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
+              ) -> SplitRead | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
     return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
-                               everywhere)
+                               all_gather)
 
 
-def test_rows(test: Readable, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+def test_rows(test: SplitRead, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
               ) -> tuple[npt.NDArray[np.float16], list[int]]:
     """Probabilities float16 [test records, classes] and class ids of every test record.
 

@@ -21,7 +21,7 @@ from flowerexp import composition
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
-from flowerexp.runs.log import Journal, now, process
+from flowerexp.runs.log import RunLogger, now, process
 from flowerexp.strategy import factory
 from flowerexp.train import preview
 
@@ -55,21 +55,21 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
                             "another name= on all of them")
         folder = fresh_folder(config, folder)
     if config.dry_run:
-        journal = Journal()
-        preview.show(journal, folder.parent, preview.preview({folder.name: config}))
-        journal.say("dry run: nothing was started")
+        logger = RunLogger()
+        preview.show(logger, folder.parent, preview.preview({folder.name: config}))
+        logger.info("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     if not factory.is_chief(config.hardware):
-        refuse_other_run(config, folder)
+        check_same_run(config, folder)
         if is_done(folder):
             return 0
-        return start(config, folder, Journal(folder, chief=False), deadline)
+        return start(config, folder, RunLogger(folder, chief=False), deadline)
     with locked(folder):
-        refuse_other_run(config, folder, data_of_finished(config, folder))
-        if lay_down(config, folder, composed, overrides):
-            return start(config, folder, Journal(folder), deadline)
-    Journal().say(f"{folder} holds a finished run of this command:\n{summary(folder)}")
+        check_same_run(config, folder, data_of_finished(config, folder))
+        if initialize_run_dir(config, folder, composed, overrides):
+            return start(config, folder, RunLogger(folder), deadline)
+    RunLogger().info(f"{folder} holds a finished run of this command:\n{summary(folder)}")
     return 0
 
 
@@ -90,7 +90,7 @@ def resume(folder: Path, deadline: float | None = None) -> int:
     OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
     directory = store.last_status(folder).get("working_directory")
     if directory and not Path(directory).is_dir():
-        Journal().say(f"the directory of the run's command, {directory}, is not here: relative "
+        RunLogger().info(f"the directory of the run's command, {directory}, is not here: relative "
                       f"paths start from {Path.cwd()}")
     elif directory:
         os.chdir(directory)
@@ -117,24 +117,25 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def lay_down(config: Config, folder: Path, composed: DictConfig, overrides: Sequence[str]) -> bool:
+def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
+                       overrides: Sequence[str]) -> bool:
     """Puts the config into a locked folder; False where the folder's run is finished.
 
     Raises:
         UserError: where the folder holds another run.
     """
-    refuse_other_run(config, folder)
+    check_same_run(config, folder)
     if is_done(folder):
         return False
     # Anew each time, for where the data and the directory are may have changed.
     store.write_config(folder, composed, overrides)
-    journal = Journal(folder)
+    logger = RunLogger(folder)
     try:
         store.read_status(folder)
     except UserError:
-        journal.say(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
+        logger.info(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
                     "written anew")
-    journal.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
+    logger.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
     return True
 
 
@@ -155,7 +156,7 @@ def is_done(folder: Path) -> bool:
     return store.last_status(folder).get("state") == "done"
 
 
-def is_untrained(folder: Path) -> bool:
+def has_no_progress(folder: Path) -> bool:
     """Whether the folder holds no epoch and no checkpoint, so that nothing of its run is lost."""
     return (not is_done(folder) and not (folder / store.HISTORY).exists()
             and not list(folder.glob("checkpoints/update-*")))
@@ -177,7 +178,7 @@ def fresh_folder(config: Config, folder: Path) -> Path:
     return free
 
 
-def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> None:
+def check_same_run(config: Config, folder: Path, data: str | None = None) -> None:
     """Raises UserError where the folder holds another run, naming what differs.
 
     A run that ended before it had trained anything is none: its mistake can be corrected there.
@@ -190,7 +191,7 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
         if any(folder.glob(f"*/{store.CONFIG}")):
             raise UserError(f"{folder} holds the runs of a sweep: choose another name=")
         return
-    if is_untrained(folder):
+    if has_no_progress(folder):
         return
     before = store.read_config(folder)
     differing = composition.differences(before, config)
@@ -204,63 +205,63 @@ def refuse_other_run(config: Config, folder: Path, data: str | None = None) -> N
                         "fresh=true to start beside it")
 
 
-def start(config: Config, folder: Path, journal: Journal, deadline: float | None = None) -> int:
+def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:
     """Runs until the end, a signal, its time, or an error, and says which in status.json."""
-    stopped = Stopped(config.loop.max_minutes, deadline)
+    stopped = StopRequest(config.loop.max_minutes, deadline)
     factory.prepare(config.hardware)
-    journal.record(state="running", **process(), error=None, traceback=None, ended=None,
+    logger.record(state="running", **process(), error=None, traceback=None, ended=None,
                    versions=provenance.versions(), git=provenance.commit(),
                    started=store.last_status(folder).get("started", now()))
-    journal.say(f"run: {folder}")
+    logger.info(f"run: {folder}")
     with stopped:
         try:
-            with journal.native_log():
+            with logger.native_log():
                 from flowerexp.strategy import workers
                 from flowerexp.train import experiment
 
-                with workers.watched(config.hardware):
-                    code = experiment.run(config, folder, journal, stopped)
+                with workers.worker_failure_guard(config.hardware):
+                    code = experiment.run(config, folder, logger, stopped)
         except UserError as error:
-            fail(journal, str(error))
+            fail(logger, str(error))
             raise
         except OSError as error:
-            fail(journal, f"{error.filename or folder}: {error.strerror or error}")
+            fail(logger, f"{error.filename or folder}: {error.strerror or error}")
             if error.errno in DISK_ERRORS:
                 raise UserError(f"{error.filename or folder}: {error.strerror}: nothing that was "
                                 "saved before is lost; mend it and run the same command again") \
                     from error
             raise
         except KeyboardInterrupt:
-            journal.record(state="interrupted", ended=now())
+            logger.record(state="interrupted", ended=now())
             raise
         except BaseException as error:
-            fail(journal, f"{type(error).__name__}: {composition.first_line(error)}")
+            fail(logger, f"{type(error).__name__}: {composition.first_line(error)}")
             raise
     if code == 0:
-        journal.record(state="done", ended=now())
-        if journal.writes:
-            journal.say(summary(folder))
+        logger.record(state="done", ended=now())
+        if logger.is_chief:
+            logger.info(summary(folder))
         return 0
-    journal.record(state="interrupted", ended=now())
+    logger.record(state="interrupted", ended=now())
     why = (f"loop.max_minutes={config.loop.max_minutes:g}" if code == OUT_OF_TIME
            else signal.Signals(code - 128).name)
     where = "" if stopped() else " to another worker"
-    journal.say(f"interrupted by {why}{where}; the same command goes on from here: {folder}")
+    logger.info(f"interrupted by {why}{where}; the same command goes on from here: {folder}")
     return code
 
 
-def fail(journal: Journal, sentence: str) -> None:
+def fail(logger: RunLogger, sentence: str) -> None:
     """Leaves the error in run.log and status.json, as far as the disk lets us."""
     try:
-        journal.log(f"failed: {sentence}")
-        journal.log_traceback()
-        journal.record(state="failed", error=sentence, traceback=traceback.format_exc(),
+        logger.debug(f"failed: {sentence}")
+        logger.log_traceback()
+        logger.record(state="failed", error=sentence, traceback=traceback.format_exc(),
                        ended=now())
     except OSError as error:
-        Journal().say(f"the status cannot be written ({error.strerror})")
+        RunLogger().info(f"the status cannot be written ({error.strerror})")
 
 
-class Stopped:
+class StopRequest:
     """The exit code to end with once one of SIGNALS has come, or the time is over; 0 before.
 
     A second SIGINT raises KeyboardInterrupt at once.
@@ -282,17 +283,17 @@ class Stopped:
             return 128 + self.number
         return OUT_OF_TIME if self.end is not None and time.monotonic() >= self.end else 0
 
-    def __enter__(self) -> "Stopped":
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self.before[number] = signal.signal(number, self.take)
+                self.before[number] = signal.signal(number, self._handle_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def take(self, number: int, _frame: object) -> None:
+    def _handle_signal(self, number: int, _frame: object) -> None:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from flowerexp import metrics
 from flowerexp.plots import curves, gallery
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 
 HISTORY = "history.png"
@@ -21,7 +21,7 @@ MOST_MISTAKES = 24
 """In the grid of mistakes."""
 
 
-def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Sequence[str],
+def draw(folder: Path, logger: RunLogger, history: Sequence[Scores], names: Sequence[str],
          counts: npt.NDArray[np.integer], labels: npt.NDArray[np.integer],
          probabilities: npt.NDArray[np.floating], mistaken: npt.NDArray[np.uint8]) -> None:
     """Draws history, confusion matrix, mistakes and scores of the classes into a run folder.
@@ -40,16 +40,16 @@ def draw(folder: Path, journal: Journal, history: Sequence[Scores], names: Seque
     if len(names) <= curves.MOST_CLASSES:
         figures[CONFUSION] = lambda: curves.confusion(matrix, names)
     else:
-        journal.say(f"{CONFUSION} is not drawn, nor is TensorBoard's matrix of every epoch: "
+        logger.info(f"{CONFUSION} is not drawn, nor is TensorBoard's matrix of every epoch: "
                     f"{len(names)} classes are more than {curves.MOST_CLASSES}")
     wrong = confident_mistakes(labels, probabilities)
     if len(wrong):
         figures[MISTAKES] = lambda: mistakes(worst_mistakes(labels, probabilities), len(wrong),
                                              names, labels, probabilities, mistaken)
     else:
-        journal.say(f"{MISTAKES} is not drawn: every validation image is right")
+        logger.info(f"{MISTAKES} is not drawn: every validation image is right")
     figures[CLASSES] = lambda: curves.class_scores(counts, metrics.f1_where_present(matrix), names)
-    with journal.steps("pictures", len(figures)) as advance:
+    with logger.steps("pictures", len(figures)) as advance:
         for name, figure in figures.items():
             curves.save(figure(), folder / name)
             advance()

@@ -19,7 +19,7 @@ from flowerexp.config import Config, Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal, stop_without
+from flowerexp.runs.log import RunLogger, exit_with_parent
 from flowerexp.strategy import factory
 
 
@@ -63,10 +63,10 @@ def preview(configs: Mapping[str, Config], elsewhere: bool = False) -> dict[str,
 
 def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
     """The previews of configs of one hardware, in a fresh process."""
-    stop_without(os.getppid())
+    exit_with_parent(os.getppid())
     asked = next(iter(configs.values())).hardware
     factory.prepare(asked)
-    with Journal().native_log():
+    with RunLogger().native_log():
         from flowerexp.data import sources
         from flowerexp.models import build
 
@@ -80,7 +80,7 @@ def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
                     source = sources.find(config.dataset)
                     tables[key] = source, *sources.class_counts(
                         source, config.dataset.on_bad_record)
-                build.refuse_missing_weights(config.model)
+                build.check_weights_exist(config.model)
                 source, counts, data = tables[key]
                 found[name] = of_run(config, source, counts, data, workers, replicas)
             except UserError as error:
@@ -113,7 +113,7 @@ def replicas_asked(asked: Hardware) -> tuple[int, int | None]:
     return 1, asked.replicas or (1 if asked.kind == "cpu" else None)
 
 
-def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> None:
+def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> None:
     """Prints the data set, and a line for every run: epochs, updates of an epoch and in all, images
     of an update, and what was done of it before.
 
@@ -121,7 +121,7 @@ def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> Non
         folder: that holds the runs' folders.
     """
     for source in dict.fromkeys(each.source for each in previews.values()):
-        journal.say(source)
+        logger.info(source)
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
     for title in ("epochs", "updates\nan epoch", "updates\nin all", "images of\nan update"):
@@ -136,4 +136,4 @@ def show(journal: Journal, folder: Path, previews: Mapping[str, Preview]) -> Non
         done = status.get("epochs_done", 0)
         table.add_row(name, *cells, {"done": "finished"}.get(
             status.get("state", ""), f"{done} epochs" if done else "new"))
-    journal.console.print(table)
+    logger.console.print(table)

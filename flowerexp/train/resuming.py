@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 from flowerexp.train import checkpoints
 from flowerexp.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Past:
+class CompletedEpochs:
     """The epochs that have ended."""
 
     history: list[Scores]
@@ -25,7 +25,7 @@ class Past:
     """Class ids of the validation set by epoch."""
 
 
-def refuse_other_beginning(folder: Path, journal: Journal, now: Mapping[str, Any]) -> None:
+def check_provenance(folder: Path, logger: RunLogger, now: Mapping[str, Any]) -> None:
     """Raises UserError where the folder's checkpoints were made on other data or replicas.
 
     The config alone does not tell: `auto` takes what is there, and files can be exchanged.
@@ -41,10 +41,10 @@ def refuse_other_beginning(folder: Path, journal: Journal, now: Mapping[str, Any
             raise UserError(f"{folder} was begun on other hardware or data "
                             f"({'; '.join(differing)}): bring them back, or start beside it with "
                             "fresh=true")
-    journal.record(beginning=dict(now))
+    logger.record(beginning=dict(now))
 
 
-class Saver:
+class Checkpointer:
     """The checkpoints of one run.
 
     Args:
@@ -55,9 +55,9 @@ class Saver:
         minutes: after which a checkpoint inside an epoch is due, or None.
     """
 
-    def __init__(self, folder: Path, journal: Journal, trainer: Trainer,
+    def __init__(self, folder: Path, logger: RunLogger, trainer: Trainer,
                  identity: Mapping[str, Any], minutes: float | None = None) -> None:
-        self.folder, self.journal, self.trainer = folder, journal, trainer
+        self.folder, self.logger, self.trainer = folder, logger, trainer
         self.identity, self.minutes = identity, minutes
         self.saved = time.monotonic()
 
@@ -69,15 +69,15 @@ class Saver:
         due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
         return bool(self.trainer.greatest(due))
 
-    def save(self, past: Past) -> None:
+    def save(self, completed: CompletedEpochs) -> None:
         """A checkpoint of now; that of the end of the best epoch stays."""
-        best = store.best_epoch(past.history)
+        best = store.best_epoch(completed.history)
         kept = None if best is None else (best + 1) * self.trainer.plan.updates_per_epoch
         checkpoints.save(self.trainer.checkpoint, self.folder, int(self.trainer.update.numpy()),
-                         kept, self.identity, self.journal.writes)
+                         kept, self.identity, self.logger.is_chief)
         self.saved = time.monotonic()
 
-    def go_on(self, images: int, classes: int) -> Past:
+    def restore_latest(self, images: int, classes: int) -> CompletedEpochs:
         """Restores the last checkpoint that can be read; returns what the run had done up to it.
 
         Args:
@@ -88,7 +88,7 @@ class Saver:
             UserError: where there are checkpoints and none can be read, where the one is of another
                 run, or where the results of the epochs before it are not there.
         """
-        if self.journal.writes:
+        if self.logger.is_chief:
             checkpoints.clear(self.folder)
         faults = []
         for update in reversed(checkpoints.saved_updates(self.folder)):
@@ -96,17 +96,17 @@ class Saver:
             fault = checkpoints.fault(self.folder, update)
             if fault is None:
                 checkpoints.restore(self.trainer.checkpoint, self.folder, update, self.identity)
-                return self.past_of(where, update, images, classes)
+                return self.completed_before(where, update, images, classes)
             faults.append(f"{where.name}: {fault}")
-            self.journal.say(f"the checkpoint {where} cannot be read ({fault}): the one before it "
+            self.logger.info(f"the checkpoint {where} cannot be read ({fault}): the one before it "
                              "is used, and this one is removed when the next is written")
         if faults:
             raise UserError(f"no checkpoint in {self.folder / 'checkpoints'} can be read "
                             f"({'; '.join(faults)}): remove them, and the same command trains from "
                             "the start")
-        return Past([], [])
+        return CompletedEpochs([], [])
 
-    def refuse_unequal(self) -> None:
+    def check_workers_in_sync(self) -> None:
         """Raises UserError where the workers go on from different updates."""
         here = int(self.trainer.update.numpy())
         least, most = -int(self.trainer.greatest(-here)), int(self.trainer.greatest(here))
@@ -115,7 +115,8 @@ class Saver:
                             f"this one from {here}): the run folder, {self.folder}, must be on a "
                             "disk that all of them share")
 
-    def past_of(self, checkpoint: Path, update: int, images: int, classes: int) -> Past:
+    def completed_before(self, checkpoint: Path, update: int, images: int, classes: int
+                         ) -> CompletedEpochs:
         """The epochs that ended before a checkpoint, from the files of the folder."""
         numbers = self.trainer.plan
         epochs, inside = divmod(update, numbers.updates_per_epoch)
@@ -133,9 +134,9 @@ class Saver:
             if len(rows) < epochs:
                 raise UserError(f"{self.folder / name} ends after {len(rows)} epochs; {remedy}")
         where = f" and {inside} of {numbers.updates_per_epoch} updates" if inside else ""
-        self.journal.say(f"going on from {checkpoint}: {epochs} of {numbers.epochs} epochs{where} "
+        self.logger.info(f"going on from {checkpoint}: {epochs} of {numbers.epochs} epochs{where} "
                          "are done")
-        return Past(history[:epochs], predictions[:epochs])
+        return CompletedEpochs(history[:epochs], predictions[:epochs])
 
     def load_epoch(self, epoch: int) -> None:
         """Gives the model the weights of the end of an epoch, counted from 0."""

@@ -112,9 +112,9 @@ class Trainer:
                 losses * tf.gather(self.class_weights, labels))
 
         losses, weighted = of(batch["label"])
-        if "other_label" not in batch:
+        if "second_label" not in batch:
             return losses, weighted
-        share, (others, weighted_others) = batch["share"], of(batch["other_label"])
+        share, (others, weighted_others) = batch["mix_weight"], of(batch["second_label"])
         return (share * losses + (1 - share) * others,
                 share * weighted + (1 - share) * weighted_others)
 

@@ -131,7 +131,7 @@ def test_cutmix_pastes_the_partner_and_counts_its_pixels():
     result = apply({"cutmix": OPTIONS["cutmix"]()}, (images, labels), micro_batch=4)
     shares, pasted = [], np.zeros((10, 14), bool)
     for row, image in enumerate(result["image"][..., 0]):
-        label, other, share = (result[key][row] for key in ("label", "other_label", "share"))
+        label, other, share = (result[key][row] for key in ("label", "second_label", "mix_weight"))
         assert {label, other} <= set(range(row // 4 * 4 + 1, row // 4 * 4 + 5))
         assert row + 1 in (label, other)
         assert set(np.unique(image)) <= {label, other}
@@ -154,7 +154,7 @@ def test_cutmix_rectangles_have_the_papers_size():
     count = 4000
     options = augmentation_options.Cutmix(alpha=1.0, probability=0.6)
     batch = (np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count))
-    share = apply({"cutmix": options}, batch, micro_batch=1)["share"]
+    share = apply({"cutmix": options}, batch, micro_batch=1)["mix_weight"]
     rng = np.random.default_rng(0)
     half = (32 * np.sqrt(1 - rng.beta(1, 1, count)[:, None])).astype(int) // 2
     middle = rng.integers(0, 32, (count, 2))
@@ -169,9 +169,9 @@ def test_cutmix_swaps_labels_at_less_than_a_half():
                                tf.constant([0.5, 0.25, 1.0], tf.float64))
     result = base.labels_of(tf.constant([7, 8, 9]), mixed)
     assert result["label"].numpy().tolist() == [7, 9, 9]
-    assert result["other_label"].numpy().tolist() == [8, 8, 7]
-    assert result["share"].numpy().tolist() == [0.5, 0.75, 1.0]
-    assert result["share"].dtype == tf.float32
+    assert result["second_label"].numpy().tolist() == [8, 8, 7]
+    assert result["mix_weight"].numpy().tolist() == [0.5, 0.75, 1.0]
+    assert result["mix_weight"].dtype == tf.float32
 
 
 def test_mixup_is_the_rounded_mean_with_the_partner():
@@ -180,10 +180,10 @@ def test_mixup_is_the_rounded_mean_with_the_partner():
                    micro_batch=6)
     assert (result["label"] == np.arange(24)).all()
     for start in range(0, 24, 6):
-        assert sorted(result["other_label"][start:start + 6]) == list(range(start, start + 6))
-    share = result["share"][:, None, None, None]
+        assert sorted(result["second_label"][start:start + 6]) == list(range(start, start + 6))
+    share = result["mix_weight"][:, None, None, None]
     assert (share >= 0.5).all()
-    mean = share * images + (1 - share) * images[result["other_label"]]
+    mean = share * images + (1 - share) * images[result["second_label"]]
     assert abs(result["image"] - mean).max() <= 0.5 + 1e-4
     assert result["image"].dtype == np.uint8
 
@@ -191,7 +191,7 @@ def test_mixup_is_the_rounded_mean_with_the_partner():
 def test_mixup_weights_have_their_distribution():
     count = 4000
     batch = (np.zeros((count, 2, 2, 3), np.uint8), np.zeros(count))
-    share = apply({"mixup": OPTIONS["mixup"]()}, batch, micro_batch=1)["share"]
+    share = apply({"mixup": OPTIONS["mixup"]()}, batch, micro_batch=1)["mix_weight"]
     drawn = np.random.default_rng(0).beta(0.2, 0.2, count)
     assert stats.ks_2samp(share, np.maximum(drawn, 1 - drawn)).pvalue > 1e-3
 
@@ -255,7 +255,7 @@ def test_a_list_is_applied_in_its_order_without_changing_draws():
     assert (one != other).any()
     mixed = apply({"flip": flip, "perspective": turned, "cutmix": OPTIONS["cutmix"]()},
                   (images, labels))
-    assert set(mixed) == {"image", "label", "other_label", "share"}
+    assert set(mixed) == {"image", "label", "second_label", "mix_weight"}
 
 
 def test_two_mixing_transforms_are_refused():
@@ -282,8 +282,8 @@ def test_twenty_steps_on_a_fixed_batch_halve_the_excess_over_the_entropy(name):
     labels = np.arange(16) % 4
     images = (rng.random((4, 16, 16, 3))[labels] * 160 + rng.random((16, 16, 16, 3)) * 90)
     batch = apply({name: OPTIONS[name]()}, (images.astype(np.uint8), labels), micro_batch=2)
-    share = batch.get("share", np.ones(16, np.float32))
-    other = batch.get("other_label", batch["label"])
+    share = batch.get("mix_weight", np.ones(16, np.float32))
+    other = batch.get("second_label", batch["label"])
     uncertain = np.where(other == batch["label"], 1.0, share)
     entropy = stats.entropy([uncertain, 1 - uncertain]).mean()
     assert (entropy > 0.05) == (name in base.MIXING)

@@ -27,7 +27,7 @@ def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_pa
     shown = {tuple(pixel) for pixel in (picture[..., :3] * 255).round().astype(int)
              .reshape(-1, 3).tolist()}
     files = records.list_files(str(tiny / "train"))
-    images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))
+    images = pipeline.cache_decoded(pipeline.Split(records.read(files, 16, True, None), 16))
     order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 0, 0, 6)
     for pixels in images.decoded.numpy()[order]:
         # 16 pixels drawn over 200: the middles of most of them stand in the picture as they are.
@@ -68,7 +68,7 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     from flowerexp.data.batching import Plan
 
     files = records.list_files(str(tiny / "train"))
-    images = pipeline.keep_decoded(pipeline.Images(records.read(files, 16, True, None), 16))
+    images = pipeline.cache_decoded(pipeline.Split(records.read(files, 16, True, None), 16))
     augment = base.build({"flip": Flip()}, 3, 4)
     plan = Plan(1, 1, 4, 2, 1, 8, 1, 1)
     import tensorflow as tf

@@ -147,7 +147,7 @@ def test_frame_has_a_row_for_each_run(tmp_path, healthy):
 
 IMPORTS = """
 import sys
-from flowerexp import comparison, tables
+from flowerexp.comparison import comparison, tables
 from rich.console import Console
 found = comparison.compare(sys.argv[1])
 tables.show(found, Console())

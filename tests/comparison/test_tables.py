@@ -305,8 +305,8 @@ def test_best_row_is_bold_and_marked(compared):
     assert "\x1b[1mperspective *" in text
     assert "\x1b[1moversample_300" not in text
     assert "* highest mean F1 of the last epoch" in words_kept(text)
-    alone = replace(compared, rows=compared.rows[:2])
-    assert "*" not in shown(alone, 140).split("not finished")[0].split("against")[0]
+    single_process = replace(compared, rows=compared.rows[:2])
+    assert "*" not in shown(single_process, 140).split("not finished")[0].split("against")[0]
 
 
 @pytest.mark.parametrize("width", [20, *WIDTHS])

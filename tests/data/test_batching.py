@@ -25,7 +25,7 @@ def flower_counts():
 def test_numbers_of_an_update():
     found = batching.derive(config_of(batch_size_per_replica=16, gradient_accumulation_steps=4,
                                   epochs=3), np.array([700, 300]), 1, 2)
-    assert found.share == 64
+    assert found.per_replica_batch == 64
     assert found.update_size == 128
     assert found.examples_per_epoch == 1000
     assert found.updates_per_epoch == 7  # 1000 // 128; the last 104 examples wait

@@ -36,8 +36,8 @@ def plan_of(workers=1, replicas=1, accumulation=1, batch=4, updates=9):
 def images_of(root, split, cache, shuffle_bytes=1e6):
     files = records.list_files(str(root / split))
     table = records.read(files, 16, split != "test", None, cache != "none")
-    images = pipeline.Images(table, 16, shuffle_bytes=shuffle_bytes)
-    return pipeline.keep_decoded(images) if cache == "decoded" else images
+    images = pipeline.Split(table, 16, shuffle_bytes=shuffle_bytes)
+    return pipeline.cache_decoded(images) if cache == "decoded" else images
 
 
 def elements(images, policy, plan, epoch=0, start=0, worker=0, seed=0, augment=None):
@@ -189,7 +189,7 @@ def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, b
     """
     files = tuple(records.RecordFile(f"{number}", None) for number in range(len(counts)))
     table = records.Table(None, np.zeros(sum(counts), np.int32), [], files, tuple(counts))
-    images = pipeline.Images(table, 1, None if streamed else tf.zeros([sum(counts), 1, 1, 3]))
+    images = pipeline.Split(table, 1, None if streamed else tf.zeros([sum(counts), 1, 1, 3]))
     plan = plan_of(workers=workers, replicas=workers * replicas)
     rows = pipeline.evaluation_rows(images, dataclasses.replace(plan, eval_batch_size=batch))
     assert rows.shape[1:] == (workers, replicas, batch)
@@ -216,10 +216,10 @@ def test_workers_that_would_pick_other_images_pick_those_of_the_first(tiny):
     wishes = {0: np.array([12, 0, 5]), 1: np.array([12, 0, 6])}
 
     def everywhere_of(worker):
-        def everywhere(make):
+        def all_gather(make):
             made = [make(0, 2), make(1, 2)]
             return [wishes[0], wishes[1]] if made[0] is wishes[worker] else made
-        return everywhere
+        return all_gather
 
     for worker, wished in wishes.items():
         np.testing.assert_array_equal(pipeline.pick(images, wished, everywhere_of(worker)),
@@ -236,7 +236,7 @@ def test_every_shape_of_a_batch_is_known_before_it_is_made(tiny, cache):
         spec = batches(0, 0).element_spec
         shapes = {"image": [8, 16, 16, 3], "label": [8]}
         if name in ("cutmix", "mixup"):
-            shapes |= {"other_label": [8], "share": [8]}
+            shapes |= {"second_label": [8], "mix_weight": [8]}
         assert {key: part.shape for key, part in spec.items()} == shapes, name
     batches, _ = pipeline.evaluation_batches(Workers(), images_of(tiny, "val", cache), plan)
     assert batches.element_spec.shape == [4, 16, 16, 3]

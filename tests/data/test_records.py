@@ -199,7 +199,7 @@ def test_image_size_is_that_of_the_first_readable_file_whoever_reads_it(tmp_path
     monkeypatch.setattr(records, "commonest_height",
                         lambda file: opened.append(file) or heights(file))
 
-    def everywhere(make):
+    def all_gather(make):
         made = []
         for worker in range(workers):
             opened.clear()
@@ -207,7 +207,7 @@ def test_image_size_is_that_of_the_first_readable_file_whoever_reads_it(tmp_path
             assert {*opened} <= {*files[worker::workers]}
         return made
 
-    assert records.first_image_size(files, everywhere) == 24
+    assert records.first_image_size(files, all_gather) == 24
 
 
 def test_write_leaves_no_file_that_is_not_whole(tmp_path):

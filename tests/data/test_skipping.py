@@ -14,7 +14,7 @@ from flowerexp.data import pipeline, records, skipping, sources
 from flowerexp.data.batching import Plan
 from flowerexp.data.sampling import Sampling
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests.data.test_records import example, good, jpeg, record_ends, write_serialized
 from tests.processes import execute, history_of, read, weights_of
@@ -127,7 +127,8 @@ def check_test_rows(run, root, pair):
 def test_the_same_data_stop_a_run_by_default(pair, cache):
     """With the first fault of the files in their order, although lengths are walked before."""
     with pytest.raises(UserError) as mistake:
-        experiment.load_data(Dataset("tfrecords", str(pair[0]), cache=cache), Journal(chief=False))
+        experiment.load_data(Dataset("tfrecords", str(pair[0]), cache=cache),
+                             RunLogger(chief=False))
     assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is a "
                                   "broken JPEG or none at all")
 
@@ -135,7 +136,7 @@ def test_the_same_data_stop_a_run_by_default(pair, cache):
 @pytest.mark.parametrize("cache", ["decoded", "encoded"])
 def test_what_is_kept_in_memory_is_that_of_the_clean_data(pair, cache):
     one, other = (experiment.load_data(Dataset("tfrecords", str(root), cache=cache,
-                                               on_bad_record=policy), Journal(chief=False))
+                                               on_bad_record=policy), RunLogger(chief=False))
                   for root, policy in zip(pair, ("skip", "stop"), strict=True))
     for left, right in ((one.train, other.train), (one.valid, other.valid)):
         assert (left.decoded is None) == (cache == "encoded")
@@ -168,13 +169,13 @@ def test_the_table_of_what_is_left(pair):
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, workers):
     """With three, one of them has no file."""
-    def everywhere(make):
+    def all_gather(make):
         return [make(worker, workers) for worker in range(workers)]
 
     source = sources.find(Dataset("tfrecords", str(pair[policy == "stop"])))
     for split in source.files:
         one = sources.read_split(source, split, False, policy)
-        several = sources.read_split(source, split, False, policy, everywhere)
+        several = sources.read_split(source, split, False, policy, all_gather)
         assert several.table.labels.tolist() == one.table.labels.tolist()
         assert several.kept.tolist() == one.kept.tolist()
         for name in ("ids", "counts", "files", "frames", "images"):
@@ -195,7 +196,7 @@ def test_a_stream_leaves_out_the_same_records(pair, workers):
         for table in (readable(bad, keep_images=False).table,
                       records.read(records.list_files(str(clean / "train")), 16, True, None,
                                    False)):
-            images = pipeline.Images(table, 16, shuffle_bytes=1e6)
+            images = pipeline.Split(table, 16, shuffle_bytes=1e6)
             assert images.streamed
             for worker in range(workers):
                 batches = pipeline.training_batches(Workers(worker), images, Sampling(), plan, 3,
@@ -207,7 +208,7 @@ def test_a_stream_leaves_out_the_same_records(pair, workers):
 
 
 def test_a_validation_stream_is_in_order(pair):
-    images = pipeline.Images(readable(pair[0], "val", keep_images=False).table, 16)
+    images = pipeline.Split(readable(pair[0], "val", keep_images=False).table, 16)
     streamed = list(pipeline.stream_in_order(images).as_numpy_iterator())
     expected = readable(pair[0], "val").table.images.numpy().tolist()
     assert len(expected) == 12
@@ -234,7 +235,7 @@ def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
     for keep_images in (True, False):
         left = skipping.read(records.list_files(str(tmp_path)), 16, False, None, keep_images).table
         batches, rows = pipeline.evaluation_batches(
-            tf.distribute.get_strategy(), pipeline.Images(left, 16), Plan(1, 1, 4, 1, 4, 4, 1, 1))
+            tf.distribute.get_strategy(), pipeline.Split(left, 16), Plan(1, 1, 4, 1, 4, 4, 1, 1))
         assert len(rows) == len(list(batches)) == 0
 
 
@@ -268,7 +269,7 @@ def test_filling_keeps_the_order():
 
 
 def test_the_commonest_class_is_the_lowest_on_a_tie():
-    test = skipping.Readable(None, (), ("a", "b"), np.array([True, False]), (2,))
+    test = skipping.SplitRead(None, (), ("a", "b"), np.array([True, False]), (2,))
     logits = np.array([[0, 0, 9]], np.float32)
     probabilities, predicted = experiment.test_rows(test, logits, np.array([1, 5, 5]))
     assert predicted == [2, 1]
@@ -277,8 +278,8 @@ def test_the_commonest_class_is_the_lowest_on_a_tie():
 
 def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
     table, error = readable(pair[0]).table, ValueError("of another thing")
-    assert experiment.raise_fault(pipeline.Images(table, 16), True, error) is None
-    everything = pipeline.Images(dataclasses.replace(table, frames=None), 16)
+    assert experiment.raise_fault(pipeline.Split(table, 16), True, error) is None
+    everything = pipeline.Split(dataclasses.replace(table, frames=None), 16)
     with pytest.raises(UserError, match="record 3: its image is a broken JPEG"):
         experiment.raise_fault(everything, True, error)
 
@@ -287,7 +288,7 @@ def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     """A label far out of range is left out before it counts as a class."""
     write = Dataset("tfrecords", str(pair[0]), on_bad_record="skip")
     source = sources.find(write)
-    data = experiment.load_data(write, Journal(chief=False))
+    data = experiment.load_data(write, RunLogger(chief=False))
     assert len(data.names) == 3
     counts, fingerprint = sources.class_counts(source, "skip")
     assert data.counts.tolist() == counts.tolist() == [20, 11, 4]
@@ -300,7 +301,7 @@ def begin(root, folder):
               "hardware=cpu", "loop.steps_per_execution=1")
     composition.register()
     folder.mkdir(exist_ok=True)
-    assert experiment.run(composition.check(composition.compose(chosen)), folder, Journal(folder),
+    assert experiment.run(composition.check(composition.compose(chosen)), folder, RunLogger(folder),
                           lambda: True)
 
 
@@ -335,7 +336,7 @@ def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kep
 def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
     for policy in ("skip", "stop"):
         experiment.load_data(Dataset("tfrecords", str(tiny), on_bad_record=policy),
-                             Journal(tmp_path))
+                             RunLogger(tmp_path))
         assert ("skipped" in read(tmp_path, "status.json")) == (policy == "skip")
 
 

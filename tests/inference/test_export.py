@@ -137,7 +137,8 @@ LEGACY = """
 import pathlib, sys
 import numpy as np
 import tensorflow as tf
-from flowerexp import export, inference, inputs, loading, trained
+from flowerexp.inference import export, inputs, load, prediction
+from flowerexp.runs import trained
 from flowerexp.errors import UserError
 from tests.processes import train
 place, tiny, jpegs, of_keras_3 = map(pathlib.Path, sys.argv[1:])
@@ -148,13 +149,13 @@ for weights in ("last", "best"):
     loaded = tf.saved_model.load(str(place / weights / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     exported = loaded.signatures["serving_default"](jpeg=jpeg)
-    batches = inference.batches(inference.Ensemble([found]), inputs.find([jpegs], [16]), False,
+    batches = prediction.batches(prediction.Ensemble([found]), inputs.find([jpegs], [16]), False,
                                 lambda count: None)
     expected = np.concatenate([batch.probabilities for batch in batches])
     assert np.abs(exported["probabilities"].numpy() - expected).max() < 1e-5
     assert (exported["class_id"].numpy() == expected.argmax(1)).all()
 try:
-    loading.load_model(of_keras_3 / "model.keras")
+    load.load_model(of_keras_3 / "model.keras")
 except UserError as error:
     print(error)
 """

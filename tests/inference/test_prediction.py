@@ -200,7 +200,7 @@ def test_damaged_records_are_listed_and_the_others_predicted(trained_run, tiny, 
     root = shutil.copytree(tiny / "val", tmp_path / "val")
     first = sorted(root.iterdir())[0]
     data = bytearray(first.read_bytes())
-    place = frames.frames_of(str(first))[0][2]
+    place = frames.record_spans(str(first))[0][2]
     data[place.start + place.length // 2] ^= 255
     first.write_bytes(data)
     code, said, found = predicted(tmp_path, trained_run, root)
@@ -334,7 +334,7 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
 WITHOUT = """
 import sys
 from typer.testing import CliRunner
-from flowerexp import cli
+from flowerexp.cli import main as cli
 for words in eval(sys.argv[1]):
     done = CliRunner().invoke(cli.app, words)
     print(done.exit_code, done.output.replace("\\n", " ")[:200])

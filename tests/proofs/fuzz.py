@@ -4,7 +4,7 @@ Run it from the checkout: python tests/proofs/fuzz.py [FILES]. It writes 2,000 m
 and 80 whole ones (flipped bytes in the file and, with right CRCs, in the record, its JPEG and the
 JPEG's header; cut ends; missing, doubled, renamed and swapped features; lengths of 2^40 with a
 right CRC, values of 2^31 bytes and more; JPEG headers that promise 60,000 x 60,000 pixels), and
-gives each to `records.read` and `keep_decoded`, to the data check, and to `skipping.read`. Each
+gives each to `records.read` and `cache_decoded`, to the data check, and to `skipping.read`. Each
 must end in a clean read or in a UserError that names a file; what the check and a run say of it
 must agree. Two children at a time read them, in batches; one that dies, is silent for 60 s or whose
 memory grows by more than 1 GiB over all of its files fails the proof. A minute on two free cores.

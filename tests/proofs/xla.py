@@ -54,8 +54,8 @@ def prove(family: str, *overrides: str) -> None:
                       plan, np.ones(CLASSES, np.float32), clip_norm=config.optimizer.clip_norm)
     random = np.random.default_rng(0)
     batch = {"image": random.integers(0, 256, (4, size, size, 3), np.uint8),
-             "label": np.arange(4, dtype=np.int32), "other_label": np.arange(1, 5, dtype=np.int32),
-             "share": np.full(4, 0.7, np.float32)}
+             "label": np.arange(4, dtype=np.int32), "second_label": np.arange(1, 5, dtype=np.int32),
+             "mix_weight": np.full(4, 0.7, np.float32)}
     # As TPUStrategy.run does it: all that happens on a replica is one compiled function.
     trainer.replica_update = compiled = tf.function(trainer.replica_update, jit_compile=True)
     before = [variable.numpy() for variable in model.variables]

@@ -76,12 +76,12 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from flowerexp import results
+from flowerexp.runs import store
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-for write in (lambda: results.write_json(folder / "a.json", list(range(5000))),
-              lambda: results.write_array(folder / "b.npy", np.zeros(5000)),
-              lambda: results.write_submission(folder, ["x" * 50] * 5000, range(5000))):
+for write in (lambda: store.write_json(folder / "a.json", list(range(5000))),
+              lambda: store.write_array(folder / "b.npy", np.zeros(5000)),
+              lambda: store.write_submission(folder, ["x" * 50] * 5000, range(5000))):
     try:
         write()
     except OSError:
@@ -104,7 +104,7 @@ def test_disk_that_takes_no_more_leaves_the_old_files(tmp_path):
 
 def test_temporary_path_has_the_suffix_of_its_file(tmp_path):
     # Keras chooses the format of a model by it.
-    with store.replacing(tmp_path / "new" / "model.keras") as partial:
+    with store.atomic_write(tmp_path / "new" / "model.keras") as partial:
         assert partial.suffix == ".keras"
         assert partial.parent == tmp_path / "new"
         partial.write_text("weights")

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.test_skipping import flip
+from tests.data.test_skipping import flip
 
 from flowerexp.data import pipeline, records, skipping
 from flowerexp.inference import load

@@ -144,16 +144,16 @@ def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os.dup2(terminal, 1)
-    assert jobs.requests_to_stop(tmp_path) == [str(int(signal.SIGTERM))]
+    assert jobs.stop_requests(tmp_path) == [str(int(signal.SIGTERM))]
 
 
 def fail_in_the_midst(job, requests):
     with session.closing():
         _, opened = session.CURRENT.get()
         write_run(job, ["experiment=original"], [0, 1], [[0, 1]], state="interrupted")
-        opened.append(session.Opened(job.parent, (job,)))
+        opened.append(session.ActiveSweep(job.parent, (job,)))
         for reason in requests:
-            jobs.ask_to_stop(job.parent, reason)
+            jobs.request_stop(job.parent, reason)
         raise RuntimeError("a worker has gone")
 
 
@@ -202,8 +202,8 @@ def test_a_sweep_leaves_folders_named_by_what_they_are_and_a_table(basic):
 
 
 def test_a_job_is_the_run_of_its_own_command(basic, place, tiny):
-    alone = execute(place, tiny, "sampling=class_weight", "loop.epochs=2", "name=alone")
-    assert alone.returncode == 0, alone.stderr
+    single_process = execute(place, tiny, "sampling=class_weight", "loop.epochs=2", "name=alone")
+    assert single_process.returncode == 0, single_process.stderr
     same_results(basic[0] / NAMES[0], place / "outputs/alone")
 
 
@@ -269,5 +269,5 @@ def test_optuna_maximises_and_its_trials_follow_from_the_seed_unless_told_otherw
         overrides, direction):
     hydra = OmegaConf.create({"overrides": {"hydra": overrides},
                               "sweeper": {"direction": "minimize", "sampler": {"seed": None}}})
-    session.suit_optuna(hydra, 7)
+    session.apply_optuna_defaults(hydra, 7)
     assert (hydra.sweeper.direction, hydra.sweeper.sampler.seed) == (direction, 7)

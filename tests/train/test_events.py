@@ -16,7 +16,7 @@ import tensorflow as tf
 from flowerexp import composition, metrics
 from flowerexp.models import schedules
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import checkpoints, events, experiment
 from tests.processes import wait_for
 
@@ -42,7 +42,7 @@ def runs(tiny, tmp_path_factory):
         run.mkdir(parents=True)
         for stops in ((16, 0) if name == "resumed" else (0,)):
             asked = iter([False] * stops + [True]) if stops else itertools.repeat(False)
-            code = experiment.run(config, run, Journal(run), lambda asked=asked: next(asked))
+            code = experiment.run(config, run, RunLogger(run), lambda asked=asked: next(asked))
             assert (code == 0) == (stops == 0)
             assert checkpoints.saved_updates(run)[-1] == (stops or 30)
     return root, configs

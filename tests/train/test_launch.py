@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_su
 from flowerexp import composition
 from flowerexp.data import records
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import checkpoints, experiment
 from tests.processes import (
     begin,
@@ -256,7 +256,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
         run = tmp_path / name
         run.mkdir(exist_ok=True)
         saved = checkpoints.saved_updates(run)
-        finished = experiment.run(config, run, Journal(run), stop) == 0
+        finished = experiment.run(config, run, RunLogger(run), stop) == 0
         assert finished == (saved != [] or name == "straight")
     assert saved[-1] == 7
     assert "1 of 3 epochs and 1 of 6 updates are done" in (run / store.LOG).read_text()

@@ -5,7 +5,7 @@ import pytest
 
 from flowerexp.plots import curves
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import pictures
 from tests.plots.test_curves import FLOWERS, epochs
 
@@ -23,7 +23,7 @@ def draw(folder, labels, called, classes):
     confidence = np.linspace(0.9, 0.6, len(labels))
     probabilities = probabilities_of(called, classes, confidence)
     shown = pictures.worst_mistakes(np.array(labels), probabilities)
-    pictures.draw(folder, Journal(folder), epochs(2),
+    pictures.draw(folder, RunLogger(folder), epochs(2),
                   [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
                   np.array(labels), probabilities, np.zeros((len(shown), 8, 8, 3), np.uint8))
     log = folder / store.LOG

@@ -17,7 +17,7 @@ import tensorflow as tf
 from flowerexp import composition
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import checkpoints, experiment, launch, resuming
 from tests.processes import history_of, read, same_results, weights_of
 
@@ -36,7 +36,7 @@ def composed_of(tiny, *overrides):
 
 def run(config, folder, stop=lambda: False):
     folder.mkdir(exist_ok=True)
-    return experiment.run(config, folder, Journal(folder), stop) == 0
+    return experiment.run(config, folder, RunLogger(folder), stop) == 0
 
 
 def after(calls):
@@ -182,14 +182,14 @@ def test_a_status_with_a_damaged_beginning_is_in_nobodys_way(tiny, partial):
     """Of valid JSON: it is only a report, and the manifests of the checkpoints tell the same."""
     store.write_config(partial, composed_of(tiny), [])
     store.write_json(partial / store.STATUS, {"state": "interrupted", "beginning": "x"})
-    launch.refuse_other_run(config_of(tiny), partial, "0123456789abcdef")
+    launch.check_same_run(config_of(tiny), partial, "0123456789abcdef")
     with pytest.raises(UserError, match="holds a run of another config"):
-        launch.refuse_other_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
+        launch.check_same_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
 
 
 def saver_of(folder, minutes=None):
     """For what needs no trainer but its ten updates an epoch, and that it works alone."""
-    return resuming.Saver(folder, Journal(folder), SimpleNamespace(
+    return resuming.Checkpointer(folder, RunLogger(folder), SimpleNamespace(
         plan=SimpleNamespace(updates_per_epoch=10), greatest=float), {}, minutes)
 
 
@@ -235,7 +235,7 @@ def scores(*values):
     ([0.5, 0.4, 0.45], 2, True), ([0.5, 0.4, 0.45], 3, False), ([0.5, 0.4, 0.6, 0.6], 2, False),
     ([None, None, None], 2, True), ([0.5] * 9, None, False)])
 def test_patience_counts_epochs_since_the_best(history, patience, over):
-    assert store.is_over(scores(*history), patience) == over
+    assert store.should_stop_early(scores(*history), patience) == over
 
 
 def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny, tmp_path):
@@ -275,12 +275,12 @@ def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_pa
 
 
 def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
-    assert not launch.Stopped()()
-    assert not launch.Stopped(1)()
-    assert not launch.Stopped(1, time.time() + 60)()
-    assert launch.Stopped(1, time.time() - 1)()
-    assert launch.Stopped(1e-9, time.time() + 60)()
-    stopped = launch.Stopped()
+    assert not launch.StopRequest()()
+    assert not launch.StopRequest(1)()
+    assert not launch.StopRequest(1, time.time() + 60)()
+    assert launch.StopRequest(1, time.time() - 1)()
+    assert launch.StopRequest(1e-9, time.time() + 60)()
+    stopped = launch.StopRequest()
     stopped.take(signal.SIGTERM, None)
     assert stopped()
 

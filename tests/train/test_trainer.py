@@ -55,7 +55,7 @@ def batches_of(trainer, images, labels, **more):
     """The stored order, dealt to replicas as the pipeline deals it."""
     data = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels, **more})
     return trainer.strategy.distribute_datasets_from_function(
-        lambda _: data.batch(trainer.plan.share, drop_remainder=True))
+        lambda _: data.batch(trainer.plan.per_replica_batch, drop_remainder=True))
 
 
 def train(trainer, images, labels, steps_per_execution="epoch", **more):
@@ -184,7 +184,7 @@ def test_mixed_labels_weigh_both_losses():
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     rows = np.arange(8)
     expected = -(share * logs[rows, labels] + (1 - share) * logs[rows, others]).mean()
-    train(trainer, images, labels, other_label=others, share=share)
+    train(trainer, images, labels, second_label=others, share=share)
     assert trainer.progress().loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -201,7 +201,7 @@ def test_the_gradient_of_mixed_labels_is_that_of_both_weighted_losses():
             (1 - share) * weights[others])[:, None] * np.eye(5)[others]
         loss = -tf.reduce_sum(tf.cast(target, tf.float32) * logs) / 8
     expected = tape.gradient(loss, trainer.model.trainable_variables)
-    train(trainer, images, labels, other_label=others, share=share)
+    train(trainer, images, labels, second_label=others, share=share)
     for start, gradient, end in zip(before, expected, trainer.model.get_weights(), strict=True):
         np.testing.assert_allclose(start - gradient, end, atol=1e-6)
 
@@ -264,7 +264,7 @@ def test_logits_come_in_order_for_any_number_of_images(replicas, count):
     images, labels = random_examples(count)
     trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, 1, 1))
     table = Table(None, labels, [""] * count, (), ())
-    fed = pipeline.Images(table, 12, tf.constant(images))
+    fed = pipeline.Split(table, 12, tf.constant(images))
     batches, rows = pipeline.evaluation_batches(trainer.strategy, fed, trainer.plan)
     expected = (trainer.model(images.astype(np.float32)).numpy() if count
                 else np.zeros((0, 5)))  # Conv2D takes no empty batch

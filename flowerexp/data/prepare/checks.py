@@ -16,11 +16,11 @@ from rich.text import Text
 
 from flowerexp.config import Dataset
 from flowerexp.data import records, sources
-from flowerexp.data.faults import Fault
+from flowerexp.data.faults import DataIssue
 from flowerexp.data.frames import FRAME
 from flowerexp.data.records import Entry, RecordFile
 from flowerexp.data.sources import Source
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 SHOWN = 20
 """Classes without training images that are named."""
@@ -37,8 +37,8 @@ class Checked:
     names: of the classes, numbers where they have none.
     """
 
-    faults: list[Fault] = field(default_factory=list)
-    doubts: list[Fault] = field(default_factory=list)
+    faults: list[DataIssue] = field(default_factory=list)
+    doubts: list[DataIssue] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
             checked.records[split] += check_file(source, split, file, checked, seen,
                                                  labels[split], advance)
         if not checked.records[split]:
-            checked.faults.append(Fault(f"{source.folder}/{split}", None, None,
+            checked.faults.append(DataIssue(f"{source.folder}/{split}", None, None,
                                         "holds no record: the split is empty"))
     labels.pop("test", None)
     classes = source.num_classes or 1 + max((label for each in labels.values() for label in each),
@@ -78,7 +78,7 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
     empty = np.flatnonzero(checked.counts["train"] == 0).tolist()
     if empty:
         named = ", ".join(checked.names[label] for label in empty[:SHOWN])
-        checked.doubts.append(Fault(
+        checked.doubts.append(DataIssue(
             f"{source.folder}/train", None, None, f"holds no good image of {len(empty)} of "
             f"{classes} classes: {named}" + (" and more" if len(empty) > SHOWN else "")))
     return checked
@@ -101,7 +101,8 @@ def check_file(source: Source, split: str, file: RecordFile, checked: Checked, s
     return number
 
 
-def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen) -> list[Fault]:
+def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen
+              ) -> list[DataIssue]:
     """Whether a record's id or its picture was seen before; the picture in another split only."""
     doubts = []
     place = f"{file.path}, record {number}"
@@ -115,11 +116,11 @@ def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: See
         of_split, before = seen.pictures.setdefault(digest, (split, place))
         if of_split != split:
             doubts.append(f"its picture (the same pixels) is also in {of_split}: {before}")
-    return [Fault(file.path, number, entry.identifier, doubt) for doubt in doubts]
+    return [DataIssue(file.path, number, entry.identifier, doubt) for doubt in doubts]
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
-        journal: Journal) -> bool:
+        logger: RunLogger) -> bool:
     """Checks the data set at `root` with a progress bar, and prints what was found.
 
     Args:
@@ -136,9 +137,9 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     dataset = Dataset("tfrecords", root, image_size, num_classes, names)
     source = sources.found(dataset, root, "")
     size = sum(length_of(file) for files in source.files.values() for file in files)
-    with journal.steps("records", size) as advance:
+    with logger.steps("records", size) as advance:
         checked = check(source, advance)
-    show(source, checked, journal)
+    show(source, checked, logger)
     return not checked.faults
 
 
@@ -149,11 +150,11 @@ def length_of(file: RecordFile) -> int:
         return 0  # the check itself names it
 
 
-def show(source: Source, checked: Checked, journal: Journal) -> None:
+def show(source: Source, checked: Checked, logger: RunLogger) -> None:
     """Prints faults by file, counts by class, and how many faults would stop a run."""
     for kind, faults in (("stops a run", checked.faults), ("doubtful", checked.doubts)):
         for fault in faults:
-            journal.say(f"{kind}: {describe(fault)}")
+            logger.info(f"{kind}: {describe(fault)}")
     counts = list(checked.counts.values())
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
@@ -165,14 +166,14 @@ def show(source: Source, checked: Checked, journal: Journal) -> None:
             continue
         table.add_row(Text(name if name == str(label) else f"{label} {name}"),
                       *(str(each[label]) for each in counts))
-    journal.console.print(table)
+    logger.console.print(table)
     of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
-    journal.say(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
+    logger.info(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
                 f"{of_splits}; {len(checked.faults) + len(checked.doubts)} faults, "
                 f"{len(checked.faults)} of which would stop a run (dataset.on_bad_record=stop)")
 
 
-def describe(fault: Fault) -> str:
+def describe(fault: DataIssue) -> str:
     """A line with file, record number, id and what is wrong."""
     if fault.record is None:
         return fault.sentence

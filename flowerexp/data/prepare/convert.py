@@ -30,7 +30,7 @@ from flowerexp.data.prepare.photos import Listing, Photo, counted
 from flowerexp.data.prepare.stratification import SPLITS, order_of, stratify
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 VERSION = 1
 """Of the parts and the records; a change of what is written counts it up."""
@@ -47,7 +47,7 @@ OPTIONS = {"val": "--val", "test": "--test", "seed": "--seed"}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ConversionOptions:
     """What is made of the photos.
 
     size: height and width in pixels.
@@ -82,7 +82,7 @@ def work_of(out: Path, size: int) -> Path:
     return out / f".conversion-{size}x{size}"
 
 
-def plan_of(recipe: Recipe, inputs: str) -> dict[str, Any]:
+def plan_of(recipe: ConversionOptions, inputs: str) -> dict[str, Any]:
     """What must be the same for a conversion to go on."""
     return {"version": VERSION, "inputs": inputs, "size": recipe.size, "val": str(recipe.val),
             "test": str(recipe.test), "seed": recipe.seed}
@@ -106,7 +106,7 @@ def locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def finished(out: Path, plan: dict[str, Any], journal: Journal) -> dict[str, Any] | None:
+def finished(out: Path, plan: dict[str, Any], logger: RunLogger) -> dict[str, Any] | None:
     """The summary of the same conversion where it was finished before, which is said; else None.
 
     Raises:
@@ -131,13 +131,13 @@ def finished(out: Path, plan: dict[str, Any], journal: Journal) -> dict[str, Any
                             "anew")
         if folder == target:
             shutil.rmtree(work, ignore_errors=True)
-            journal.say(f"{target} was made before, of the same photos")
+            logger.info(f"{target} was made before, of the same photos")
             return dict(there)
     return None
 
 
-def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: int,
-            journal: Journal) -> dict[str, Any]:
+def convert(listing: Listing, out: Path, recipe: ConversionOptions, inputs: str, workers: int,
+            logger: RunLogger) -> dict[str, Any]:
     """Converts photos to `out`/tfrecords-jpeg-SxS, or says what was finished before.
 
     Args:
@@ -155,15 +155,15 @@ def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: i
         UserError: for another conversion in `out`, photos that give no data set, a full disk.
     """
     plan = plan_of(recipe, inputs)
-    if (summary := finished(out, plan, journal)) is not None:
+    if (summary := finished(out, plan, logger)) is not None:
         return summary
     if all(photo.split is None for photo in listing.photos):  # before hours of decoding
         deal(listing.photos, photos.in_order({photo.label for photo in listing.photos}), recipe)
     work = work_of(out, recipe.size)
     try:
         store.write_json(work / PLAN, plan)
-        parts.convert(listing.photos, work, recipe.size, workers, journal)
-        summary = plan | write_result(listing, work, recipe, journal)
+        parts.convert(listing.photos, work, recipe.size, workers, logger)
+        summary = plan | write_result(listing, work, recipe, logger)
         store.write_json(work / "result" / SUMMARY, summary, indent=1)
         (work / "result").rename(target_of(out, recipe.size))
     except OSError as error:
@@ -173,7 +173,8 @@ def convert(listing: Listing, out: Path, recipe: Recipe, inputs: str, workers: i
     return summary
 
 
-def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal) -> dict[str, Any]:
+def write_result(listing: Listing, work: Path, recipe: ConversionOptions, logger: RunLogger
+                 ) -> dict[str, Any]:
     """Deals the photos to splits, writes records and lists to `result`, and returns the summary."""
     good, left_out, small, turned = parts.read(listing, work, recipe.size)
     good, duplicates = without_duplicates(good)
@@ -184,7 +185,7 @@ def write_result(listing: Listing, work: Path, recipe: Recipe, journal: Journal)
         splits = deal(every, names, recipe)
     result = work / "result"
     label_of = {name: label for label, name in enumerate(names)}
-    write_splits(good, splits, label_of, result, work, recipe, journal)
+    write_splits(good, splits, label_of, result, work, recipe, logger)
     write_rows(result / UNREADABLE, ("path", "reason"), left_out)
     write_rows(result / DUPLICATES, ("path", "reason"), duplicates)
     write_rows(result / TEST_LABELS, ("id", "label"),
@@ -222,7 +223,7 @@ def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tu
     return kept, sorted(copies)
 
 
-def deal(every: Sequence[Photo], names: Sequence[str], recipe: Recipe) -> list[str]:
+def deal(every: Sequence[Photo], names: Sequence[str], recipe: ConversionOptions) -> list[str]:
     """The split of every photo; raises UserError where train or val would be empty."""
     label_of = {name: label for label, name in enumerate(names)}
     splits = stratify([label_of[photo.label] for photo in every],
@@ -235,10 +236,10 @@ def deal(every: Sequence[Photo], names: Sequence[str], recipe: Recipe) -> list[s
 
 
 def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dict[str, int],
-                 result: Path, work: Path, recipe: Recipe, journal: Journal) -> None:
+                 result: Path, work: Path, recipe: ConversionOptions, logger: RunLogger) -> None:
     """Writes train, val and, where it has photos, test; files that are there are whole."""
     reader = parts.Parts(work)
-    with journal.progress(len(good), 0) as advance:
+    with logger.progress(len(good), 0) as advance:
         for split in SPLITS:
             of_split = sorted(
                 (each for each, its in zip(good, splits, strict=True) if its == split),
@@ -260,7 +261,7 @@ def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dic
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A CSV, or none where there is no row."""
     if rows:
-        with store.replacing(path) as partial, \
+        with store.atomic_write(path) as partial, \
                 partial.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
@@ -272,7 +273,8 @@ def as_lines(names: Sequence[str]) -> str:
     return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
 
 
-def run(images: Path, out: Path, recipe: Recipe, workers: int, journal: Journal) -> bool:
+def run(images: Path, out: Path, recipe: ConversionOptions, workers: int,
+        logger: RunLogger) -> bool:
     """Converts a folder per class or a CSV and says what came of it; returns whether all was read.
 
     Raises:
@@ -281,46 +283,46 @@ def run(images: Path, out: Path, recipe: Recipe, workers: int, journal: Journal)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise UserError(f"{out} lies inside of {images}, where records would be looked through for "
                         "photos: give a folder outside")
-    with journal.console.status(f"looking through {images.name}"):
+    with logger.console.status(f"looking through {images.name}"):
         listing = photos.listed(images)
         inputs = photos.fingerprint(listing)
     with locked(out):
-        summary = convert(listing, out, recipe, inputs, workers, journal)
-    return show(summary, listing.notes, out, journal)
+        summary = convert(listing, out, recipe, inputs, workers, logger)
+    return show(summary, listing.notes, out, logger)
 
 
-def show(summary: dict[str, Any], notes: Sequence[str], out: Path, journal: Journal) -> bool:
+def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLogger) -> bool:
     """Says what was converted, what was left out, and how to train; returns whether all was read.
     """
     target = target_of(out, summary["size"])
     for note in notes:
-        journal.say(note)
+        logger.info(note)
     if number := summary["unreadable"]:
         with (target / UNREADABLE).open(encoding="utf-8", newline="") as file:
             first = [": ".join(row) for row in itertools.islice(csv.reader(file), 1, 1 + SHOWN)]
-        journal.say(f"{counted(number, 'photo')} could not be used, all in {target / UNREADABLE}:")
+        logger.info(f"{counted(number, 'photo')} could not be used, all in {target / UNREADABLE}:")
         for line in first:
-            journal.say(f"  {line}")
+            logger.info(f"  {line}")
     if number := summary["duplicates"]:
-        journal.say(f"{counted(number, 'photo')} left out as copies of others: "
+        logger.info(f"{counted(number, 'photo')} left out as copies of others: "
                     f"{target / DUPLICATES}")
     if lost := summary["classes lost"]:
-        journal.say(f"without a photo left, and so no class: {photos.shown(lost)}")
+        logger.info(f"without a photo left, and so no class: {photos.shown(lost)}")
     if number := summary["enlarged"]:
-        journal.say(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
+        logger.info(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
                     "enlarged")
     if number := summary["turned"]:
-        journal.say(f"{counted(number, 'photo')} to be turned by EXIF's orientation, which is not "
+        logger.info(f"{counted(number, 'photo')} to be turned by EXIF's orientation, which is not "
                     "looked at: turn them before (mogrify -auto-orient), or they stay as they lie")
     counts = ", ".join(f"{count} in {split}" for split, count in summary["records"].items()
                        if count)
-    journal.say(f"{target}: {summary['classes']} class{'es' * (summary['classes'] > 1)}, {counts}")
+    logger.info(f"{target}: {summary['classes']} class{'es' * (summary['classes'] > 1)}, {counts}")
     if summary["records"]["test"]:
-        journal.say(f"the labels of test, which its records do not have: {target / TEST_LABELS}")
+        logger.info(f"the labels of test, which its records do not have: {target / TEST_LABELS}")
     several = len(list(out.glob("tfrecords-jpeg-*"))) > 1
     root = str(out) if re.fullmatch(r"[\w./@%+~-]+", str(out)) else json.dumps(
         str(out), ensure_ascii=False)
     words = ["dataset=tfrecords", f"dataset.root={root}",
              *([f"dataset.image_size={summary['size']}"] if several else [])]
-    journal.say(f"to train: python run.py {shlex.join(words)}")
+    logger.info(f"to train: python run.py {shlex.join(words)}")
     return not summary["unreadable"]

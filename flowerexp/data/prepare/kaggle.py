@@ -8,7 +8,7 @@ from typing import Any
 from flowerexp.data.sources import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
 CREDENTIALS = ("make a token at https://www.kaggle.com/settings (API, Create New Token), set "
@@ -16,12 +16,12 @@ CREDENTIALS = ("make a token at https://www.kaggle.com/settings (API, Create New
                f"accept the rules at {PAGE}/rules")
 
 
-def run(out: Path, journal: Journal) -> None:
+def run(out: Path, logger: RunLogger) -> None:
     """Fetches the files and says how to train with them; raises UserError as `fetch`."""
     sizes = fetch(out)
-    journal.say(f"{out}: the competition's files, {', '.join(map(str, sizes))} pixels")
+    logger.info(f"{out}: the competition's files, {', '.join(map(str, sizes))} pixels")
     size = 192 if 192 in sizes else sizes[0]
-    journal.say("to train: python run.py "
+    logger.info("to train: python run.py "
                 + shlex.join([f"dataset=flowers_{size}", f"dataset.root={out}"]))
 
 

@@ -15,10 +15,10 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from flowerexp.data.prepare import convert, download
-from flowerexp.data.prepare.convert import Recipe
+from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.data.prepare.photos import Listing, Photo
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
@@ -33,7 +33,7 @@ NAMES_FILE = Path(__file__).with_name("oxford102_classes.json")
 SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def run(out: Path, recipe: Recipe, workers: int, journal: Journal, home: str = HOME,
+def run(out: Path, recipe: ConversionOptions, workers: int, logger: RunLogger, home: str = HOME,
         checksums: Mapping[str, str] = CHECKSUMS) -> bool:
     """Fetches and converts what is missing, and says what came of it.
 
@@ -54,14 +54,14 @@ def run(out: Path, recipe: Recipe, workers: int, journal: Journal, home: str = H
     inputs = inputs_of(checksums)
     notes: tuple[str, ...] = ()
     with convert.locked(out):
-        summary = convert.finished(out, convert.plan_of(recipe, inputs), journal)
+        summary = convert.finished(out, convert.plan_of(recipe, inputs), logger)
         if summary is None:
-            fetch(out, home, checksums, journal.console)
+            fetch(out, home, checksums, logger.console)
             listing = listed(out)
             notes = listing.notes
-            summary = convert.convert(listing, out, recipe, inputs, workers, journal)
+            summary = convert.convert(listing, out, recipe, inputs, workers, logger)
         shutil.rmtree(unpacked(out), ignore_errors=True)  # the archive stays
-    return convert.show(summary, notes, out, journal)
+    return convert.show(summary, notes, out, logger)
 
 
 def inputs_of(checksums: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from flowerexp.data import frames, records, resizing
 from flowerexp.data.prepare.photos import Listing, Photo, counted
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 
 PART = 32
 """Photos that are converted, and kept by a restart, together."""
@@ -43,16 +43,16 @@ class Converted:
     digest: str
 
 
-def convert(every: Sequence[Photo], work: Path, size: int, workers: int, journal: Journal
+def convert(every: Sequence[Photo], work: Path, size: int, workers: int, logger: RunLogger
                   ) -> None:
     """Converts the parts that are missing; Ctrl-C waits for no more than a photo of each worker."""
     starts = [start for start in range(0, len(every), PART)
               if not part_file(work, start // PART, ".json").exists()]
     done = len(every) - sum(len(every[start:start + PART]) for start in starts)
     if done:
-        journal.say(f"{done} of {len(every)} photos were converted before")
+        logger.info(f"{done} of {len(every)} photos were converted before")
     stopped = threading.Event()
-    with journal.progress(len(every), done) as advance, ThreadPoolExecutor(workers) as pool:
+    with logger.progress(len(every), done) as advance, ThreadPoolExecutor(workers) as pool:
         tasks = [pool.submit(convert_part, every, start, work, size, stopped,
                              lambda: advance("photos", 1)) for start in starts]
         try:
@@ -87,7 +87,7 @@ def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
         else:
             images.append(image)
             rows[-1] |= {"digest": hashlib.blake2b(image, digest_size=16).hexdigest(),
-                         "side": side, "turned": is_turned(data)}
+                         "side": side, "turned": has_exif_rotation(data)}
         advance()
     part = start // PART
     ids = [photo.identifier for photo, row in zip(some, rows, strict=True) if "digest" in row]
@@ -115,7 +115,7 @@ def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
         raise UserError(unreadable(data)) from None
 
 
-def is_turned(data: bytes) -> bool:
+def has_exif_rotation(data: bytes) -> bool:
     """Whether a photo's EXIF says that it is to be turned or mirrored before it is looked at."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -152,7 +152,7 @@ def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | N
                   ids: Iterable[str]) -> None:
     """As `records.write`, and on the disk; raises OSError where it cannot be written."""
     try:
-        with store.replacing(path) as partial:
+        with store.atomic_write(path) as partial:
             records.write(partial, images, labels, ids)
     except tf.errors.OpError as error:
         raise OSError(str(error.message).split(" [Op")[0]) from error
@@ -186,10 +186,10 @@ class Parts:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.frames = functools.cache(self.frames_of)
+        self.frames = functools.cache(self.record_spans)
 
-    def frames_of(self, part: int) -> list[frames.Frame]:
-        return frames.frames_of(str(part_file(self.work, part, ".tfrec")))[0]
+    def record_spans(self, part: int) -> list[frames.RecordSpan]:
+        return frames.record_spans(str(part_file(self.work, part, ".tfrec")))[0]
 
     def image(self, each: Converted) -> bytes:
         """Raises UserError where the part is not as it was written."""

@@ -33,7 +33,7 @@ def first(table: Table) -> tuple[str, list[Feature]]:
     """
     number = next(number for number, count in enumerate(table.counts) if count)
     path = table.files[number].path
-    all_frames = frames.frames_of(path)[0]
+    all_frames = frames.record_spans(path)[0]
     frame = table.frames[number][0] if table.frames is not None else all_frames[0]
     with tf.io.gfile.GFile(path, "rb") as file:
         serialized, _ = frames.checked(file, frame)

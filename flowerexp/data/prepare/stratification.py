@@ -37,14 +37,14 @@ def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fra
     for label in sorted(members):
         drawn = sorted(members[label], key=lambda index: order_of(seed, "split", ids[index]))
         start = 0
-        for split, count in zip(SPLITS, share_out(len(drawn), shares, behind), strict=True):
+        for split, count in zip(SPLITS, allocate(len(drawn), shares, behind), strict=True):
             for index in drawn[start:start + count]:
                 splits[index] = split
             start += count
     return splits
 
 
-def share_out(number: int, shares: Sequence[Fraction], behind: list[Fraction]) -> list[int]:
+def allocate(number: int, shares: Sequence[Fraction], behind: list[Fraction]) -> list[int]:
     """`number` in parts, each its share rounded up or down, the first one at least 1.
 
     behind: how many more each part should have got so far; brought up to date.

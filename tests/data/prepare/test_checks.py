@@ -13,7 +13,7 @@ from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import checks
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests.data.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
@@ -27,7 +27,7 @@ def run_refuses(root, **options):
     """The sentence with which a run of the same options would stop, or None."""
     dataset = Dataset("tfrecords", str(root), cache="decoded", **options)
     try:
-        data = experiment.load_data(dataset, Journal(chief=False))
+        data = experiment.load_data(dataset, RunLogger(chief=False))
         test = experiment.load_test(dataset, data)
         if test is not None:  # decoded as it is predicted
             experiment.as_images(test.table, data.source, dataset, "decoded")
@@ -220,7 +220,7 @@ def test_masked_crc_is_that_of_tensorflow(tmp_path):
         position += 12 + len(each)
         assert struct.unpack_from("<I", written, position)[0] == frames.masked_crc(each)
         position += 4
-    assert frames.frames_of(str(path)) == ([(12, 0), (28, 9), (53, 1280)], None)
+    assert frames.record_spans(str(path)) == ([(12, 0), (28, 9), (53, 1280)], None)
 
 
 def command(*words, folder="."):
@@ -262,7 +262,7 @@ def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
 
 def test_a_stray_label_makes_no_million_rows(root, capsys):
     put(root, example(image=jpeg(8), class_=900_000, id=b"id8"))
-    checks.run(str(root), None, None, None, Journal())
+    checks.run(str(root), None, None, None, RunLogger())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-6:-1]] == ["class", "0", "1", "2", "900000"]
 
@@ -274,7 +274,7 @@ def test_missing_folders_are_a_mistake(root, missing):
     if missing.endswith("*"):
         place.mkdir()
     with pytest.raises(UserError) as mistake:
-        checks.run(str(root), None, None, None, Journal(chief=False))
+        checks.run(str(root), None, None, None, RunLogger(chief=False))
     assert str(root if missing == "train" else place) in str(mistake.value)
 
 
@@ -287,14 +287,14 @@ def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
 
 def test_a_file_as_root_is_said_to_be_none(root):
     with pytest.raises(UserError, match="is no folder: give"):
-        checks.run(str(root / "train/a-6.tfrec"), None, None, None, Journal(chief=False))
+        checks.run(str(root / "train/a-6.tfrec"), None, None, None, RunLogger(chief=False))
 
 
 def test_lines_are_whole_in_a_narrow_terminal(root, capsys):
     path = put(root, good(0), "val", "a-6.tfrec")
-    journal = Journal()
-    journal.console = Console(width=30, force_terminal=True, color_system=None)
-    assert checks.run(str(root), None, None, None, journal)
+    logger = RunLogger()
+    logger.console = Console(width=30, force_terminal=True, color_system=None)
+    assert checks.run(str(root), None, None, None, logger)
     printed = capsys.readouterr().out
     assert f"doubtful: {path}, record 2 (id 'id0'): its id is also that of" in printed
 
@@ -317,12 +317,12 @@ def test_images_are_not_kept(root, monkeypatch):
     held = []
     entries = records.entries
 
-    def watched(*arguments):
+    def worker_failure_guard(*arguments):
         for entry in entries(*arguments):
             held.append(entry.example.image)
             yield entry
 
-    monkeypatch.setattr(records, "entries", watched)
+    monkeypatch.setattr(records, "entries", worker_failure_guard)
     seen = checks.Seen()
     source = sources.found(Dataset("tfrecords", str(root)), str(root), "")
     for split, files in source.files.items():

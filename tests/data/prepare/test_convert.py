@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flowerexp.cli.main import app
 from flowerexp.data import records, resizing, sources
 from flowerexp.data.prepare import checks, convert, photos
-from flowerexp.data.prepare.convert import Recipe
+from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
 from tests.photo_folders import files_of, garden, picture, records_of, run, save, source_of
 from tests.processes import RUN, read
@@ -202,7 +202,8 @@ def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
 def test_five_thousand_classes(tmp_path):
     every = tuple(photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
                   for label in range(5000) for number in range(3))
-    splits = convert.deal(every, photos.in_order(each.label for each in every), Recipe(16))
+    splits = convert.deal(every, photos.in_order(each.label for each in every),
+                          ConversionOptions(16))
     trained = {photo.label for photo, split in zip(every, splits, strict=True) if split == "train"}
     assert len(trained) == 5000
 
@@ -213,7 +214,7 @@ def test_five_thousand_classes(tmp_path):
     ({"val": float("nan")}, "--val must be"), ({"size": 9000}, "--size must be from 1 to 8192")])
 def test_recipes_that_give_no_data_set_are_refused(options, words):
     with pytest.raises(UserError, match=words):
-        Recipe(**{"size": 16, **options})
+        ConversionOptions(**{"size": 16, **options})
 
 
 def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from flowerexp.data.prepare import parts, photos
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from tests.photo_folders import files_of, garden, picture, run, save
 from tests.processes import read, wait_for
 
@@ -117,7 +117,7 @@ def test_killed_while_records_are_written_or_before_tidying_up(tmp_path, monkeyp
 def test_a_damaged_part_is_named(tmp_path):
     images, work = garden(tmp_path / "photos", {"a": 10}), tmp_path / "work"
     every = photos.listed(images).photos
-    parts.convert(every, work, 16, 1, Journal())
+    parts.convert(every, work, 16, 1, RunLogger())
     path = parts.part_file(work, 0, ".tfrec")
     data = bytearray(path.read_bytes())
     data[500] ^= 1

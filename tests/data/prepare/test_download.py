@@ -20,9 +20,9 @@ from flowerexp.cli.main import app
 from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import checks, download, oxford102
-from flowerexp.data.prepare.convert import Recipe
+from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
-from flowerexp.runs.log import Journal
+from flowerexp.runs.log import RunLogger
 from tests.processes import wait_for
 from tests.servers import Files, serving
 
@@ -236,7 +236,8 @@ def checksums(files):
 def run_oxford(oxford, out, size=24, **options):
     files, home = oxford
     files.requests.clear()
-    return oxford102.run(out, Recipe(size), 2, Journal(), home, checksums(files), **options)
+    return oxford102.run(out, ConversionOptions(size), 2, RunLogger(), home, checksums(files),
+                         **options)
 
 
 def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
