@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.data.test_skipping import flip
 
 from flowerexp.data import pipeline, records, skipping
 from flowerexp.inference import load
 from flowerexp.runs import store, trained
 from flowerexp.train import pictures
 from tests.data.test_records import example, jpeg, write_serialized
+from tests.data.test_skipping import flip
 from tests.processes import (
     begin_workers,
     end_workers,
