@@ -32,7 +32,7 @@ from omegaconf.errors import (
 
 from flowerexp.augment import augmentation_options
 from flowerexp.config import Config, check_name, nearest
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
@@ -269,10 +269,6 @@ def explain(error: BaseException, prefix: str = "") -> str:
         if isinstance(link, ValidationError):
             return f"{key}: {first_line(link)}"
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def unknown_option(error: MissingConfigException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowerexp.data import resizing
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.inference import load
 from flowerexp.runs import store
 from flowerexp.runs.trained import TrainedRun
@@ -88,8 +88,7 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
         partial.rename(out)
         advance()
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"{out} cannot be written ({first}): make room and run the same command "
-                        "again") from error
+        raise UserError(f"{out} cannot be written ({first_line(error)}): make room and "
+                        "rerun the command") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.models import build
 from flowerexp.runs import store, trained
 from flowerexp.runs.trained import TrainedRun
@@ -65,9 +65,8 @@ def load_model(path: Path) -> Any:
     try:
         return tf.keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, h5py and each layer have their own
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"{path} cannot be loaded ({first}): bring back the file that the run "
-                        "wrote, or train again with fresh=true") from error
+        raise UserError(f"{path} cannot be loaded ({first_line(error)}): bring back the "
+                        "file that the run wrote, or train again with fresh=true") from error
 
 
 def foreign_code(config: Any) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowerexp.config import Model, nearest
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -168,7 +168,7 @@ def build_backbone(model: Model, image_size: int) -> Any:
 
 def backbone_error(model: Model, image_size: int, error: Exception) -> UserError:
     """The sentence for what a backbone's factory raised."""
-    first = str(error).strip().split("\n")[0]
+    first = first_line(error)
     if "URL fetch failure" in str(error) or (is_named(model.weights)
                                              and isinstance(error, OSError)):
         return UserError(
@@ -187,9 +187,8 @@ def load_weights(backbone: Any, model: Model) -> None:
     try:
         backbone.load_weights(model.weights)
     except Exception as error:  # h5py, Keras and the file system each have their own
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"model.weights={model.weights} does not fit {model.name}: {first}") \
-            from error
+        raise UserError(f"model.weights={model.weights} does not fit {model.name}: "
+                        f"{first_line(error)}") from error
 
 
 def find_factory(model: Model) -> Callable[..., Any]:

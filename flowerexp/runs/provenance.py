@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerexp import __version__
+from flowerexp.errors import first_line
 
 PROJECT = Path(__file__).resolve().parents[2]
 GIT_SECONDS = 5.0
@@ -44,5 +45,4 @@ def commit(project: Path = PROJECT) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"),
                 "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        return {"error": said.split("\n")[0]}
+        return {"error": first_line(getattr(error, "stderr", None) or error)}

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowerexp import composition, metrics
 from flowerexp.comparison import significance
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.store import Scores
 
@@ -173,7 +173,7 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def with_status(run: Run, status: Mapping[str, Any]) -> Run:

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from flowerexp import composition
 from flowerexp.config import Config
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 
 CONFIG = Path(".hydra/config.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
@@ -100,7 +100,7 @@ def read_composed(folder: Path) -> DictConfig:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {folder} is no run folder") from None
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(composed, DictConfig):
         raise UserError(f"{path} holds no config")
     return composed
@@ -112,7 +112,7 @@ def read_overrides(folder: Path) -> list[str]:
     try:
         overrides: Any = OmegaConf.load(path) if path.exists() else []
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read: {composition.first_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     return [str(override) for override in overrides]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerexp.config import Hardware
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 """Device files of a TPU VM, below /dev; other devices passed through by VFIO look alike."""
@@ -141,8 +141,7 @@ def build_tpu(hardware: Hardware) -> tuple[Any, str]:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         strategy = tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"hardware=tpu: no TPU answers as '{name}' ({first}): check "
+        raise UserError(f"hardware=tpu: no TPU answers as '{name}' ({first_line(error)}): check "
                         "hardware.tpu_name, tpu_zone and tpu_project") from error
     replicas = strategy.num_replicas_in_sync
     return strategy, f"TPU '{name}', {replicas} replicas"
@@ -179,9 +178,8 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
-        first = str(error).strip().split("\n")[0]
         raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
-                        f"({first}): is its port free?") from error
+                        f"({first_line(error)}): is its port free?") from error
     finally:
         # TensorFlow takes SIGTERM as a notice of preemption, behind Python's back; without this,
         # nobody would hear it.

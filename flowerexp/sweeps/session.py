@@ -25,7 +25,7 @@ from rich.markup import escape
 
 from flowerexp import composition
 from flowerexp.config import Config
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.sweeps import jobs
@@ -91,7 +91,7 @@ def closing() -> Iterator[None]:
             if code <= 128:  # else it was asked to stop, and its workers with it
                 if type(error).__module__.partition(".")[0] in LAUNCHERS:
                     raise UserError("the launcher could not run its jobs "
-                                    f"({composition.first_line(error)}): mend that, and the same "
+                                    f"({first_line(error)}): mend that, and the same "
                                     "command goes on") from error
                 raise
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import tensorflow as tf
 
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.strategy import workers
 
@@ -84,9 +84,8 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
     except (OSError, tf.errors.OpError) as error:
         if workers.is_peer_failure(error):
             raise
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"the checkpoint {target} cannot be written ({first}): make room and run "
-                        "the same command again; what was saved before is whole") from error
+        raise UserError(f"the checkpoint {target} cannot be written ({first_line(error)}): make "
+                        "room and rerun the command; what was saved before is whole") from error
     finally:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)
@@ -155,7 +154,6 @@ def restore(checkpoint: Any, run: Path, update: int, identity: Mapping[str, Any]
             status = checkpoint.read(str(link / "state")).assert_existing_objects_matched()
             status.expect_partial()  # or TensorFlow lists what was not asked for, at its end
     except Exception as error:  # of variables that do not fit, TensorFlow raises several types
-        first = str(error).strip().split("\n")[0]
-        raise UserError(f"the checkpoint {folder} is of another model ({first}): was the project "
-                        "or a package exchanged? bring it back, or start anew with fresh=true") \
-            from error
+        raise UserError(f"the checkpoint {folder} is of another model ({first_line(error)}): "
+                        "was the project or a package exchanged? bring it back, or start a new run "
+                        "with fresh=true") from error

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowerexp import composition
 from flowerexp.config import Config
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger, now, process
 from flowerexp.strategy import factory
@@ -235,7 +235,7 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
             logger.record(state="interrupted", ended=now())
             raise
         except BaseException as error:
-            fail(logger, f"{type(error).__name__}: {composition.first_line(error)}")
+            fail(logger, f"{type(error).__name__}: {first_line(error)}")
             raise
     if code == 0:
         logger.record(state="done", ended=now())

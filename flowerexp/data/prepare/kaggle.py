@@ -3,10 +3,9 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from flowerexp.data.sources import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
@@ -76,7 +75,3 @@ def download() -> Path:
     except (ValueError, exceptions.DataCorruptionError, exceptions.BackendError) as error:
         raise UserError(f"Kaggle's files cannot be had ({first_line(error)}): run the same command "
                         f"again, or {CREDENTIALS}") from error
-
-
-def first_line(error: Any) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
