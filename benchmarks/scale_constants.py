@@ -29,7 +29,7 @@ from flowerexp.data.records import Table
 from flowerexp.models import build, losses, optimizers
 from flowerexp.runs import store
 from flowerexp.strategy import factory
-from flowerexp.train import checkpoints
+from flowerexp.train import checkpoint
 from flowerexp.train.trainer import Trainer, moving_statistics
 
 CLASSES = 104
@@ -259,10 +259,10 @@ def backbone(name: str, size: int, batch: int, rounds: int) -> Numbers:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         start = time.process_time()
-        checkpoints.save(trainer.checkpoint, folder, 1, None, {}, True)
+        checkpoint.save(trainer.checkpoint, folder, 1, None, {}, True)
         found["checkpoint_seconds"] = time.process_time() - start
         found["checkpoint_bytes"] = sum(
-            file.stat().st_size for file in checkpoints.folder_of(folder, 1).iterdir())
+            file.stat().st_size for file in checkpoint.folder_of(folder, 1).iterdir())
         build.portable(model).save(folder / "model.keras")
         found["model_file_bytes"] = (folder / "model.keras").stat().st_size
     return found

@@ -1,8 +1,17 @@
-"""The exception for the user's mistakes; every other exception is a bug of the project."""
+"""The one exception of the user's mistakes; everything else that is raised is our own."""
 
 
 class UserError(ValueError):
-    """A mistake of the user: one sentence that says what is wrong, where, and what to do."""
+    """A mistake of the user: one sentence that says what is wrong, where, and what to do.
+
+    Args:
+        problem: what is wrong and where; the whole sentence unless `remedy` follows.
+        remedy: what to do, given apart so that a caller who knows better can replace it.
+    """
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+        self.problem = problem
 
 
 def first_line(error: BaseException | str) -> str:

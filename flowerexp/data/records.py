@@ -178,7 +178,7 @@ def read_part(files: Sequence[RecordFile], image_size: int, labelled: bool, num_
             while batch := list(itertools.islice(serialized, BATCH)):
                 whole = all(features_of(each) is not None for each in batch)
                 if not whole or not (parsed := check(tf.constant(batch))).pop("good"):
-                    raise UserError(first_fault(files, image_size, labelled, num_classes))
+                    raise UserError(str(first_fault(files, image_size, labelled, num_classes)))
                 counts[-1] += len(batch)
                 parts.append(parsed)
     # TensorFlow quotes the record in its message, and cannot where it is no UTF-8.

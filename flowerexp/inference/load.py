@@ -15,7 +15,7 @@ from flowerexp.errors import UserError, first_line
 from flowerexp.models import build
 from flowerexp.runs import store, trained
 from flowerexp.runs.trained import TrainedRun
-from flowerexp.train import checkpoints
+from flowerexp.train import checkpoint
 
 HARMLESS = ("math.", "nn.", "__operators__.", "cast")
 """Functions of TensorFlow that backbones of legacy Keras call by name; others read and write."""
@@ -96,11 +96,11 @@ def foreign_code(config: Any) -> Iterator[str]:
 def load_checkpoint(run: TrainedRun) -> Any:
     """The model of a run with the weights of a checkpoint."""
     update = (run.epoch + 1) * int(run.beginning["updates_per_epoch"])
-    fault = checkpoints.fault(run.folder, update)
-    if fault:
+    damage = checkpoint.find_damage(run.folder, update)
+    if damage:
         other = "last" if run.weights == "best" else "best"
-        raise UserError(f"the checkpoint {checkpoints.folder_of(run.folder, update)} of the "
-                        f"{run.weights} epoch, {run.epoch + 1}, cannot be read ({fault}): "
+        raise UserError(f"the checkpoint {checkpoint.folder_of(run.folder, update)} of the "
+                        f"{run.weights} epoch, {run.epoch + 1}, cannot be read ({damage}): "
                         f"{store.MODEL} holds the {other} epoch's weights, which "
                         f"--weights {other} takes")
     size = run.image_size
@@ -109,6 +109,6 @@ def load_checkpoint(run: TrainedRun) -> Any:
     config = run.config
     model = build.build(replace(config.model, weights=None), size, len(run.names),
                          config.hardware.precision, config.seed)
-    checkpoints.restore(tf.train.Checkpoint(model=model), run.folder, update,
+    checkpoint.restore(tf.train.Checkpoint(model=model), run.folder, update,
                         trained.identity(run))
     return build.portable(model)

@@ -75,10 +75,10 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: is {path.parent} a run folder?") from None
+        raise UserError(f"{path} does not exist", f"is {path.parent} a run folder?") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run the folder's command again with "
-                        "fresh=true") from error
+        raise UserError(f"{path} cannot be read ({error})",
+                        "rerun the folder's command with fresh=true") from error
 
 
 def write_config(folder: Path, composed: Any, overrides: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""Strategy factory: from `hardware=...` to a tf.distribute.Strategy, and a sentence that says why.
+"""Strategy factory: from `hardware=...` to a tf.distribute.Strategy and a sentence that says why.
 
-`prepare` runs before TensorFlow is imported, because the choice of Keras cannot be changed after.
+`prepare` runs before TensorFlow is imported, because the Keras version cannot be changed later.
 """
 
 import importlib.util
@@ -15,11 +15,11 @@ from flowerexp.config import Hardware
 from flowerexp.errors import UserError, first_line
 
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
-"""Device files of a TPU VM, below /dev; other devices passed through by VFIO look alike."""
+"""Device files of a TPU VM, below /dev; other VFIO devices have the same names."""
 
 
-def tpu_in_sight(hardware: Hardware) -> str | None:
-    """Where a TPU shows itself on this machine, or None; imports nothing."""
+def find_tpu(hardware: Hardware) -> str | None:
+    """What indicates a TPU on this machine, or None; imports nothing."""
     if hardware.tpu_name:
         return f"hardware.tpu_name={hardware.tpu_name}"
     if os.environ.get("TPU_NAME"):
@@ -31,61 +31,61 @@ def tpu_in_sight(hardware: Hardware) -> str | None:
 
 
 def prepare(hardware: Hardware) -> None:
-    """Chooses legacy Keras for a TPU, as Keras 3 fails under TPUStrategy (keras issue 19448).
+    """Selects legacy Keras for a TPU, because Keras 3 fails under TPUStrategy (keras issue 19448).
 
-    Also lowers TensorFlow's native log to warnings, unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+    Also limits TensorFlow's native log to errors, unless TF_CPP_MIN_LOG_LEVEL is set.
 
     Raises:
-        UserError: without tf_keras, which a TPU needs.
+        UserError: if a TPU needs tf_keras and it is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if hardware.kind == "tpu" or (hardware.kind == "auto" and tpu_in_sight(hardware)):
-        assert "tensorflow" not in sys.modules, "prepare comes before TensorFlow's import"
+    if hardware.kind == "tpu" or (hardware.kind == "auto" and find_tpu(hardware)):
+        assert "tensorflow" not in sys.modules, "call prepare before TensorFlow is imported"
         if importlib.util.find_spec("tf_keras") is None:
-            raise UserError("a TPU needs the package tf_keras of TensorFlow's own version: pip "
+            raise UserError("a TPU needs the package tf_keras in TensorFlow's version: pip "
                             "install --no-deps 'tf_keras==2.20.*'")
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 
 def build_strategy(hardware: Hardware) -> tuple[Any, str]:
-    """The strategy that `hardware` asks for.
+    """The strategy for the configured hardware.
 
     Returns:
-        A tf.distribute.Strategy, and a sentence: the hardware and why it was taken.
+        A tf.distribute.Strategy, and a sentence: the hardware and why it was chosen.
 
     Raises:
-        UserError: for a kind that is not there.
+        UserError: if that hardware is not available.
     """
     import tensorflow as tf
 
     if hardware.kind != "auto":
         build = {"cpu": build_cpu, "gpu": build_gpu, "tpu": build_tpu, "workers": build_workers}
         strategy, sentence = build[hardware.kind](hardware)
-        return strategy, f"{sentence}, as hardware={hardware.kind} asks"
-    sight = tpu_in_sight(hardware)
-    if sight:
+        return strategy, f"{sentence} (hardware={hardware.kind})"
+    tpu = find_tpu(hardware)
+    if tpu:
         if hardware.replicas is not None:
-            raise UserError("hardware.replicas has no meaning on a TPU, which was found by "
-                            f"{sight}: leave it out, or choose hardware=cpu or hardware=gpu")
+            raise UserError("hardware.replicas is not supported on a TPU (found: "
+                            f"{tpu}): leave it out, or choose hardware=cpu or hardware=gpu")
         strategy, sentence = build_tpu(hardware)
-        return strategy, f"{sentence}, for there is {sight}"
+        return strategy, f"{sentence} (found: {tpu})"
     if tf.config.list_physical_devices("GPU"):
         strategy, sentence = build_gpu(hardware)
-        return strategy, f"{sentence}, for there is no TPU"
+        return strategy, f"{sentence} (no TPU found)"
     strategy, sentence = build_cpu(hardware)
-    return strategy, f"{sentence}, for there is neither a TPU nor a GPU"
+    return strategy, f"{sentence} (no TPU or GPU found)"
 
 
 def build_cpu(hardware: Hardware) -> tuple[Any, str]:
-    """One replica, or the processor split into `replicas` logical devices."""
+    """One replica, or the CPU split into `replicas` logical devices."""
     import tensorflow as tf
 
     replicas = hardware.replicas or 1
     cores = os.cpu_count() or 1
-    tf.config.set_visible_devices([], "GPU")  # TensorFlow would place operations there
+    tf.config.set_visible_devices([], "GPU")  # where TensorFlow would place operations
     if replicas == 1:
-        # TensorFlow's default strategy feeds data sets as they are: an update costs the host half
-        # of what it costs under OneDeviceStrategy.
+        # The default strategy does not wrap datasets: an update costs the host half of what it
+        # costs under OneDeviceStrategy.
         return tf.distribute.get_strategy(), f"CPU ({cores} cores), 1 replica"
     processor = tf.config.list_physical_devices("CPU")[0]
     try:
@@ -93,20 +93,20 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
             processor, [tf.config.LogicalDeviceConfiguration()] * replicas)
     except RuntimeError as error:
         if len(tf.config.list_logical_devices("CPU")) < replicas:
-            raise UserError(f"hardware.replicas={replicas}: this process has already set up fewer "
-                            "logical devices; start a new one") from error
+            raise UserError(f"hardware.replicas={replicas}: this process already initialized fewer "
+                            "logical devices; start a new process") from error
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{index}" for index in range(replicas)])
     return strategy, f"CPU ({cores} cores) as {replicas} logical devices, {replicas} replicas"
 
 
 def build_gpu(hardware: Hardware) -> tuple[Any, str]:
-    """One GPU, or several mirrored; memory grows as it is needed."""
+    """One GPU, or several mirrored; memory grows on demand."""
     import tensorflow as tf
 
     physical = growing_gpus()
     if not physical:
-        raise UserError("hardware=gpu: TensorFlow sees no GPU (is the extra `gpu` installed and "
-                        "the driver running?); hardware=auto takes what is there")
+        raise UserError("hardware=gpu: TensorFlow finds no GPU (is the extra `gpu` installed and "
+                        "the driver running?); hardware=auto uses what is available")
     replicas = hardware.replicas or len(physical)
     if replicas > len(physical):
         raise UserError(f"hardware.replicas={replicas}: there are {len(physical)} GPUs")
@@ -119,7 +119,7 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
 
 
 def growing_gpus() -> list[Any]:
-    """The physical GPUs, which from now on take memory as they need it; before one is set up."""
+    """The physical GPUs, set to grow their memory on demand; call it before one is initialized."""
     import tensorflow as tf
 
     physical: list[Any] = tf.config.list_physical_devices("GPU")
@@ -141,35 +141,35 @@ def build_tpu(hardware: Hardware) -> tuple[Any, str]:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         strategy = tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        raise UserError(f"hardware=tpu: no TPU answers as '{name}' ({first_line(error)}): check "
+        raise UserError(f"hardware=tpu: no TPU responds as '{name}' ({first_line(error)}): check "
                         "hardware.tpu_name, tpu_zone and tpu_project") from error
     replicas = strategy.num_replicas_in_sync
     return strategy, f"TPU '{name}', {replicas} replicas"
 
 
 def worker_of_config() -> tuple[int, int]:
-    """This worker's index and the number of workers, of TF_CONFIG."""
+    """This worker's index and the number of workers, from TF_CONFIG."""
     if not os.environ.get("TF_CONFIG"):
-        raise UserError("hardware=workers needs TF_CONFIG: every worker's address and this one's "
-                        'index, {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
-                        '"worker", "index": 0}}')
+        raise UserError("hardware=workers needs TF_CONFIG: the addresses of all workers and the "
+                        'index of this one, {"cluster": {"worker": ["host:port", ...]}, "task": '
+                        '{"type": "worker", "index": 0}}')
     try:
         cluster = json.loads(os.environ["TF_CONFIG"])
         kinds = {*cluster["cluster"], cluster["task"].get("type", "worker")}
         workers, index = len(cluster["cluster"]["worker"]), int(cluster["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("TF_CONFIG cannot be read: it must be JSON with cluster.worker, a list of "
-                        "host:port, and task.index, this worker's place in it") from error
+                        "host:port, and task.index, this worker's index in it") from error
     if kinds != {"worker"}:
-        raise UserError(f"TF_CONFIG names {', '.join(sorted(kinds - {'worker'}))}: there are only "
-                        "tasks of the type worker, the first of which writes the run")
+        raise UserError(f"TF_CONFIG names {', '.join(sorted(kinds - {'worker'}))}: only "
+                        "tasks of type worker are supported; the first one writes the run")
     if not 0 <= index < workers:
         raise UserError(f"TF_CONFIG names worker {index} of {workers}: task.index counts from 0")
     return index, workers
 
 
 def build_workers(_: Hardware) -> tuple[Any, str]:
-    """This process as one of the workers that TF_CONFIG lists."""
+    """This process as one of the workers in TF_CONFIG."""
     import tensorflow as tf
 
     index, workers = worker_of_config()
@@ -181,13 +181,12 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
         raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
                         f"({first_line(error)}): is its port free?") from error
     finally:
-        # TensorFlow takes SIGTERM as a notice of preemption, behind Python's back; without this,
-        # nobody would hear it.
+        # TensorFlow takes SIGTERM for preemption notices, behind Python's back; take it back.
         signal.signal(signal.SIGTERM, handler)
     replicas = strategy.num_replicas_in_sync
     return strategy, f"worker {index} of {workers} from TF_CONFIG, {replicas} replicas"
 
 
 def is_chief(hardware: Hardware) -> bool:
-    """Whether this process writes the run folder: worker 0, or the only one."""
+    """Whether this process writes the run folder: worker 0, or the only process."""
     return hardware.kind != "workers" or worker_of_config()[0] == 0

@@ -21,7 +21,7 @@ from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
 from flowerexp.plots import curves
 from flowerexp.runs.store import Scores
-from flowerexp.train.resuming import CompletedEpochs
+from flowerexp.train.checkpoint import CompletedEpochs
 
 SIDE = 300
 """Pixels of a confusion matrix's side, at least."""

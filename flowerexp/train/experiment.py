@@ -26,9 +26,9 @@ from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
 from flowerexp.strategy.workers import AllGather
-from flowerexp.train import pictures, resuming
+from flowerexp.train import checkpoint, pictures
+from flowerexp.train.checkpoint import Checkpointer, CompletedEpochs
 from flowerexp.train.events import Events
-from flowerexp.train.resuming import Checkpointer, CompletedEpochs
 from flowerexp.train.trainer import Trainer
 
 GIB = 2**30
@@ -74,14 +74,14 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     logger.info(f"hardware: {sentence}")
     logger.record(hardware=sentence)
     # With a table every worker keeps all; without one it reads its own files, here as in training.
-    all_gather = (workers.of(config.hardware, strategy) if config.dataset.cache == "none"
+    all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
                   else workers.single_process)
     data = load_data(config.dataset, logger, all_gather)
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
     beginning = {**asdict(numbers),
                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
-    resuming.check_provenance(folder, logger, beginning)
+    checkpoint.check_provenance(folder, logger, beginning)
     for line in batching.sentences(config, numbers, data.counts):
         logger.info(line)
     logger.info(augment.sentence if augment else "augmentation: none")

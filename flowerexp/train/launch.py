@@ -1,6 +1,6 @@
-"""A run folder's life: new, running, done, failed, interrupted. Executing it is idempotent.
+"""The life of a run folder: new, running, done, failed, interrupted. Executing it is idempotent.
 
-TensorFlow is imported when the config, the folder and its lock have been found right.
+TensorFlow is imported after the config, the folder and its lock have been checked.
 """
 
 import contextlib
@@ -26,33 +26,33 @@ from flowerexp.strategy import factory
 from flowerexp.train import preview
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""That end a run in order; the last is what Slurm sends before a job's time is over."""
+"""Signals that stop a run in order; Slurm sends the last one before a job's time is over."""
 OUT_OF_TIME = 75
-"""The exit code of a run or a sweep that `loop.max_minutes` ended: EX_TEMPFAIL, try again later."""
+"""Exit code of a run or sweep that `loop.max_minutes` ended: EX_TEMPFAIL, try again later."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
             deadline: float | None = None) -> int:
-    """Starts a new run, goes on with a partial one, leaves a finished one alone.
+    """Starts a new run, resumes a partial one, leaves a finished one alone.
 
     Args:
         folder: of the run; with `fresh`, the first free one of folder, folder.2 and so on.
         composed: the config as Hydra composed it.
-        overrides: the command line's.
-        deadline: a time.time() at which it stops, of the sweep that it belongs to, or None.
+        overrides: of the command line.
+        deadline: time.time() at which the sweep of this run stops, or None.
 
     Returns:
         The exit code: 0, 128 and the number of the signal that interrupted the run, or OUT_OF_TIME.
 
     Raises:
-        UserError: for every mistake of the user; the folder's status names it.
+        UserError: for a mistake of the user; the status of the folder names it.
     """
     config = composition.check(composed)
     if config.fresh:
         if config.hardware.kind == "workers":
-            raise UserError("fresh=true could give every worker a folder of its own: choose "
-                            "another name= on all of them")
+            raise UserError("fresh=true is not supported with workers: choose another name= on all "
+                            "of them")
         folder = fresh_folder(config, folder)
     if config.dry_run:
         logger = RunLogger()
@@ -69,29 +69,29 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         check_same_run(config, folder, data_of_finished(config, folder))
         if initialize_run_dir(config, folder, composed, overrides):
             return start(config, folder, RunLogger(folder), deadline)
-    RunLogger().info(f"{folder} holds a finished run of this command:\n{summary(folder)}")
+    RunLogger().info(f"{folder} contains the finished run of this command:\n{summary(folder)}")
     return 0
 
 
 def resume(folder: Path, deadline: float | None = None) -> int:
-    """Executes a run folder by itself, in the directory that its command was given in.
+    """Executes a run folder by itself, in the working directory of its original command.
 
     Args:
-        deadline: as of `execute`.
+        deadline: as in `execute`.
 
     Returns:
-        The exit code, as of `execute`.
+        The exit code, as in `execute`.
 
     Raises:
-        UserError: for a folder that holds no run, and whatever `execute` raises.
+        UserError: for a folder without a run, and whatever `execute` raises.
     """
     folder = folder.resolve()
     composed, overrides = store.read_composed(folder), store.read_overrides(folder)
-    OmegaConf.update(composed, "fresh", False, force_add=True)  # it is this folder that goes on
+    OmegaConf.update(composed, "fresh", False, force_add=True)  # resume this very folder
     directory = store.last_status(folder).get("working_directory")
     if directory and not Path(directory).is_dir():
-        RunLogger().info(f"the directory of the run's command, {directory}, is not here: relative "
-                      f"paths start from {Path.cwd()}")
+        RunLogger().info(f"the working directory of the run, {directory}, does not exist: relative "
+                         f"paths are resolved against {Path.cwd()}")
     elif directory:
         os.chdir(directory)
     return execute(folder, composed, overrides, deadline)
@@ -99,8 +99,7 @@ def resume(folder: Path, deadline: float | None = None) -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0) -> Iterator[None]:
-    """Keeps other processes out of a folder; raises UserError where one is in after `patience` s.
-    """
+    """Locks a folder; raises UserError if another process holds it after `patience` seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / store.LOCK)
     try:
@@ -109,8 +108,8 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         status = store.last_status(folder)
         holder = (f"process {status['pid']} on {status['host']}" if "pid" in status
                   else "another process")
-        raise UserError(f"{folder} is in use by {holder}: wait for it, or start beside it under "
-                        "another name=") from None
+        raise UserError(f"{folder} is in use by {holder}: wait until it ends, or choose another "
+                        "name=") from None
     try:
         yield
     finally:
@@ -119,29 +118,29 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 
 def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
                        overrides: Sequence[str]) -> bool:
-    """Puts the config into a locked folder; False where the folder's run is finished.
+    """Writes the config into a locked folder; returns False if its run is finished.
 
     Raises:
-        UserError: where the folder holds another run.
+        UserError: if the folder contains another run.
     """
     check_same_run(config, folder)
     if is_done(folder):
         return False
-    # Anew each time, for where the data and the directory are may have changed.
+    # Each time, because the data and the working directory may have moved.
     store.write_config(folder, composed, overrides)
     logger = RunLogger(folder)
     try:
         store.read_status(folder)
     except UserError:
         logger.info(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
-                    "written anew")
+                    "rewritten")
     logger.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
     return True
 
 
 def data_of_finished(config: Config, folder: Path) -> str | None:
-    """The fingerprint of the config's data, where the folder's run is finished and the same config
-    may find other data; else None.
+    """The fingerprint of the config's data if the folder's run is finished and the same config may
+    find other data; else None.
     """
     if not is_done(folder) or not (folder / store.CONFIG).exists():
         return None
@@ -157,16 +156,16 @@ def is_done(folder: Path) -> bool:
 
 
 def has_no_progress(folder: Path) -> bool:
-    """Whether the folder holds no epoch and no checkpoint, so that nothing of its run is lost."""
+    """Whether the folder has no epoch and no checkpoint, so that its run can be replaced."""
     return (not is_done(folder) and not (folder / store.HISTORY).exists()
             and not list(folder.glob("checkpoints/update-*")))
 
 
 def fresh_folder(config: Config, folder: Path) -> Path:
-    """The folder itself, or the first of folder.2, folder.3 and so on that holds no run.
+    """The folder itself, or the first of folder.2, folder.3 and so on without a run.
 
-    If the last of these is a partial run of this config, it is that one: an interrupted fresh run
-    goes on by its own command.
+    If the last one with a run is a partial run of this config, that one: rerunning the command of
+    an interrupted fresh run resumes it.
     """
     number, last, free = 1, folder, folder
     while (free / store.CONFIG).exists():
@@ -179,17 +178,17 @@ def fresh_folder(config: Config, folder: Path) -> Path:
 
 
 def check_same_run(config: Config, folder: Path, data: str | None = None) -> None:
-    """Raises UserError where the folder holds another run, naming what differs.
+    """Raises UserError if the folder contains another run, naming what differs.
 
-    A run that ended before it had trained anything is none: its mistake can be corrected there.
+    A run that ended before it trained anything does not count: its mistake can be fixed in place.
 
     Args:
-        data: the fingerprint of the config's data, where it is known; of a partial run,
-            `experiment` compares it when it goes on.
+        data: the fingerprint of the config's data, if known; that of a partial run is compared by
+            `experiment` when it resumes.
     """
     if not (folder / store.CONFIG).exists():
         if any(folder.glob(f"*/{store.CONFIG}")):
-            raise UserError(f"{folder} holds the runs of a sweep: choose another name=")
+            raise UserError(f"{folder} contains the runs of a sweep: choose another name=")
         return
     if has_no_progress(folder):
         return
@@ -200,42 +199,43 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
-        raise UserError(f"{folder} holds a run of another config ({'; '.join(differing[:5])}"
-                        f"{'; and more' * (len(differing) > 5)}): choose another name=, or "
-                        "fresh=true to start beside it")
+        raise UserError(f"{folder} contains a run with another config "
+                        f"({'; '.join(differing[:5])}"
+                        f"{'; and more' * (len(differing) > 5)}): choose another name=, "
+                        "or start a new run with fresh=true")
 
 
 def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:
-    """Runs until the end, a signal, its time, or an error, and says which in status.json."""
-    stopped = StopRequest(config.loop.max_minutes, deadline)
+    """Runs until the end, a signal, the time limit or an error; records which in status.json."""
+    stop_request = StopRequest(config.loop.max_minutes, deadline)
     factory.prepare(config.hardware)
     logger.record(state="running", **process(), error=None, traceback=None, ended=None,
                    versions=provenance.versions(), git=provenance.commit(),
                    started=store.last_status(folder).get("started", now()))
     logger.info(f"run: {folder}")
-    with stopped:
+    with stop_request:
         try:
             with logger.native_log():
                 from flowerexp.strategy import workers
                 from flowerexp.train import experiment
 
                 with workers.worker_failure_guard(config.hardware):
-                    code = experiment.run(config, folder, logger, stopped)
+                    code = experiment.run(config, folder, logger, stop_request)
         except UserError as error:
-            fail(logger, str(error))
+            record_failure(logger, str(error))
             raise
         except OSError as error:
-            fail(logger, f"{error.filename or folder}: {error.strerror or error}")
+            record_failure(logger, f"{error.filename or folder}: {error.strerror or error}")
             if error.errno in DISK_ERRORS:
-                raise UserError(f"{error.filename or folder}: {error.strerror}: nothing that was "
-                                "saved before is lost; mend it and run the same command again") \
+                raise UserError(f"{error.filename or folder}: {error.strerror}: earlier "
+                                "checkpoints are intact; fix this, then rerun the command") \
                     from error
             raise
         except KeyboardInterrupt:
             logger.record(state="interrupted", ended=now())
             raise
         except BaseException as error:
-            fail(logger, f"{type(error).__name__}: {first_line(error)}")
+            record_failure(logger, f"{type(error).__name__}: {first_line(error)}")
             raise
     if code == 0:
         logger.record(state="done", ended=now())
@@ -245,13 +245,13 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
     logger.record(state="interrupted", ended=now())
     why = (f"loop.max_minutes={config.loop.max_minutes:g}" if code == OUT_OF_TIME
            else signal.Signals(code - 128).name)
-    where = "" if stopped() else " to another worker"
-    logger.info(f"interrupted by {why}{where}; the same command goes on from here: {folder}")
+    where = "" if stop_request() else " to another worker"
+    logger.info(f"interrupted by {why}{where}; rerun the command to resume: {folder}")
     return code
 
 
-def fail(logger: RunLogger, sentence: str) -> None:
-    """Leaves the error in run.log and status.json, as far as the disk lets us."""
+def record_failure(logger: RunLogger, sentence: str) -> None:
+    """Records the error in run.log and status.json, as far as the disk allows."""
     try:
         logger.debug(f"failed: {sentence}")
         logger.log_traceback()
@@ -262,45 +262,46 @@ def fail(logger: RunLogger, sentence: str) -> None:
 
 
 class StopRequest:
-    """The exit code to end with once one of SIGNALS has come, or the time is over; 0 before.
+    """A call returns the exit code to stop with: after one of SIGNALS or the time limit; 0 before.
 
     A second SIGINT raises KeyboardInterrupt at once.
 
     Args:
-        minutes: from now, or None.
-        deadline: a time.time(), or None.
+        minutes: time limit from now, or None.
+        deadline: time limit as a time.time(), or None.
     """
 
     def __init__(self, minutes: float | None = None, deadline: float | None = None) -> None:
-        self.number = 0
-        self.before: dict[int, Any] = {}
+        self.received = 0
+        self.previous: dict[int, Any] = {}
         seconds = [60 * minutes] if minutes is not None else []
         seconds += [deadline - time.time()] if deadline is not None else []
-        self.end = time.monotonic() + min(seconds) if seconds else None
+        self.end_time = time.monotonic() + min(seconds) if seconds else None
 
     def __call__(self) -> int:
-        if self.number:
-            return 128 + self.number
-        return OUT_OF_TIME if self.end is not None and time.monotonic() >= self.end else 0
+        if self.received:
+            return 128 + self.received
+        return OUT_OF_TIME if self.end_time is not None and time.monotonic() >= self.end_time else 0
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self.before[number] = signal.signal(number, self._handle_signal)
+                self.previous[number] = signal.signal(number, self._handle_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def _handle_signal(self, number: int, _frame: object) -> None:
-        if self.number and number == signal.SIGINT:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.number = number
-        # Not through the console, whose lock the interrupted code may hold; and the reader of this
-        # may have gone, which is no reason to fail.
+        self.received = number
+        # Not through the console, whose lock the interrupted code may hold. That nobody reads the
+        # pipe any more is not a failure.
         with contextlib.suppress(OSError):
-            os.write(1, f"{signal.Signals(number).name}: stopping after this call\n".encode())
+            os.write(1, f"{signal.Signals(number).name}: stopping after the current updates\n"
+                     .encode())
 
 
 def summary(folder: Path) -> str:
@@ -309,12 +310,12 @@ def summary(folder: Path) -> str:
     best = store.best_epoch(history)
     assert best is not None, "a finished run has epochs"
 
-    def of(epoch: int) -> str:
+    def describe(epoch: int) -> str:
         row = history[epoch]
         return (f"epoch {epoch + 1}, valid acc {row['valid acc']:.4f}, recall "
                 f"{row['valid recall']:.4f}, precision {row['valid precision']:.4f}, f1 "
                 f"{row['valid f1']:.4f}")
 
-    lines = [f"best: {of(best)}", f"last: {of(len(history) - 1)}", f"folder: {folder}"]
+    lines = [f"best: {describe(best)}", f"last: {describe(len(history) - 1)}", f"folder: {folder}"]
     early = store.last_status(folder).get("stopped_early")
     return "\n".join([early, *lines] if early else lines)

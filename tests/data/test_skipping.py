@@ -317,7 +317,7 @@ def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_p
     path.write_bytes(whole)
     if other is not None:
         flip(path, other)
-    with pytest.raises(UserError, match="was begun on other hardware or data"):
+    with pytest.raises(UserError, match="was started on other hardware or data"):
         begin(root, folder)
 
 

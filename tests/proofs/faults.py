@@ -146,7 +146,7 @@ def sigterm_and_second_process(proof):
     process.send_signal(signal.SIGTERM)
     assert "interrupted by SIGTERM" in proof.end(process, 128 + signal.SIGTERM)
     assert read(run, "status.json")["state"] == "interrupted"
-    assert "going on from" in proof.finish("stopped")
+    assert "resuming from" in proof.finish("stopped")
     proof.compare(run)
     return "a second process is refused; SIGTERM, and on"
 
@@ -178,7 +178,7 @@ def full_disk(proof):
             subprocess.run(["umount", str(disk)], check=True)
     how = "tmpfs" if mounted else "RLIMIT_FSIZE, for a tmpfs cannot be mounted here"
     return (f"full disk ({how}): {full.strip().splitlines()[-1][:60]}..., and on"
-            f"{' from a checkpoint' * ('going on from' in going_on)}")
+            f"{' from a checkpoint' * ('resuming from' in going_on)}")
 
 
 def truncate(path):
@@ -204,7 +204,7 @@ def unreadable(proof, killed, damage):
     (run / "status.json").write_text('{"state": "runn')
     output = proof.finish(name)
     assert f"the checkpoint {last} cannot be read" in output, output
-    assert f"going on from {before}:" in output, output
+    assert f"resuming from {before}:" in output, output
     assert "status.json cannot be read" in output, output
     proof.compare(run)
     return f"unreadable checkpoint ({damage}): the one before it was used"
@@ -232,7 +232,7 @@ def moved(proof, killed):
     done = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(run)], check=False,
                           cwd=elsewhere, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     proof.compare(run)
     return "moved to another path, and on"
 

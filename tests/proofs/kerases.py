@@ -77,7 +77,7 @@ class Runs:
             self.process([*words, "loop.max_minutes=0.0001"], STOPPED)
             begun = 1
         output = self.process(words, 0)
-        assert output.count("going on from") == begun, output
+        assert output.count("resuming from") == begun, output
 
     def process(self, words: list[str], code: int) -> str:
         done = subprocess.run(words, cwd=self.place, env=self.environment, capture_output=True,

@@ -101,9 +101,9 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_pat
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     for job in (told, preempted):
-        assert "going on from" in (job / "run.log").read_text()
+        assert "resuming from" in (job / "run.log").read_text()
         same_results(whole, job)
-    assert "going on from" not in (whole / "run.log").read_text()
+    assert "resuming from" not in (whole / "run.log").read_text()
 
 
 if __name__ == "__main__":

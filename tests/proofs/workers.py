@@ -65,7 +65,7 @@ def killed_and_stopped(proof):
     workers = proof.begin("broken")
     wait_for_epochs(run, 2, workers[0].process)
     workers[0].process.kill()
-    seconds, ends = end(workers, [-signal.SIGKILL, 1], "worker 0 of 2 no longer answers")
+    seconds, ends = end(workers, [-signal.SIGKILL, 1], "worker 0 of 2 no longer responds")
     assert seconds < LONGEST, seconds
     assert ends[1][2].count("\n") == 1, ends
     done = len(read(run, "history.json"))
@@ -74,13 +74,13 @@ def killed_and_stopped(proof):
     workers = proof.begin("broken")
     wait_for_epochs(run, done + 2, workers[0].process)
     workers[1].process.send_signal(signal.SIGTERM)
-    seconds, ends = end(workers, [143, 143], "going on from",
+    seconds, ends = end(workers, [143, 143], "resuming from",
                         "interrupted by SIGTERM to another worker")
     assert seconds < LONGEST, seconds
     assert read(run, "status.json")["state"] == "interrupted"
     done = len(read(run, "history.json"))
     print(f"SIGTERM to worker 1 alone: both ended with 143 after {done} epochs", flush=True)
-    end(proof.begin("broken"), [0, 0], "going on from")
+    end(proof.begin("broken"), [0, 0], "resuming from")
     same_results(proof.run("whole"), run)
     print("started again: every result as uninterrupted, bit for bit", flush=True)
 
@@ -88,7 +88,7 @@ def killed_and_stopped(proof):
 def out_of_time(proof):
     end(proof.begin("timed", "loop.max_minutes=0.02", "loop.checkpoint_minutes=0.001"), [75, 75],
         "interrupted by loop.max_minutes=0.02")
-    end(proof.begin("timed"), [0, 0], "going on from")
+    end(proof.begin("timed"), [0, 0], "resuming from")
     same_results(proof.run("whole"), proof.run("timed"))
     print("out of time: both ended with 75, and went on bit for bit", flush=True)
 
@@ -96,7 +96,7 @@ def out_of_time(proof):
 def one_mistaken(proof):
     wrong = ("dataset.root=/nowhere",)
     seconds, ends = end(proof.begin("mistaken", own=((), wrong)), [1, 1],
-                        "/nowhere does not exist", "worker 1 of 2 no longer answers")
+                        "/nowhere does not exist", "worker 1 of 2 no longer responds")
     print(f"a mistake of worker 1: both ended, {seconds:.0f} s after their start: "
           f"{ends[1][2].strip()} | {ends[0][2].strip()}", flush=True)
 

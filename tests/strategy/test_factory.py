@@ -31,27 +31,27 @@ def no_tpu_in_sight(monkeypatch):
     monkeypatch.setattr(factory, "TPU_DEVICES", ())
 
 
-def test_auto_takes_the_processor_and_says_why():
+def test_auto_chooses_the_cpu_and_says_why():
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
     strategy, sentence = factory.build_strategy(Hardware("auto"))
     assert strategy.num_replicas_in_sync == 1
-    assert "for there is neither a TPU nor a GPU" in sentence
+    assert "(no TPU or GPU found)" in sentence
 
 
-def test_a_processor_is_split_into_replicas():
+def test_a_cpu_is_split_into_replicas():
     strategy, sentence = factory.build_strategy(Hardware("cpu", 2))
     assert strategy.num_replicas_in_sync == 2
     assert "2 logical devices" in sentence
-    with pytest.raises(UserError, match="already set up fewer"):
+    with pytest.raises(UserError, match="already initialized fewer"):
         factory.build_strategy(Hardware("cpu", 99))
 
 
-def test_a_kind_that_is_not_there_is_an_error():
+def test_unavailable_hardware_is_an_error():
     if not tf.config.list_physical_devices("GPU"):
-        with pytest.raises(UserError, match="TensorFlow sees no GPU"):
+        with pytest.raises(UserError, match="TensorFlow finds no GPU"):
             factory.build_strategy(Hardware("gpu"))
-    with pytest.raises(UserError, match="no TPU answers as 'local'"):
+    with pytest.raises(UserError, match="no TPU responds as 'local'"):
         factory.build_strategy(Hardware("tpu"))
 
 
@@ -128,12 +128,12 @@ def test_a_local_tpu_is_not_connected_to(monkeypatch):
     assert fake.calls[1:] == ["initialize", "strategy"]
 
 
-def test_auto_takes_a_tpu_first_and_says_where_it_saw_it(monkeypatch):
+def test_auto_chooses_a_tpu_first_and_says_how_it_was_found(monkeypatch):
     FakeTpu(monkeypatch)
     monkeypatch.setenv("TPU_NAME", "node-7")
     _, sentence = factory.build_strategy(Hardware("auto"))
-    assert "TPU 'node-7', 8 replicas, for there is TPU_NAME=node-7" in sentence
-    with pytest.raises(UserError, match=r"hardware\.replicas has no meaning on a TPU"):
+    assert "TPU 'node-7', 8 replicas (found: TPU_NAME=node-7)" in sentence
+    with pytest.raises(UserError, match=r"hardware\.replicas is not supported on a TPU"):
         factory.build_strategy(Hardware("auto", replicas=2))
 
 
@@ -143,7 +143,7 @@ def test_auto_takes_a_tpu_first_and_says_where_it_saw_it(monkeypatch):
 def test_legacy_keras_is_chosen_for_a_tpu_before_tensorflow(kind, tpu_name, expected):
     program = ("import sys; from flowerexp.strategy import factory; "
                "from flowerexp.config import Hardware;"
-               f"hardware.TPU_DEVICES = (); hardware.prepare(Hardware({kind!r}, "
+               f"factory.TPU_DEVICES = (); factory.prepare(Hardware({kind!r}, "
                f"tpu_name={tpu_name!r})); assert 'tensorflow' not in sys.modules;"
                "import tensorflow as tf; print(tf.keras.Model.__module__.split('.')[0])")
     assert in_process(program) == expected

@@ -62,7 +62,7 @@ def test_two_workers_are_two_replicas_and_the_first_writes(whole, place, tiny):
         assert (run / name).read_bytes() == (other / name).read_bytes()
 
 
-def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny):
+def test_a_killed_worker_ends_the_run_and_both_resume_exactly(whole, place, tiny):
     """By workers whose clocks differ, which must not change what they do."""
     run = place / "outputs/killed"
 
@@ -76,7 +76,7 @@ def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny)
     ends = end_workers(workers)
     assert time.monotonic() - start < 60
     assert [code for code, *_ in ends] == [1, -signal.SIGKILL], ends
-    sentence = "worker 1 of 2 no longer answers"
+    sentence = "worker 1 of 2 no longer responds"
     assert sentence in ends[0][2]
     assert ends[0][2].count("\n") == 1, "one sentence"
     status = read(run, "status.json")
@@ -85,7 +85,7 @@ def test_a_killed_worker_ends_the_run_and_both_go_on_exactly(whole, place, tiny)
     assert len(read(run, "history.json")) < 8
     ends = end_workers(begin())
     assert [code for code, *_ in ends] == [0, 0], ends
-    assert "going on from" in ends[0][1]
+    assert "resuming from" in ends[0][1]
     same_results(whole[0], run)
 
 

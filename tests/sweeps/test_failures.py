@@ -65,7 +65,7 @@ def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
     going_on.terminate()
     output, _ = going_on.communicate(timeout=60)
     assert going_on.returncode == 128 + signal.SIGTERM
-    assert "going on from" in output
+    assert "resuming from" in output
     nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(elsewhere)],
                              capture_output=True, text=True, check=False)
     assert nothing.returncode == 1

@@ -17,7 +17,7 @@ from flowerexp import composition, metrics
 from flowerexp.models import schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoints, events, experiment
+from flowerexp.train import checkpoint, events, experiment
 from tests.processes import wait_for
 
 NAMES = ("straight", "resumed")
@@ -44,7 +44,7 @@ def runs(tiny, tmp_path_factory):
             asked = iter([False] * stops + [True]) if stops else itertools.repeat(False)
             code = experiment.run(config, run, RunLogger(run), lambda asked=asked: next(asked))
             assert (code == 0) == (stops == 0)
-            assert checkpoints.saved_updates(run)[-1] == (stops or 30)
+            assert checkpoint.saved_updates(run)[-1] == (stops or 30)
     return root, configs
 
 

@@ -14,7 +14,7 @@ from flowerexp import composition
 from flowerexp.data import records
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoints, experiment
+from flowerexp.train import checkpoint, experiment
 from tests.processes import (
     begin,
     execute,
@@ -98,7 +98,7 @@ def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
                                        for index, label in enumerate(expected))]
 
 
-def test_it_opens_with_what_it_derived_and_ends_with_its_best(whole):
+def test_it_prints_first_what_it_derived_and_last_its_best_epoch(whole):
     run, printed = whole
     for sentence in ("CPU", "1 replica", "40 training and 13 validation images",
                      "every image once", "update: 4 images = 4 per replica x 1 replica x 1",
@@ -114,7 +114,7 @@ def test_it_opens_with_what_it_derived_and_ends_with_its_best(whole):
     assert "epoch 3 of 4" in (run / "run.log").read_text()
 
 
-def test_again_it_says_that_it_is_finished_and_changes_nothing(whole, place, tiny):
+def test_rerun_it_says_that_it_is_finished_and_changes_nothing(whole, place, tiny):
     run, _ = whole
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
     again = execute(place, tiny, "name=whole")
@@ -213,7 +213,7 @@ def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
     (["loop.batch_size_per_replica=64"], "an epoch of 40 examples makes no update of 64"),
     (["schedule.max_lr=1e30", "schedule.warmup=0"], "the loss is NaN or infinite from update"),
     (["augmentation=perspective", "dataset.root=TINIEST"], "needs images of 4 x 4 pixels"),
-    (["hardware=gpu"], "TensorFlow sees no GPU"),
+    (["hardware=gpu"], "TensorFlow finds no GPU"),
     (["hardware=workers"], "hardware=workers needs TF_CONFIG"),
     (["model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
 def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
@@ -241,7 +241,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["decoded", "none"])
-def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
+def test_a_run_resumes_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
     """Stopped after update 7, with 6 an epoch and all that is random; in this process."""
     composition.register()
     config = composition.check(composition.compose([
@@ -255,7 +255,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
                        ("resumed", lambda: False)):
         run = tmp_path / name
         run.mkdir(exist_ok=True)
-        saved = checkpoints.saved_updates(run)
+        saved = checkpoint.saved_updates(run)
         finished = experiment.run(config, run, RunLogger(run), stop) == 0
         assert finished == (saved != [] or name == "straight")
     assert saved[-1] == 7
@@ -263,26 +263,26 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
     same_results(tmp_path / "straight", tmp_path / "resumed")
 
 
-def test_other_data_under_a_begun_run_is_refused(place, tiny, tmp_path):
+def test_other_data_under_a_started_run_are_refused(place, tiny, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(tiny, root)
     process = begin(place, root, "name=exchanged", "loop.epochs=5000")
     run = place / "outputs/exchanged"
     wait_for_epochs(run, 1, process)
     process.send_signal(signal.SIGTERM)
-    assert "stopping after this call" in process.communicate(timeout=60)[0]
+    assert "stopping after the current updates" in process.communicate(timeout=60)[0]
     extra = root / "train" / "02-16x16-20.tfrec"
     extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
     refused = execute(place, root, "name=exchanged", "loop.epochs=5000")
     assert refused.returncode == 1
-    assert "was begun on other hardware or data" in refused.stderr
+    assert "was started on other hardware or data" in refused.stderr
     assert "updates_per_epoch: 10 there, 15 here" in refused.stderr
     extra.unlink()
     fresh = execute(place, root, "name=exchanged", "loop.epochs=1")
     assert "loop.epochs: 5000 there, 1 here" in fresh.stderr
 
 
-def test_a_fresh_run_goes_on_by_its_own_command(whole, place, tiny):
+def test_rerunning_the_command_of_a_fresh_run_resumes_it(whole, place, tiny):
     again = ("name=again", "fresh=true", "loop.epochs=5000")
     for number in range(2):
         process = begin(place, tiny, *again)
@@ -290,13 +290,13 @@ def test_a_fresh_run_goes_on_by_its_own_command(whole, place, tiny):
         wait_for_epochs(run, 1, process)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-    going_on = begin(place, tiny, *again)
-    wait_for_epochs(run, len(read(run, "history.json")) + 1, going_on)
-    going_on.send_signal(signal.SIGTERM)
-    assert f"going on from {run}" in going_on.communicate(timeout=60)[0]
+    resumed = begin(place, tiny, *again)
+    wait_for_epochs(run, len(read(run, "history.json")) + 1, resumed)
+    resumed.send_signal(signal.SIGTERM)
+    assert f"resuming from {run}" in resumed.communicate(timeout=60)[0]
 
 
-def test_a_folder_of_ones_own_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
+def test_a_chosen_folder_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
     done = execute(tmp_path, tiny, f"hydra.run.dir={tmp_path}/my run", "dataset.cache=none",
                    "model.summary=true", "loop.epochs=2",
                    env={**os.environ, "TF_USE_LEGACY_KERAS": "1"})
@@ -322,4 +322,4 @@ def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(place,
     process = begin(place, tiny, named, "loop.epochs=5000")
     wait_for_epochs(run, len(read(run, "history.json")) + 1, process)
     process.send_signal(signal.SIGTERM)
-    assert "going on from" in process.communicate(timeout=60)[0]
+    assert "resuming from" in process.communicate(timeout=60)[0]

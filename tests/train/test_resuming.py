@@ -1,4 +1,4 @@
-"""How a run goes on: checkpoints whole, damaged or of another run, patience, time; in this process.
+"""Resuming in this process: checkpoints intact, damaged or of another run, patience, time limits.
 
 That real processes survive is proved by tests/proofs/faults.py.
 """
@@ -18,7 +18,7 @@ from flowerexp import composition
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoints, experiment, launch, resuming
+from flowerexp.train import checkpoint, experiment, launch
 from tests.processes import history_of, read, same_results, weights_of
 
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
@@ -58,7 +58,7 @@ def stopped(tiny, tmp_path_factory):
     """A run that ended in its third epoch: checkpoints of updates 20 and 24, and of the best."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     assert not run(config_of(tiny), folder, after(13))  # of 5 calls an epoch and one after it
-    assert checkpoints.saved_updates(folder)[-2:] == [20, 24]
+    assert checkpoint.saved_updates(folder)[-2:] == [20, 24]
     return folder
 
 
@@ -87,12 +87,12 @@ DAMAGES = {
     "data missing": lambda last: (last / "state.data-00000-of-00001").unlink(),
     "index truncated": lambda last: truncate(last / "state.index"),
     "index missing": lambda last: (last / "state.index").unlink(),
-    "manifest missing": lambda last: (last / checkpoints.MANIFEST).unlink(),
-    "manifest no JSON": lambda last: (last / checkpoints.MANIFEST).write_text("{"),
-    "manifest too deep": lambda last: (last / checkpoints.MANIFEST).write_text("[" * 99999),
-    "manifest a list": lambda last: (last / checkpoints.MANIFEST).write_text("[]"),
-    "manifest of another": lambda last: rewrite(last / checkpoints.MANIFEST, update=10),
-    "manifest without files": lambda last: rewrite(last / checkpoints.MANIFEST, files={}),
+    "manifest missing": lambda last: (last / checkpoint.MANIFEST).unlink(),
+    "manifest no JSON": lambda last: (last / checkpoint.MANIFEST).write_text("{"),
+    "manifest too deep": lambda last: (last / checkpoint.MANIFEST).write_text("[" * 99999),
+    "manifest a list": lambda last: (last / checkpoint.MANIFEST).write_text("[]"),
+    "manifest of another": lambda last: rewrite(last / checkpoint.MANIFEST, update=10),
+    "manifest without files": lambda last: rewrite(last / checkpoint.MANIFEST, files={}),
     "file a folder": lambda last: ((last / "state.index").unlink(),
                                    (last / "state.index").mkdir()),
     "empty": lambda last: [file.unlink() for file in last.iterdir()],
@@ -101,14 +101,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_seen_without_tensorflow(partial, damage):
-    assert checkpoints.fault(partial, 24) is None
-    DAMAGES[damage](checkpoints.folder_of(partial, 24))
-    assert checkpoints.fault(partial, 24)
+    assert checkpoint.find_damage(partial, 24) is None
+    DAMAGES[damage](checkpoint.folder_of(partial, 24))
+    assert checkpoint.find_damage(partial, 24)
 
 
-def test_the_one_before_an_unreadable_checkpoint_is_used_and_it_is_said(tiny, whole, partial):
-    """And neither a status that is damaged nor what a kill left half written is in the way."""
-    last, before = (checkpoints.folder_of(partial, update) for update in (24, 20))
+def test_the_one_before_an_unreadable_checkpoint_is_used_and_logged(tiny, whole, partial):
+    """Neither a damaged status nor what a kill left half written prevents it."""
+    last, before = (checkpoint.folder_of(partial, update) for update in (24, 20))
     truncate(last / "state.data-00000-of-00001")
     half = last.with_name(".partial-half")
     half.mkdir()
@@ -117,96 +117,96 @@ def test_the_one_before_an_unreadable_checkpoint_is_used_and_it_is_said(tiny, wh
     assert not run(config_of(tiny), partial, asked)
     log = (partial / store.LOG).read_text()
     assert f"the checkpoint {last} cannot be read (state.data-00000-of-00001 is damaged)" in log
-    assert f"going on from {before}: 2 of 3 epochs are done" in log
+    assert f"resuming from {before}: 2 of 3 epochs are done" in log
     assert not last.exists()
     assert not half.exists()
-    assert checkpoints.saved_updates(partial)[-2:] == [20, 22]
+    assert checkpoint.saved_updates(partial)[-2:] == [20, 22]
     assert run(config_of(tiny), partial)
     same_results(whole, partial)
 
 
 def test_without_a_readable_checkpoint_all_are_named(tiny, partial):
-    saved = checkpoints.saved_updates(partial)
+    saved = checkpoint.saved_updates(partial)
     for update in saved:
-        truncate(checkpoints.folder_of(partial, update) / "state.index")
-    with pytest.raises(UserError, match="trains from the start") as refused:
+        truncate(checkpoint.folder_of(partial, update) / "state.index")
+    with pytest.raises(UserError, match="to train from the start") as refused:
         run(config_of(tiny), partial)
-    assert all(checkpoints.folder_of(partial, update).name in str(refused.value)
+    assert all(checkpoint.folder_of(partial, update).name in str(refused.value)
                for update in saved)
-    assert checkpoints.saved_updates(partial) == saved
+    assert checkpoint.saved_updates(partial) == saved
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    (["model.dropout=0.5"], "is of another run (model.dropout: 0.05 there, 0.5 here)"),
-    (["seed=1"], "is of another run (seed: 0 there, 1 here)"),
-    (["loop.patience=5"], "is of another run (loop.patience: None there, 5 here)")])
+    (["model.dropout=0.5"], "belongs to another run (model.dropout: 0.05 there, 0.5 here)"),
+    (["seed=1"], "belongs to another run (seed: 0 there, 1 here)"),
+    (["loop.patience=5"], "belongs to another run (loop.patience: None there, 5 here)")])
 def test_a_checkpoint_of_another_config_is_refused_by_name(tiny, partial, overrides, message):
     with pytest.raises(UserError) as refused:
         run(config_of(tiny, *overrides), partial)
     assert message in str(refused.value)
-    assert str(checkpoints.folder_of(partial, 24)) in str(refused.value)
+    assert str(checkpoint.folder_of(partial, 24)) in str(refused.value)
 
 
-def test_checkpoints_that_cannot_be_listed_are_not_none(tmp_path):
-    """A new beginning would write its history over that of the run; root may read every folder."""
-    assert checkpoints.saved_updates(tmp_path) == []
+def test_checkpoints_that_cannot_be_listed_are_an_error(tmp_path):
+    """A restart would overwrite the history of the run; root may read every folder."""
+    assert checkpoint.saved_updates(tmp_path) == []
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(NotADirectoryError):
-        checkpoints.saved_updates(tmp_path)
+        checkpoint.saved_updates(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
-    """As where the package that builds the model was exchanged."""
-    manifest = read(checkpoints.folder_of(stopped, 24), checkpoints.MANIFEST)
+    """As after an update of the package that builds the model."""
+    manifest = read(checkpoint.folder_of(stopped, 24), checkpoint.MANIFEST)
     other = tf.train.Checkpoint(model=tf.keras.Sequential([tf.keras.Input((2,)),
                                                            tf.keras.layers.Dense(2)]))
-    with pytest.raises(UserError, match="is of another model"):
-        checkpoints.restore(other, stopped, 24, manifest["run"])
+    with pytest.raises(UserError, match="belongs to another model"):
+        checkpoint.restore(other, stopped, 24, manifest["run"])
 
 
 @pytest.mark.parametrize("name", [store.HISTORY, store.VALID_PREDICTIONS])
 @pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}', '{"0": {}, "1": {}}',
                                   '{"0": 5, "1": 5}', '{"0": [1], "1": [1]}'])
-def test_without_the_epochs_before_a_checkpoint_it_is_said_what_to_do(tiny, partial, name, text):
-    """These are written before the checkpoint, so that no kill can lose them."""
+def test_missing_epochs_before_a_checkpoint_are_an_error_with_a_remedy(tiny, partial, name, text):
+    """They are written before the checkpoint, so no kill can lose them."""
     (partial / name).unlink()
     if text is not None:
         (partial / name).write_text(text)
-    with pytest.raises(UserError, match="the same command trains from the start") as refused:
+    with pytest.raises(UserError, match="rerun the command to train from the start") as refused:
         run(config_of(tiny), partial)
     assert str(partial / name) in str(refused.value)
     assert "fresh" not in str(refused.value)
 
 
-def test_a_status_with_a_damaged_beginning_is_in_nobodys_way(tiny, partial):
-    """Of valid JSON: it is only a report, and the manifests of the checkpoints tell the same."""
+def test_a_status_with_damaged_provenance_blocks_nothing(tiny, partial):
+    """It is valid JSON, and only a report: the manifests of the checkpoints hold the same."""
     store.write_config(partial, composed_of(tiny), [])
     store.write_json(partial / store.STATUS, {"state": "interrupted", "beginning": "x"})
     launch.check_same_run(config_of(tiny), partial, "0123456789abcdef")
-    with pytest.raises(UserError, match="holds a run of another config"):
+    with pytest.raises(UserError, match="contains a run with another config"):
         launch.check_same_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
 
 
-def saver_of(folder, minutes=None):
-    """For what needs no trainer but its ten updates an epoch, and that it works alone."""
-    return resuming.Checkpointer(folder, RunLogger(folder), SimpleNamespace(
+def checkpointer_of(folder, minutes=None):
+    """With as much of a trainer as these tests need: ten updates an epoch, one worker."""
+    return checkpoint.Checkpointer(folder, RunLogger(folder), SimpleNamespace(
         plan=SimpleNamespace(updates_per_epoch=10), greatest=float), {}, minutes)
 
 
-def test_the_best_epoch_that_is_to_predict_and_is_unreadable_is_named(partial):
-    truncate(checkpoints.folder_of(partial, 20) / "state.index")
+def test_an_unreadable_best_epoch_is_named_when_it_is_needed_to_predict(partial):
+    truncate(checkpoint.folder_of(partial, 20) / "state.index")
     with pytest.raises(UserError, match="of the best epoch, 2, cannot be read"):
-        saver_of(partial).load_epoch(1)
+        checkpointer_of(partial).load_epoch(1)
 
 
 def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
         tiny, whole, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(tf.data, "AUTOTUNE", 3)  # of every map that decodes
-    plain = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", lambda *arguments: (
+    plain = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *arguments: (
         saved.append(arguments[2]), plain(*arguments), saved.append(
-            len(checkpoints.saved_updates(arguments[1])))))
+            len(checkpoint.saved_updates(arguments[1])))))
     folder = tmp_path / "run"
     assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9", "loop.steps_per_execution=5",
                          "dataset.cache=decoded"), folder)
@@ -216,7 +216,7 @@ def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
 
 
 def test_a_checkpoint_is_due_by_the_clock_alone(tmp_path, monkeypatch):
-    never, hourly = saver_of(tmp_path), saver_of(tmp_path, 60)
+    never, hourly = checkpointer_of(tmp_path), checkpointer_of(tmp_path, 60)
     assert not hourly.is_due()
     later = time.monotonic() + 3601
     monkeypatch.setattr(time, "monotonic", lambda: later)
@@ -238,7 +238,7 @@ def test_patience_counts_epochs_since_the_best(history, patience, over):
     assert store.should_stop_early(scores(*history), patience) == over
 
 
-def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny, tmp_path):
+def test_a_run_stops_early_and_says_so_and_a_resumed_one_stops_there_too(tiny, tmp_path):
     # F1 does not move at this rate.
     chosen = ("loop.patience=2", "schedule.max_lr=1e-9", "loop.epochs=9", "loop.log_interval=9")
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
@@ -258,7 +258,7 @@ def test_a_run_stops_early_and_says_so_and_one_that_goes_on_stops_there_too(tiny
     same_results(straight, resumed)
 
 
-def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_path, capsys):
+def test_the_minutes_of_a_run_end_it_in_order_and_it_resumes(tiny, whole, tmp_path, capsys):
     folder = tmp_path / "run"
     for quota in (["loop.max_minutes=1e-9"], []):
         code = launch.execute(folder, composed_of(tiny, *quota), quota)
@@ -268,9 +268,9 @@ def test_the_minutes_of_a_run_end_it_in_order_and_it_goes_on(tiny, whole, tmp_pa
     assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
     assert status.get("git") == provenance.commit()
     assert len(status["beginning"]["data"]) == 16
-    assert "interrupted by loop.max_minutes=1e-09; the same command goes on" in (
+    assert "interrupted by loop.max_minutes=1e-09; rerun the command to resume" in (
         folder / store.LOG).read_text()
-    assert "going on from" in capsys.readouterr().out
+    assert "resuming from" in capsys.readouterr().out
     same_results(whole, folder)
 
 
@@ -281,7 +281,7 @@ def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
     assert launch.StopRequest(1, time.time() - 1)()
     assert launch.StopRequest(1e-9, time.time() + 60)()
     stopped = launch.StopRequest()
-    stopped.take(signal.SIGTERM, None)
+    stopped._handle_signal(signal.SIGTERM, None)
     assert stopped()
 
 
