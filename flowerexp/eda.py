@@ -27,7 +27,6 @@ from flowerexp.train.experiment import Data
 
 PAGE = "eda.html"
 TEMPLATE = "eda.html.jinja"
-SOFTWARE = "flowerexp eda"
 SAMPLES = 24
 """Images in a grid of samples."""
 FROM_BATCH = 12
@@ -99,7 +98,7 @@ def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogg
     place, features = raw_records.first(view.data.train.table)
     with logger.steps("pictures", sum(map(len, everything.values()))) as advance:
         path = page.write(
-            folder / PAGE, TEMPLATE, everything, SOFTWARE, advance, overrides=overrides,
+            folder / PAGE, TEMPLATE, everything, advance, overrides=overrides,
             sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
             place=place, features=features,
             test=view.splits["test"].count if "test" in view.splits else 0)
@@ -221,7 +220,7 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
             "learning-rate.png", "The learning rate of every update",
             lambda: distributions.learning_rate(
                 rates, numbers.updates_per_epoch,
-                f"Learning rate of {len(rates)} updates ({config.schedule.kind})"), wide=False)],
+                f"Learning rate of {len(rates)} updates ({config.schedule.kind})"))],
     }
 
 

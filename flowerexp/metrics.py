@@ -46,6 +46,18 @@ def f1_where_present(confusion: npt.NDArray[np.integer]) -> npt.NDArray[np.float
     return np.where(present, class_scores(confusion)["f1"], np.nan)
 
 
+def recalls(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer], classes: int
+            ) -> npt.NDArray[np.float64]:
+    """float64 [classes], the recall of every class, NaN for one without images.
+
+    Args:
+        labels, predictions: int [examples], class ids; labels under `classes`.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[labels == predictions], minlength=classes)
+    return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
+
+
 def thirds(train_counts: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
     """Head, medium and tail: the classes by training count, in three parts as equal as can be.
 

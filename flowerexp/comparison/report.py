@@ -1,6 +1,6 @@
-"""A comparison as one HTML file that opens without a network, and its pictures as PNG files.
+"""A comparison as one self-contained HTML page, and its pictures as PNG files.
 
-Everything that comes from files is escaped. No TensorFlow here.
+Everything from files is escaped. No TensorFlow here.
 """
 
 import math
@@ -15,16 +15,15 @@ import pandas as pd
 
 from flowerexp import composition, metrics
 from flowerexp.comparison import summary, tables
-from flowerexp.comparison.comparison import Comparison, Pair, Row
+from flowerexp.comparison.comparison import Comparison
+from flowerexp.comparison.pairs import Pair
+from flowerexp.comparison.rows import Row
 from flowerexp.plots import curves, page
 from flowerexp.plots.page import Picture
 from flowerexp.runs.reader import SECONDS, Run, chosen_epoch
 
 PAGE = "report.html"
 TEMPLATE = "comparison/report.html.jinja"
-SOFTWARE = "flowerexp report"
-FEW = 15
-"""Up to so many classes a confusion matrix can be read at half the page's width."""
 
 
 @dataclass(frozen=True)
@@ -34,36 +33,42 @@ class Column:
     header: str
     cells: tuple[str, ...]
     values: tuple[float | None, ...] | None
-    """What numbers are sorted by, None where undefined; no numbers in a column without it."""
+    """The numbers to sort by, None where undefined; a column of text has none."""
 
 
 def count(comparison: Comparison) -> int:
-    """How many pictures `write` draws."""
+    """The number of pictures that `write` draws."""
     return sum(map(len, all_pictures(comparison).values()))
 
 
 def write(comparison: Comparison, folder: Path, advance: Callable[[], None] | None = None) -> Path:
     """Writes the page and its pictures into a folder, each whole or not at all.
 
-    Pictures there of an earlier comparison are removed; other files stay.
+    Pictures of the page that it replaces are removed; other files stay.
 
     Args:
-        advance: is called after every picture.
+        advance: called after every picture.
 
     Returns:
         The path of the page.
     """
+    return write_page(comparison, folder / PAGE, advance, files=True)
+
+
+def write_page(comparison: Comparison, path: Path, advance: Callable[[], None] | None = None,
+               files: bool = False) -> Path:
+    """Writes the page, by default without the files of its pictures, and returns its path."""
     return page.write(
-        folder / PAGE, TEMPLATE, all_pictures(comparison), SOFTWARE, advance, (anchor, signed),
+        path, TEMPLATE, all_pictures(comparison), advance, (anchor, signed), files,
         comparison=comparison, columns=columns(comparison) if comparison.rows else [],
-        best=summary.best_row(comparison), summary=summary, limit=limit(comparison.pairs),
-        usual=usual(comparison.rows))
+        best=summary.best_row(comparison), summary=summary, limit=axis_limit(comparison.pairs),
+        common=most_common_values(comparison.rows))
 
 
 # Pictures
 
 def all_pictures(comparison: Comparison) -> dict[str, list[Picture]]:
-    """The pictures of every section of the page, by its anchor; none where nothing was trained."""
+    """The pictures of every section of the page by its anchor; none for a row without epochs."""
     rows = {row.name: row for row in comparison.rows}
     sections = {anchor("pair", number): pictures_of_pair(pair, rows, anchor("pair", number))
                 for number, pair in enumerate(comparison.pairs)}
@@ -72,7 +77,7 @@ def all_pictures(comparison: Comparison) -> dict[str, list[Picture]]:
 
 
 def anchor(kind: str, number: int) -> str:
-    """The id of a section: a number, for a name from a file could be any text."""
+    """The id of a section: a number, because a name from a file can be any text."""
     return f"{kind}-{number + 1:02d}"
 
 
@@ -91,15 +96,13 @@ def pictures_of_row(row: Row, prefix: str) -> list[Picture]:
     if predicted and len(names) <= curves.MOST_CLASSES:
         pictures.append(Picture(
             file_name(prefix, row.name, "confusion"), "Confusion matrix, last epoch",
-            lambda: curves.confusion(confusion(predicted, len(names)), names, len(predicted)),
-            wide=len(names) > FEW))
+            lambda: curves.confusion(confusion(predicted, len(names)), names, len(predicted))))
     if predicted and len(counts) == len(names):
         pictures.append(Picture(
             file_name(prefix, row.name, "classes"),
-            "Every class's F1 against its training images, last epoch"
+            "F1 of each class against its training images, last epoch"
             + (f", mean of {len(predicted)} runs" if len(predicted) > 1 else ""),
-            lambda: curves.class_scores(counts, class_f1(predicted, "last", len(counts)), names),
-            wide=False))
+            lambda: curves.class_scores(counts, class_f1(predicted, "last", len(counts)), names)))
     return pictures
 
 
@@ -115,30 +118,29 @@ def pictures_of_pair(pair: Pair, rows: dict[str, Row], prefix: str) -> list[Pict
     if len(names) == len(names_of(baseline)) == len(counts):
         pictures.append(Picture(
             file_name(prefix, title, "classes"),
-            f"Change of every class's F1 against its training images, {pair.epoch} epoch",
+            f"Change in F1 of each class against its training images, {pair.epoch} epoch",
             lambda: curves.class_scores(
-                # Sums of the same numbers in another order are no change.
+                # Sums of the same numbers in another order are not a change.
                 counts, (class_f1(runs, pair.epoch, len(counts))
                          - class_f1(baseline, pair.epoch, len(counts))).round(12),
-                names, changes=True),
-            wide=False))
+                names, changes=True)))
     return pictures
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """A name for every class, its number where no folder tells."""
+    """The name of every class, its number where no folder names it."""
     names = max((run.class_names for run in runs), key=len, default=())
     most = max((1 + max(run.labels.max(), run.predictions.max()) for run in runs), default=0)
     return [*names, *map(str, range(len(names), most))]
 
 
 def counts_of(row: Row) -> npt.NDArray[np.int64]:
-    """int64 [classes], training images; empty where no folder tells."""
+    """int64 [classes], training images; empty where no folder has them."""
     return max((run.class_counts for run in row.runs), key=len)
 
 
 def confusion(runs: Sequence[Run], num_classes: int) -> npt.NDArray[np.int64]:
-    """int64 [classes, classes] of the last epoch, the sum over the runs; rows are labels."""
+    """int64 [classes, classes], the last epoch's matrix summed over the runs; rows are labels."""
     matrices = [metrics.confusion_matrix(run.labels, run.predictions[-1], num_classes)
                 for run in runs]
     total: npt.NDArray[np.int64] = np.sum(matrices, axis=0)
@@ -146,13 +148,13 @@ def confusion(runs: Sequence[Run], num_classes: int) -> npt.NDArray[np.int64]:
 
 
 def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[np.float64]:
-    """The mean over the runs of every class's F1.
+    """The F1 of every class, averaged over the runs.
 
     Args:
         epoch: last | best
 
     Returns:
-        float64 [classes], NaN for a class that no label or prediction has.
+        float64 [classes], NaN for a class without labels and predictions.
     """
     found = [metrics.f1_where_present(metrics.confusion_matrix(
         run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)) for run in runs]
@@ -164,7 +166,7 @@ def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[n
 # The page
 
 def columns(comparison: Comparison) -> list[Column]:
-    """The columns of the tables but for the keys, which have a table of their own."""
+    """The columns of the page's table, without the keys, which have their own."""
     frame = tables.frame(comparison)
 
     def column(header: str, cells: Sequence[str], name: str) -> Column:
@@ -182,15 +184,15 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def usual(rows: Sequence[Row]) -> dict[str, str]:
-    """The value that most rows have, by key, where two rows at least share one."""
+def most_common_values(rows: Sequence[Row]) -> dict[str, str]:
+    """The value that most rows have, by key, where at least two rows share one."""
     common = {key: Counter(summary.value_text(row.differing[key]) for row in rows).most_common(1)[0]
               for key in (rows[0].differing if rows else ())}
     return {key: value for key, (value, times) in common.items() if times > 1}
 
 
-def limit(pairs: Sequence[Pair]) -> float:
-    """The end of the scale that all intervals are drawn on, in hundredths."""
-    bounds = [abs(bound) for pair in pairs for interval in pair.differences.values()
-              for bound in (interval.value, interval.low, interval.high)]
+def axis_limit(pairs: Sequence[Pair]) -> float:
+    """The end of the axis shared by all intervals, in hundredths."""
+    bounds = [abs(bound) for pair in pairs for found in pair.differences.values()
+              if not math.isnan(found.low) for bound in (found.value, found.low, found.high)]
     return max(1, math.ceil(100 * max(bounds, default=0))) / 100

@@ -155,18 +155,6 @@ def mcnemar(labels: Integers, ours: Integers, theirs: Integers) -> float:
     return float(binomtest(ours_alone, ours_alone + theirs_alone, 0.5).pvalue)
 
 
-def recalls(labels: Integers, predictions: Integers, classes: int) -> Floats:
-    """float64 [classes], NaN for a class that no image has.
-
-    Args:
-        labels, predictions: int [images], class ids; labels under `classes`.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    right = np.bincount(labels[labels == predictions], minlength=classes)
-    shares: Floats = np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
-    return shares
-
-
 def recall_changes(labels: Integers, ours: Integers, theirs: Integers) -> Floats:
     """float64 [classes], recall of ours minus theirs, the mean over the seeds; NaN where no image.
 

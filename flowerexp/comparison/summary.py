@@ -1,4 +1,4 @@
-"""The numbers and words of a comparison, the same in tables and reports."""
+"""The numbers and wording of a comparison, shared by its tables and its report."""
 
 import math
 import shlex
@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from flowerexp.comparison.comparison import NOT_SET, Comparison, Interval, Pair, Row
-from flowerexp.runs.reader import EPOCHS, METRICS, SECONDS, Run, run_numbers
+from flowerexp.comparison.comparison import Comparison
+from flowerexp.comparison.pairs import Interval, Pair
+from flowerexp.comparison.rows import NOT_SET, Row
+from flowerexp.runs.reader import EPOCHS, SECONDS, Run, number_names, run_numbers
 
-NUMBERS = tuple(f"{when} {name}" for when in EPOCHS for name in ("epoch", *METRICS)) + SECONDS
-"""Those of a run."""
-NAMES = {"acc": "accuracy", "recall": "recall", "precision": "precision", "f1": "F1"}
+TITLES = {"acc": "accuracy", "recall": "recall", "precision": "precision", "f1": "F1"}
 UNDEFINED = "-"
 LONGEST_VALUE = 28
 GENERIC = ("kind", "name")
-"""Last parts of keys that say less than their group does: sampling.kind is `sampling`."""
-SAME_DATA = "best epoch of each, chosen on the same data"
-BEST = "highest mean F1 of the last epoch"
+"""Last parts of keys that say less than their group: sampling.kind is shown as `sampling`."""
+SAME_DATA = "best epoch of each run, selected on the same images"
+BEST = "highest mean F1 at the last epoch"
 THIRDS = "head, medium, tail: macro recall of the classes in thirds by training count"
 SPREAD = "±: standard deviation over the n runs of a row"
-TIME = "times the baseline's, the first epoch apart"
 
 
 @dataclass(frozen=True)
@@ -35,35 +34,40 @@ class Column:
     cells: tuple[str, ...]
 
 
-def means(row: Row) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation (n - 1) of NUMBERS over a row's counted runs.
+def all_numbers(comparison: Comparison) -> list[str]:
+    """The names of the numbers of a comparison's runs, in the order of the columns."""
+    return number_names(run for row in comparison.rows for run in row.counted)
 
-    NaN where a run's is undefined, and the deviation of a single run.
+
+def means(row: Row, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation (n - 1) of these numbers over a row's counted runs.
+
+    Both are NaN where a run does not define the number, the deviation also for a single run.
     """
     runs = [run_numbers(run) for run in row.counted]
     found = {}
-    for name in NUMBERS:
-        values = np.array([run[name] for run in runs])
+    for name in names:
+        values = np.array([run.get(name, math.nan) for run in runs])
         found[name] = (float(values.mean()) if len(values) else math.nan,
                        float(values.std(ddof=1)) if len(values) > 1 else math.nan)
     return found
 
 
 def best_row(comparison: Comparison) -> int | None:
-    """The index of the finished row with the highest mean F1 of the last epoch.
+    """The index of the finished row with the highest mean F1 at the last epoch.
 
-    None where fewer than two are finished: it would be the best of nothing.
+    None where fewer than two rows are finished, because there is nothing to choose from.
     """
-    scores = {index: means(row)["last f1"][0] for index, row in enumerate(comparison.rows)
-              if row.finished}
+    scores = {index: means(row, ["last f1"])["last f1"][0]
+              for index, row in enumerate(comparison.rows) if row.finished}
     scores = {index: score for index, score in scores.items() if not math.isnan(score)}
     return max(scores, key=lambda index: scores[index]) if len(scores) > 1 else None
 
 
-# Words
+# Wording
 
 def run_state(run: Run) -> str:
-    """How far a run came, for example `interrupted at epoch 3 of 10`."""
+    """How far a run got, for example `interrupted at epoch 3 of 10`."""
     if run.state in ("done", "new", "unreadable"):
         return run.state
     if not run.history:
@@ -72,26 +76,26 @@ def run_state(run: Run) -> str:
 
 
 def state(row: Row) -> str:
-    """How far the runs of a row came, for example `2 of 3 done`."""
+    """How far the runs of a row got, for example `2 of 3 done`."""
     states = {run_state(run) for run in row.runs}
     return (states.pop() if len(states) == 1
             else f"{len(row.finished)} of {len(row.runs)} done")
 
 
 def rerun(run: Run) -> str | None:
-    """The command that goes on with a run; None where its config, and so the run, is lost."""
+    """The command that resumes a run; None where its config cannot be read."""
     if run.seed is None:
         return None
     return f"python -m flowerexp resume {shlex.quote(str(run.folder))}"
 
 
 def one_line(text: object) -> str:
-    """Text from a file without line breaks and characters that command a terminal."""
+    """Text from a file without line breaks and terminal control characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
 
 
 def value_text(value: Any) -> str:
-    """The value of a key as the command line writes it."""
+    """The value of a key as it is written on the command line."""
     if isinstance(value, list | tuple):
         return ", ".join(map(value_text, value)) or "none"
     if value is None or isinstance(value, bool):
@@ -100,7 +104,8 @@ def value_text(value: Any) -> str:
 
 
 def shortened(values: Sequence[str]) -> list[str]:
-    """Long values cut in the middle, paths to their end, unless that made different ones equal."""
+    """Long values cut in the middle, paths to their last part, unless that makes two of them equal.
+    """
     def shorten(value: str) -> str:
         if len(value) <= LONGEST_VALUE:
             return value
@@ -114,7 +119,7 @@ def shortened(values: Sequence[str]) -> list[str]:
 
 
 def key_titles(keys: Iterable[str]) -> dict[str, str]:
-    """The last part of each key, or the whole where that is another's too."""
+    """The last part of each key, or the whole key where several share it."""
     def last_part(key: str) -> str:
         parts = key.split(".")
         return parts[-2] if parts[-1] in GENERIC and len(parts) > 1 else parts[-1]
@@ -126,7 +131,7 @@ def key_titles(keys: Iterable[str]) -> dict[str, str]:
 
 
 def shown_keys(rows: Sequence[Row]) -> list[str]:
-    """The differing keys but the parameters of transforms that only say which rows have them."""
+    """The differing keys, without parameters of transforms that only tell which rows use them."""
     def implied(key: str) -> bool:
         values = {value_text(row.differing[key]) for row in rows}
         return key.startswith("augmentation.") and len(values - {NOT_SET}) == 1
@@ -141,7 +146,7 @@ def score(mean: float, deviation: float, digits: int = 3) -> str:
 
 
 def columns(comparison: Comparison) -> list[Column]:
-    """The table of rows but for their names."""
+    """The table of rows without their names."""
     rows = comparison.rows
     found = []
     if any(len(row.counted) > 1 for row in rows):
@@ -151,13 +156,15 @@ def columns(comparison: Comparison) -> list[Column]:
     for key, title in key_titles(shown_keys(rows)).items():
         values = shortened([value_text(row.differing[key]) for row in rows])
         found.append(Column("keys", title, tuple(values)))
-    numbers = [means(row) for row in rows]
+    names = all_numbers(comparison)
+    numbers = [means(row, names) for row in rows]
     for when in reversed(EPOCHS):
-        for name in ("epoch", *METRICS[1:]):  # losses of different kinds do not compare
-            if (when, name) != ("last", "epoch"):
-                digits = 3 * (name != "epoch")
-                found.append(Column(when, f"{when} {name}", tuple(
-                    score(*of[f"{when} {name}"], digits=digits) for of in numbers)))
+        for name in names:
+            # Losses of different kinds do not compare.
+            if name.startswith(f"{when} ") and name not in ("last epoch", "last loss", "best loss"):
+                digits = 3 * (name != "best epoch")
+                found.append(Column(when, name, tuple(score(*of[name], digits=digits)
+                                                      for of in numbers)))
     for name, header in zip(SECONDS, ("first epoch, s", "later epochs, s"), strict=True):
         found.append(Column("seconds", header, tuple(score(*of[name], digits=1)
                                                      for of in numbers)))
@@ -165,16 +172,24 @@ def columns(comparison: Comparison) -> list[Column]:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the columns of a table mean that do not say it."""
+    """Explanations of the columns whose headers are not enough."""
     several = any(len(row.counted) > 1 for row in comparison.rows)
     return ([THIRDS] if comparison.rows else []) + ([SPREAD] if several else [])
 
 
+def metric_title(name: str) -> str:
+    """The name of a metric in a sentence or header."""
+    return TITLES.get(name, one_line(name))
+
+
 def interval(found: Interval) -> str:
-    return f"[{found.low:+.3f}, {found.high:+.3f}]"
+    """The bounds, or nothing where there is no interval."""
+    return "" if math.isnan(found.low) else f"[{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def verdict(found: Interval) -> str:
+    if math.isnan(found.low):
+        return "no interval"
     return ("higher" if found.value > 0 else "lower") if found.clear else "no clear difference"
 
 
@@ -185,23 +200,25 @@ def pair_title(pair: Pair) -> str:
 
 
 def pair_remarks(pair: Pair) -> list[str]:
-    """What there is to say of a pair beside its intervals."""
+    """The sentences that accompany a pair's intervals."""
     def of_classes(changes: Sequence[tuple[str, float]]) -> str:
         return ", ".join(f"{one_line(name)} {change:+.2f}" for name, change in changes)
 
-    # Rounded down: 100 % is said of all images only.
-    said = ["both predict the same class for every image" if pair.agreement == 1 else
-            f"both predict the same class for {math.floor(100 * pair.agreement)} % of the images",
-            f"McNemar's exact p: {p_text(pair.p_value)}" if pair.p_value is not None else "",
-            f"time of an epoch: {pair.time_ratio:.2f} {TIME}" if pair.time_ratio else "",
-            f"recall gained: {of_classes(pair.gained)}" if pair.gained else "",
-            f"recall lost: {of_classes(pair.lost)}" if pair.lost else "",
-            f"caution: {pair.caution}" if pair.caution else ""]
-    return [sentence for sentence in said if sentence]
+    # Rounded down: only "every image" means all of them.
+    share = f"{math.floor(100 * pair.agreement)}% of the images"
+    remarks = ["both predict the same class for "
+               + ("every image" if pair.agreement == 1 else share),
+               "" if pair.p_value is None else f"McNemar's exact test: p {p_text(pair.p_value)}",
+               f"time per epoch: {pair.time_ratio:.2f} times the baseline's, first epoch excluded"
+               if pair.time_ratio else "",
+               f"recall gained: {of_classes(pair.gained)}" if pair.gained else "",
+               f"recall lost: {of_classes(pair.lost)}" if pair.lost else "",
+               f"caution: {pair.caution}" if pair.caution else ""]
+    return [remark for remark in remarks if remark]
 
 
 def p_text(value: float) -> str:
-    return "under 0.001" if value < 0.001 else f"{value:.3f}"
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def failure(run: Run) -> str:

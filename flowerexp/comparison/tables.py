@@ -1,4 +1,4 @@
-"""A comparison as a data frame, CSV, JSON, Markdown, and on the terminal."""
+"""A comparison as a data frame, CSV, JSON, Markdown, HTML table, and on the terminal."""
 
 import itertools
 import json
@@ -16,28 +16,24 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.comparison import summary
-from flowerexp.comparison.comparison import Comparison, Interval
+from flowerexp.comparison.comparison import Comparison
+from flowerexp.comparison.pairs import Interval
 from flowerexp.runs.reader import Run
 
 GAP = 2
-"""Between two columns of the terminal."""
+"""The cells between two columns on the terminal."""
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
-    """One row a Row.
-
-    The columns are `name`, `best` (whether it is the marked row), `n` (runs that its numbers are
-    of), `seeds` and `state` (texts); the keys in which rows differ; then every number of
-    `comparison.load`, its mean under its own name and the standard deviation (n - 1) under
-    `... std`. Undefined is NaN.
-    """
+    """The data frame of `Comparison.table`."""
     best = summary.best_row(comparison)
+    names = summary.all_numbers(comparison)
     rows = []
     for index, row in enumerate(comparison.rows):
         head = {"name": row.name, "best": index == best, "n": len(row.counted),
                 "seeds": ", ".join(str(run.seed) for run in row.counted),
                 "state": summary.state(row)}
-        numbers = {title: value for name, (mean, deviation) in summary.means(row).items()
+        numbers = {title: value for name, (mean, deviation) in summary.means(row, names).items()
                    for title, value in ((name, mean), (f"{name} std", deviation))}
         rows.append(head | {key: summary.value_text(value) if isinstance(value, list) else value
                             for key, value in row.differing.items()} | numbers)
@@ -52,13 +48,14 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """Rows, pairs, failures and notes as strict JSON; undefined is null."""
     best = summary.best_row(comparison)
+    names = summary.all_numbers(comparison)
     rows = [{"name": row.name, "best": index == best, "state": summary.state(row),
              "n": len(row.counted),
              "runs": [{"folder": str(run.folder), "seed": run.seed, "state": run.state,
                        "epochs done": len(run.history)} for run in row.runs],
              "differing": row.differing,
              "numbers": {name: {"mean": mean, "std": deviation}
-                         for name, (mean, deviation) in summary.means(row).items()}}
+                         for name, (mean, deviation) in summary.means(row, names).items()}}
             for index, row in enumerate(comparison.rows)]
     pairs = [{"name": pair.name, "baseline": pair.baseline, "epoch": pair.epoch,
               "chosen on the same data": pair.epoch == "best", "seeds": pair.seeds,
@@ -71,24 +68,36 @@ def to_json(comparison: Comparison) -> str:
     failures = [{"folder": str(run.folder), "name": run.name, "seed": run.seed,
                  "state": run.state, "error": run.error, "epochs done": len(run.history),
                  "epochs": run.epochs, "rerun": summary.rerun(run)} for run in comparison.failures]
-    found = plain({"rows": rows, "pairs": pairs, "failures": failures, "notes": comparison.notes})
+    found = jsonable({"rows": rows, "pairs": pairs, "failures": failures,
+                      "notes": comparison.notes})
     return encodable(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def encodable(text: str) -> str:
-    """The text without what a folder's name may hold and no text file: bytes of no character."""
+    """The text with bytes replaced that a folder's name may hold and a text file may not."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON has it: undefined numbers as None, whatever else YAML knows as text."""
+def jsonable(value: Any) -> Any:
+    """The value as strict JSON allows it: undefined as None, other YAML types as text."""
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): jsonable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [jsonable(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def to_html(comparison: Comparison) -> str:
+    """The table of rows as HTML, for a notebook."""
+    best = summary.best_row(comparison)
+    names = [f"{row.name} (best)" if index == best else row.name
+             for index, row in enumerate(comparison.rows)]
+    table = pd.DataFrame({"run": list(map(summary.one_line, names))} | {
+        column.header: column.cells for column in summary.columns(comparison)})
+    with pd.option_context("display.max_colwidth", None):  # long values would end in dots
+        return encodable(table.to_html(index=False))
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -103,11 +112,13 @@ def to_markdown(comparison: Comparison) -> str:
                      + summary.legend(comparison))] if comparison.rows else []
     if comparison.pairs:
         pairs = comparison.pairs
+        metrics = dict.fromkeys(name for pair in pairs for name in pair.differences)
         parts += ["## Pairs", markdown_table({
             "pair": [escaped(summary.pair_title(pair)) for pair in pairs], **{
-                title: [difference_cell(pair.differences[name]) for pair in pairs]
-                for name, title in summary.NAMES.items()}}),
-            "Differences with 95 % bootstrap intervals; bold where the interval leaves out zero."]
+                escaped(summary.metric_title(name)): [
+                    difference_cell(pair.differences.get(name)) for pair in pairs]
+                for name in metrics}}),
+            "Differences with 95% bootstrap intervals; bold where the interval excludes zero."]
         parts += [f"{escaped(summary.pair_title(pair))}:\n\n" + listed(map(escaped, remarks))
                   for pair in pairs if (remarks := summary.pair_remarks(pair))]
     if comparison.failures:
@@ -122,8 +133,10 @@ def markdown_failure(run: Run) -> str:
     return escaped(summary.failure(run)) + (f"\n\n  ```\n  {command}\n  ```" if command else "")
 
 
-def difference_cell(found: Interval) -> str:
-    text = f"{found.value:+.3f} {summary.interval(found)}"
+def difference_cell(found: Interval | None) -> str:
+    if not found:
+        return summary.UNDEFINED
+    text = f"{found.value:+.3f} {summary.interval(found)}".rstrip()
     return f"**{text}**" if found.clear else f"{text}, {summary.verdict(found)}"
 
 
@@ -137,57 +150,57 @@ def listed(sentences: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """The text with what Markdown would interpret escaped."""
     return re.sub(r"([\\|*`<\[\]])", r"\\\1", summary.one_line(text))
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "csv": to_csv, "md": to_markdown, "json": to_json}
-"""By the suffix of a file."""
+"""The writer of each format, by file suffix."""
 
 
 # Terminal
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints a comparison; what is too wide stands in several tables, one below the other."""
-    def say(text: str, style: str = "", indent: int = 2) -> None:
+    """Prints a comparison; a table too wide for the terminal is split into several."""
+    def write(text: str, style: str = "", indent: int = 2) -> None:
         for line in Text(text, style=style).wrap(console, console.width - indent):
             line.rstrip()
             console.print(Text(" " * indent).append_text(line))
 
-    def title(text: str) -> None:
+    def heading(text: str) -> None:
         console.print()
-        say(text, "bold", indent=0)
+        write(text, "bold", indent=0)
 
     show_rows(comparison, console)
     cautions = {pair.caution for pair in comparison.pairs}
     shared = cautions.pop() if len(cautions) == 1 and len(comparison.pairs) > 1 else None
     for pair in comparison.pairs:
-        title(summary.pair_title(pair))
+        heading(summary.pair_title(pair))
         for name, found in pair.differences.items():
             style = ("green" if found.value > 0 else "red") if found.clear else "dim"
-            say(f"{summary.NAMES[name]:9}  {found.value:+.3f}  {summary.interval(found)}  "
-                f"{summary.verdict(found)}", style)
-        for sentence in summary.pair_remarks(replace(pair, caution=None) if shared else pair):
-            say(sentence, "yellow" if sentence.startswith("caution") else "")
+            write(f"{summary.metric_title(name):9}  {found.value:+.3f}  "
+                  f"{summary.interval(found):16}  {summary.verdict(found)}", style)
+        for remark in summary.pair_remarks(replace(pair, caution=None) if shared else pair):
+            write(remark, "yellow" if remark.startswith("caution") else "")
     if shared:
         console.print()
-        say(f"caution, of all pairs: {shared}", "yellow", indent=0)
+        write(f"caution, for all pairs: {shared}", "yellow", indent=0)
     if comparison.failures:
-        title("not finished")
+        heading("not finished")
         for run in comparison.failures:
-            say(summary.failure(run), "red")
+            write(summary.failure(run), "red")
             if command := summary.rerun(run):
-                # A command that is broken over lines cannot be copied.
+                # A command broken over lines cannot be copied.
                 console.print(Text(encodable(f"    {command}")), soft_wrap=True)
     if comparison.notes:
-        title("notes")
+        heading("notes")
         for note in comparison.notes:
-            say(summary.one_line(note))
+            write(summary.one_line(note))
 
 
 def show_rows(comparison: Comparison, console: Console) -> None:
-    """The table of rows, in as many parts as the width needs, each with the names."""
+    """Prints the table of rows, in as many parts as the width needs, each with the names."""
     best = summary.best_row(comparison)
     names = [summary.one_line(row.name) + (" *" if index == best else "")
              for index, row in enumerate(comparison.rows)]
@@ -212,15 +225,15 @@ def show_rows(comparison: Comparison, console: Console) -> None:
         console.print(table)
     console.print()
     marked = [f"* {summary.BEST}"] if best is not None else []
-    for sentence in marked + summary.legend(comparison):
-        console.print(Text(sentence))
+    for line in marked + summary.legend(comparison):
+        console.print(Text(line))
 
 
 def stacked(columns: Sequence[summary.Column], room: int) -> list[list[summary.Column]]:
-    """The columns as parts that fit, a group together where it can be.
+    """The columns in parts that fit, with a group kept together where possible.
 
     Args:
-        room: cells beside the names.
+        room: the terminal cells left by the names.
     """
     def width(part: Iterable[summary.Column]) -> int:
         return sum(GAP + max(cell_len(line) for text in (column.header, *column.cells)

@@ -3,8 +3,9 @@
 Every function returns a Figure, so that what it draws can be read back; `save` writes it.
 """
 
+import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,19 @@ THIRDS = ("head", "medium", "tail")
 FEWEST_FOR_THIRDS = 9
 
 
-def save(figure: Figure, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a PNG with these texts inside."""
-    with store.atomic_write(path) as partial, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no news to the user.
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG."""
+    store.write_bytes(path, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box; users need no warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(partial, dpi=DPI, format="png", metadata=dict(metadata or {}))
+        figure.savefig(buffer, dpi=DPI, format="png")
+    return buffer.getvalue()
 
 
 def plain(text: str, longest: int = 40) -> str:

@@ -1,7 +1,7 @@
-"""An HTML page that opens without a network, with its pictures inside and beside it as PNG files.
+"""A self-contained HTML page with its pictures inside, and beside it as PNG files.
 
-Everything that comes from files is escaped, and the page's policy lets nothing run or load but what
-stands in it. No TensorFlow here.
+Everything from files is escaped, and the page's policy allows no script, style or image but its
+own. No TensorFlow here.
 """
 
 import base64
@@ -21,65 +21,57 @@ from flowerexp.runs import store
 
 PICTURES = "pictures"
 """The folder of the pictures beside a page."""
-HEAD = 512
-"""Bytes of a PNG that hold its texts."""
+OWN_PICTURE = re.compile(r'<img data-file="([\w.=+-]+\.png)"')
+"""A picture in the text of a page, with the name of its file."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG of a page."""
+    """One picture of a page."""
 
     file: str
-    """Its name below pictures/, safe in every path and unique in a page."""
+    """The name of its PNG, unique in the page and valid on every file system."""
     caption: str
     draw: Callable[[], Figure]
-    wide: bool = True
-    """Takes the whole width of the page."""
 
 
-def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]], software: str,
+def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]],
           advance: Callable[[], None] | None = None, filters: Sequence[Callable[..., Any]] = (),
-          **values: Any) -> Path:
+          files: bool = True, **values: Any) -> Path:
     """Writes a page and its pictures, each whole or not at all.
 
-    Pictures beside it of an earlier page of the same software are removed; other files stay.
+    Pictures of the page that it replaces are removed; other files stay.
 
     Args:
-        path: of the page.
+        path: the page.
         template: a file of this package that extends page.html.jinja.
-        pictures: by the anchor of their section.
-        software: what made them, as the pictures say of themselves.
-        advance: is called after every picture.
-        filters: of the template, by their own names, beside those of every page.
-        values: of the template.
+        pictures: the pictures by the anchor of their section.
+        advance: called after every picture.
+        filters: filters of the template, by their own names, in addition to those of every page.
+        files: whether the pictures are also written as files.
+        values: variables of the template.
 
     Returns:
         The path of the page.
     """
-    sources = {}
+    drawn = {}
     for picture in (picture for several in pictures.values() for picture in several):
-        file = path.parent / PICTURES / picture.file
-        curves.save(picture.draw(), file, {"Title": picture.file, "Software": software})
-        encoded = base64.b64encode(file.read_bytes()).decode("ascii")
-        sources[picture.file] = f"data:image/png;base64,{encoded}"
+        drawn[picture.file] = curves.png(picture.draw())
         if advance:
             advance()
-    store.write_text(path, render(template, filters, pictures=pictures, sources=sources,
-                                    **values))
-    for file in (path.parent / PICTURES).glob("*.png"):
-        if file.name not in sources and is_ours(file, software):
-            file.unlink()
+    sources = {file: f"data:image/png;base64,{base64.b64encode(content).decode()}"
+               for file, content in drawn.items()}
+    text = render(template, filters, pictures=pictures, sources=sources, **values)
+    folder = path.parent / PICTURES
+    if files:
+        for file, content in drawn.items():
+            store.write_bytes(folder / file, content)
+        if path.is_file():
+            earlier = OWN_PICTURE.findall(path.read_text(encoding="utf-8", errors="replace"))
+            for file in set(earlier) - drawn.keys():
+                (folder / file).unlink(missing_ok=True)
+    store.write_text(path, text)
     return path
-
-
-def is_ours(path: Path, software: str) -> bool:
-    """Whether `write` made this PNG, under this name."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    return all(f"tEXt{key}\0{value}".encode() in head
-               for key, value in (("Title", path.name), ("Software", software)))
 
 
 def render(template: str, filters: Sequence[Callable[..., Any]], **values: Any) -> str:
@@ -90,7 +82,7 @@ def render(template: str, filters: Sequence[Callable[..., Any]], **values: Any) 
     environment.filters |= {function.__name__: function
                             for function in (digest, plural, wrap, *filters)}
     text = environment.get_template(template).render(values)
-    # A name of a file may hold bytes that are no text.
+    # A file name may hold bytes that are not text.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -99,11 +91,11 @@ def plural(word: str, several: Sequence[Any]) -> str:
 
 
 def digest(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script or style."""
+    """The source by which a Content-Security-Policy allows an inline script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def wrap(text: str) -> Markup:
-    """A name, escaped, that a narrow cell may break where one reads a pause."""
+    """The escaped text, with line breaks allowed after separators and every 20 characters."""
     pieces = re.findall(r".{1,20}?(?:[_+=,./ -]|$)|.{20}", text, re.DOTALL)
     return Markup("<wbr>").join(pieces)

@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowerexp import composition, metrics
-from flowerexp.comparison import significance
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.store import Scores
@@ -32,8 +31,8 @@ MEASURED = ("replicas", "data")
 """Of status.json's beginning: what `auto` took, and the fingerprint of the data."""
 NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
 EPOCHS = ("best", "last")
-METRICS = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail")
-"""On the validation set; the last three are the macro recall of a third of the classes."""
+THIRDS = ("head", "medium", "tail")
+"""The macro recall of each third of the classes, by training images."""
 SECONDS = ("first epoch seconds", "later epochs seconds")
 MOST_CLASSES = 2**20
 """Where classes.json does not tell how many; so that counts by class fit in memory."""
@@ -281,17 +280,32 @@ def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
     return ids.astype(np.int64, copy=False)
 
 
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """The validation metrics of the runs' histories, the built-in ones first."""
+    found = dict.fromkeys(key.removeprefix("valid ") for run in runs for row in run.history
+                          for key in row if key.startswith("valid ") and key != "valid loss")
+    return list(dict.fromkeys((*metrics.NAMES, *found)))
+
+
+def number_names(runs: Iterable[Run]) -> list[str]:
+    """The names of the numbers of runs, in the order of a table's columns."""
+    of_epoch = ("epoch", "loss", *metric_names(runs), *THIRDS)
+    return [f"{when} {name}" for when in EPOCHS for name in of_epoch] + list(SECONDS)
+
+
 def run_numbers(run: Run) -> dict[str, float]:
-    """`best epoch`, `best loss` and so on, `last ...`, and the seconds; NaN where undefined."""
-    numbers: dict[str, float] = {}
+    """The run's numbers by the names of `number_names`; NaN where undefined."""
+    numbers = dict.fromkeys(number_names([run]), math.nan)
     for when in EPOCHS:
-        epoch = chosen_epoch(run, when)
-        numbers[f"{when} epoch"] = np.nan if epoch is None else epoch + 1
-        found = {} if epoch is None else epoch_numbers(run, epoch)
-        numbers |= {f"{when} {name}": found.get(name, np.nan) for name in METRICS}
+        if (epoch := chosen_epoch(run, when)) is not None:
+            numbers |= {f"{when} {name}": value for name, value in
+                        ({"epoch": epoch + 1} | epoch_numbers(run, epoch)).items()}
     seconds = [number(row["train timing"]) for row in run.history]
-    return numbers | {SECONDS[0]: seconds[0] if seconds else np.nan,
-                      SECONDS[1]: float(np.mean(seconds[1:])) if seconds[1:] else np.nan}
+    if seconds:
+        numbers[SECONDS[0]] = seconds[0]
+    if seconds[1:]:
+        numbers[SECONDS[1]] = float(np.mean(seconds[1:]))
+    return numbers
 
 
 def chosen_epoch(run: Run, when: str) -> int | None:
@@ -302,12 +316,14 @@ def chosen_epoch(run: Run, when: str) -> int | None:
 
 
 def epoch_numbers(run: Run, epoch: int) -> dict[str, float]:
-    """The METRICS of an epoch; the recalls of the thirds where there are predictions."""
-    found = {name: number(run.history[epoch][f"valid {name}"]) for name in METRICS[:5]}
+    """Validation loss and metrics of an epoch; the recalls of the thirds where predictions allow.
+    """
+    found = {key.removeprefix("valid "): number(value)
+             for key, value in run.history[epoch].items() if key.startswith("valid ")}
     if not len(run.predictions) or not len(run.class_counts):
         return found
-    by_class = significance.recalls(run.labels, run.predictions[epoch], len(run.class_counts))
-    for name, third in zip(METRICS[5:], metrics.thirds(run.class_counts), strict=True):
+    by_class = metrics.recalls(run.labels, run.predictions[epoch], len(run.class_counts))
+    for name, third in zip(THIRDS, metrics.thirds(run.class_counts), strict=True):
         present = by_class[third][~np.isnan(by_class[third])]
         found[name] = float(present.mean()) if present.size else np.nan
     return found

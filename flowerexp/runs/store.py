@@ -65,6 +65,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Strict JSON: NaN and infinity are our own mistake, undefined is None."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")

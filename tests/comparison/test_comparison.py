@@ -1,17 +1,24 @@
 """Runs grouped into rows, the data frame of runs, and what comparing needs."""
 
+import io
+import math
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
 import pytest
+from rich.console import Console
 
-from flowerexp.comparison import comparison
+from flowerexp.comparison import comparison, tables
+from flowerexp.runs import reader, store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 
 ROOT = Path(__file__).parents[2]
+NAN = math.nan
 
 
 def names(rows):
@@ -75,8 +82,8 @@ def test_of_two_folders_of_a_run_the_done_one_is_taken_then_the_first(tmp_path):
     found = comparison.compare(tmp_path)
     folders = [tmp_path / f"{number}/original+seed=0" for number in (1, 2, 3)]
     assert [each.folder for row in found.rows for each in row.runs] == [folders[1]]
-    assert found.notes == (f"{folders[1]} and {folders[0]} hold the same run: the first is taken",
-                           f"{folders[1]} and {folders[2]} hold the same run: the first is taken")
+    assert found.notes == tuple(f"{folders[1]} and {folders[other]} hold the same run: only the "
+                                "first is used" for other in (0, 2))
     assert found.failures == ()  # there is nothing to run again
 
 
@@ -133,7 +140,7 @@ def test_frame_has_a_row_for_each_run(tmp_path, healthy):
     assert table["augmentation"].tolist()[1:] == [()] * 4 + [("perspective",)]
     assert table["augmentation.perspective.probability"].isna().tolist() == [True] * 5 + [False]
     assert table["last f1"].isna().tolist() == [True, *[False] * 4, True]
-    keys = comparison.read_run(tmp_path / "x/original+seed=0").keys
+    keys = reader.read_run(tmp_path / "x/original+seed=0").keys
     columns = list(table)
     assert columns[:6] == ["folder", "name", "seed", "state", "error", "epochs done"]
     assert set(columns[6:]) >= keys.keys()
@@ -169,3 +176,75 @@ def test_baselines_stand_before_what_is_held_against_them(tmp_path):
     for name in order:
         write_experiment(tmp_path, name)
     assert names(comparison.compare(tmp_path).rows) == order
+
+
+# The result in Python
+
+def test_result_has_a_table_and_a_row_of_differences_for_each_pair_and_metric(healthy):
+    found = comparison.compare(healthy)
+    assert found.table["name"].tolist() == ["original", "optimized_loop"]
+    assert found.table["n"].tolist() == [2, 2]
+    differences = found.differences
+    assert list(differences) == ["run", "baseline", "metric", "difference", "low", "high"]
+    assert differences["metric"].tolist() == ["acc", "recall", "precision", "f1"]
+    assert set(zip(differences["run"], differences["baseline"], strict=True)) == {
+        ("optimized_loop", "original")}
+    f1 = found.pairs[0].differences["f1"]
+    assert differences.iloc[3, 3:].tolist() == [f1.value, f1.low, f1.high]
+    assert list(comparison.compare(healthy / "original+seed=0").differences) == list(differences)
+
+
+def test_result_shows_itself_in_a_line_and_as_a_table(healthy):
+    found = comparison.compare(healthy)
+    assert repr(found) == "<Comparison: 2 rows, 1 pair, 0 failures>"
+    hostile = replace(found, rows=(replace(found.rows[0], name="<b>" + "long" * 40),))
+    shown = hostile._repr_html_()
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" + "long" * 40 in shown
+    assert "<th>last f1</th>" in shown
+
+
+def test_page_of_a_result_is_one_file(healthy, tmp_path):
+    page = comparison.compare(healthy).to_html(str(tmp_path / "new" / "a.html"))
+    assert page == tmp_path / "new" / "a.html"
+    assert list(page.parent.iterdir()) == [page]
+    assert page.read_text(encoding="utf-8").count("data:image/png;base64,") == 8
+
+
+# Metrics of one's own
+
+def terminal(found):
+    console = Console(width=100, file=io.StringIO())
+    tables.show(found, console)
+    return console.file.getvalue()
+
+
+def with_metric(folder, values):
+    history = store.read_history(folder)
+    store.write_history(folder, [row | {"valid top-5 acc": value}
+                                 for row, value in zip(history, values, strict=True)])
+
+
+def test_any_metric_of_the_histories_is_compared(tmp_path):
+    for name, values in (("original", [0.1, 0.9, 0.3]), ("optimized_loop", [0.5, 0.6, 0.7])):
+        with_metric(write_experiment(tmp_path, name), values)
+    write_experiment(tmp_path, "perspective")
+    write_experiment(tmp_path, "oversample_300")
+    found = comparison.compare(tmp_path, ["optimized_loop:original", "perspective:original"])
+    table = found.table.set_index("name")
+    assert table["last top-5 acc"]["original"] == 0.3
+    assert table["best top-5 acc"]["optimized_loop"] == 0.6
+    assert table["last top-5 acc"].isna()["perspective"]
+    assert list(table).index("last top-5 acc") == list(table).index("last f1 std") + 1
+    differences = found.differences
+    assert differences.iloc[4, 2:4].tolist() == ["top-5 acc", pytest.approx(0.4)]
+    assert differences.iloc[4, 4:].isna().all(), "no interval: predictions do not determine it"
+    assert len(differences) == 5 + 4, "runs without the metric have no difference of it"
+    loaded = comparison.load(tmp_path)
+    assert loaded["last top-5 acc"].tolist() == pytest.approx([0.7, 0.3, NAN, NAN], nan_ok=True)
+    for text in (tables.to_markdown(found), terminal(found)):
+        assert "no interval" in text
+        assert "nan" not in text.lower().replace("nano", "")
+    page = found.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "top-5 acc" in page
+    assert "nan" not in re.sub("base64,[^\"]*", "", page).lower()

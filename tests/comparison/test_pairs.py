@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from flowerexp.comparison import comparison, summary
+from flowerexp.comparison import comparison, pairs, summary
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
@@ -60,8 +60,9 @@ def test_baseline_of_other_overrides_is_a_note(tmp_path):
     write_experiment(tmp_path, "optimized_loop", "model.dropout=0.4", "results.use=best")
     found = comparison.compare(tmp_path)
     assert not found.pairs
-    assert found.notes == ("optimized_loop is to be held against original, which is here only with "
-                           "other values of loop.epochs, model.dropout, results.use: no pair",)
+    assert found.notes == ("optimized_loop is not compared with its baseline original, which is "
+                           "here only with other values of loop.epochs, model.dropout, "
+                           "results.use",)
 
 
 def test_baselines_that_are_not_here_are_one_note(tmp_path):
@@ -69,7 +70,7 @@ def test_baselines_that_are_not_here_are_one_note(tmp_path):
     write_experiment(tmp_path, "accumulate_8_lr_x8")
     found = comparison.compare(tmp_path)
     assert pair_names(found) == [("accumulate_8_lr_x8", "optimized_loop")]
-    assert found.notes == ("no pair, for the baseline is not among these folders: "
+    assert found.notes == ("not compared because the baseline is not among these folders: "
                            "optimized_loop against original, accumulate_8_lr_x8 against "
                            "accumulate_8",)
 
@@ -94,7 +95,7 @@ def test_asked_pairs_are_of_rows_experiments_or_folders(healthy, text):
 def test_asked_pairs_stand_once_and_instead_of_the_named(healthy):
     found = comparison.compare(healthy, ["original:optimized_loop"] * 2 + ["original:original"])
     assert pair_names(found) == [("original", "optimized_loop")]
-    assert found.notes == ("--pairs original:original: both are original: no pair",)
+    assert found.notes == ("pair original:original: both are original: not compared",)
 
 
 def test_names_and_folders_may_hold_a_colon(tmp_path):
@@ -117,15 +118,15 @@ def test_asked_experiments_of_several_overrides_are_paired_by_these(tmp_path):
     shutil.rmtree(tmp_path / "5/original+seed=0")
     shutil.rmtree(tmp_path / "4/perspective+seed=0")
     write_experiment(tmp_path / "6", "original", "loop.epochs=6")
-    with pytest.raises(UserError, match="could be several pairs: name one of the rows"):
+    with pytest.raises(UserError, match="is ambiguous: name one of the rows"):
         comparison.compare(tmp_path, ["original:perspective"])
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("original", "names no two runs: write --pairs a:b"), (":", "names no two runs"),
-    ("original:", "names no two runs"), ("", "names no two runs"),
+    ("original", "does not name two runs: write a:b"), (":", "does not name two runs"),
+    ("original:", "does not name two runs"), ("", "does not name two runs"),
     ("orignal:optimized_loop", "no run here is named 'orignal', .*did you mean 'original'"),
-    ("original:nothing at all", "'nothing at all', but original, optimized_loop$")])
+    ("original:nothing at all", "'nothing at all', only original, optimized_loop$")])
 def test_pairs_that_are_none_are_refused(healthy, text, message):
     with pytest.raises(UserError, match=message):
         comparison.compare(healthy, [text])
@@ -138,9 +139,9 @@ def test_epoch_that_is_none_is_refused(healthy):
 
 # What a pair says
 
-def write_pair(root, ours, theirs, labels=LABELS, **options):
+def write_pair(root, candidate, baseline, labels=LABELS, **options):
     """Single runs of one epoch each, or a list of them, seed by seed."""
-    for name, side in (("optimized_loop", ours), ("original", theirs)):
+    for name, side in (("optimized_loop", candidate), ("original", baseline)):
         for seed, epochs in enumerate(side):
             write_run(root / f"{name}+seed={seed}", [f"experiment={name}", f"seed={seed}"],
                       labels, epochs, names=options.get("names"),
@@ -180,23 +181,24 @@ def test_epochs_of_a_pair_are_each_run_s_own(tmp_path):
 
 def test_mcnemar_of_single_runs(tmp_path):
     labels = [0] * 30
-    ours = [1] * 9 + [0] * 21           # nine that only the baseline has right
-    theirs = [0] * 9 + [1] + [0] * 20   # one that only ours has right
-    found = write_pair(tmp_path, [[ours]], [[theirs]], labels=labels, names=["a", "b"])
+    candidate = [1] * 9 + [0] * 21           # nine that only the baseline has right
+    baseline = [0] * 9 + [1] + [0] * 20   # one that only candidate has right
+    found = write_pair(tmp_path, [[candidate]], [[baseline]], labels=labels, names=["a", "b"])
     assert found.pairs[0].p_value == pytest.approx(0.021484375)
-    assert found.pairs[0].caution == comparison.CAUTIONS[1]
-    found = write_pair(tmp_path, [[ours]] * 2, [[theirs]] * 2, labels=labels, names=["a", "b"])
+    assert found.pairs[0].caution == pairs.CAUTIONS[1]
+    found = write_pair(tmp_path, [[candidate]] * 2, [[baseline]] * 2, labels=labels,
+                       names=["a", "b"])
     assert found.pairs[0].p_value is None
-    assert found.pairs[0].caution == comparison.CAUTIONS[2]
+    assert found.pairs[0].caution == pairs.CAUTIONS[2]
 
 
 def test_gained_and_lost_classes(tmp_path):
     labels = np.repeat(range(9), 4).tolist()
     names = list("abcdefghi")
-    miss = {(0, "ours"): 1, (1, "theirs"): 2, (2, "theirs"): 4, (3, "theirs"): 2, (4, "ours"): 3,
-            (5, "theirs"): 1, (6, "theirs"): 1, (7, "theirs"): 1}
+    miss = {(0, "candidate"): 1, (1, "baseline"): 2, (2, "baseline"): 4, (3, "baseline"): 2,
+            (4, "candidate"): 3, (5, "baseline"): 1, (6, "baseline"): 1, (7, "baseline"): 1}
     sides = [[8 if index % 4 < miss.get((label, side), 0) and label != 8 else label
-              for index, label in enumerate(labels)] for side in ("ours", "theirs")]
+              for index, label in enumerate(labels)] for side in ("candidate", "baseline")]
     [pair] = write_pair(tmp_path, [[sides[0]]], [[sides[1]]], labels=labels, names=names).pairs
     # Ties by class, five at most, and i, of which nothing changed, in neither.
     assert pair.gained == [("c", 1.0), ("b", 0.5), ("d", 0.5), ("f", 0.25), ("g", 0.25)]
@@ -223,7 +225,7 @@ def test_agreement_is_of_all_seeds_and_whole_for_equal_predictions_only(tmp_path
     [pair] = write_pair(tmp_path / "one", [[labels], [[0] * 1000]], [[[0] * 1000], [[0] * 1000]],
                         labels=labels).pairs
     assert pair.agreement == 1999 / 2000
-    assert "both predict the same class for 99 % of the images" in summary.pair_remarks(pair)
+    assert "both predict the same class for 99% of the images" in summary.pair_remarks(pair)
     [pair] = write_pair(tmp_path / "other", [[[0, 1]]], [[[0, 1]]], labels=[0, 1]).pairs
     assert "both predict the same class for every image" in summary.pair_remarks(pair)
 
@@ -236,8 +238,8 @@ def test_seeds_of_one_side_are_left_out_and_noted(tmp_path):
     one = [[0, 1]]
     found = write_pair(tmp_path, [one] * 4, [one] * 2, labels=[0, 1])
     assert found.pairs[0].seeds == (0, 1)
-    assert found.notes == ("optimized_loop against original: only one side has finished seeds "
-                           "2, 3, which the pair leaves out",)
+    assert found.notes == ("optimized_loop against original: seeds 2, 3 finished on one side only "
+                           "and left out",)
 
 
 def test_classes_that_only_one_model_knows_are_fine(tmp_path):
@@ -260,11 +262,11 @@ def test_pairs_that_cannot_be_judged_are_notes(tmp_path, reason, change):
     write_run(tmp_path / "base", ["experiment=original", f"seed={change.get('seed', 0)}"], labels,
               [epoch[:len(labels)] for epoch in PREDICTIONS], names=list("abcd"),
               state=change.get("state", "done"))
-    for pairs in ((), ("optimized_loop:original",)):
-        found = comparison.compare(tmp_path, pairs)
+    for asked in ((), ("optimized_loop:original",)):
+        found = comparison.compare(tmp_path, asked)
         assert not found.pairs
         [note] = found.notes
-        assert note.startswith("optimized_loop against original: no pair, for ")
+        assert note.startswith("optimized_loop against original: not compared: ")
         assert reason in note
         if "labels" in change:
             assert str(tmp_path / "base") in note
@@ -272,7 +274,7 @@ def test_pairs_that_cannot_be_judged_are_notes(tmp_path, reason, change):
 
 
 def test_rounding_is_no_clear_difference():
-    assert not comparison.Interval(1e-17, 1e-17, 0.1).clear
-    assert not comparison.Interval(0, -0.1, 0.0).clear
-    assert comparison.Interval(0.2, 0.001, 0.1).clear
-    assert comparison.Interval(-0.2, -0.3, -0.001).clear
+    assert not pairs.Interval(1e-17, 1e-17, 0.1).clear
+    assert not pairs.Interval(0, -0.1, 0.0).clear
+    assert pairs.Interval(0.2, 0.001, 0.1).clear
+    assert pairs.Interval(-0.2, -0.3, -0.001).clear

@@ -107,7 +107,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
     compared = bare(tmp_path / "earlier")
     report.write(compared, tmp_path / "out")
     mine = pictures / "row-01-mine-history.png"
-    curves.save(curves.history([compared.rows[0].runs[0].history]), mine, {"Title": mine.name})
+    curves.save(curves.history([compared.rows[0].runs[0].history]), mine)
     copy = shutil.copy(next(pictures.glob("*-confusion.png")), pictures / "kept.png")
     (pictures / "notes.txt").write_text("mine")
     (pictures / "empty.png").touch()
@@ -192,8 +192,8 @@ def test_wrapping_leaves_the_text(text):
 
 
 def test_scale_of_the_intervals_holds_all_of_them(compared):
-    limit = report.limit(compared.pairs)
+    limit = report.axis_limit(compared.pairs)
     bounds = [bound for pair in compared.pairs for interval in pair.differences.values()
               for bound in (interval.low, interval.high)]
     assert max(map(abs, bounds)) <= limit < max(map(abs, bounds)) + 0.01
-    assert report.limit([]) == 0.01
+    assert report.axis_limit([]) == 0.01

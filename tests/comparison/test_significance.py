@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from flowerexp import metrics
 from flowerexp.comparison import significance
-from flowerexp.comparison.significance import bootstrap, mcnemar, recall_changes, recalls, resamples
+from flowerexp.comparison.significance import bootstrap, mcnemar, recall_changes, resamples
+from flowerexp.metrics import recalls
 
 
 def sklearn_scores(labels, predictions):

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from flowerexp.comparison import comparison, summary
+from flowerexp.comparison.rows import Row
+from flowerexp.runs import reader
 from tests.folders import write_experiment
 
 
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory):
-    return comparison.read_run(write_experiment(tmp_path_factory.mktemp("runs"), "original"))
+    return reader.read_run(write_experiment(tmp_path_factory.mktemp("runs"), "original"))
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -69,7 +71,7 @@ def test_state_says_how_far_a_run_came(a_run, state, epochs, of, text):
     ("failed new", "0 of 2 done")])
 def test_state_of_a_row_says_how_many_are_done(a_run, states, text):
     runs = tuple(replace(a_run, state=state, epochs=9) for state in states.split())
-    assert summary.state(comparison.Row("x", runs, {})) == text
+    assert summary.state(Row("x", runs, {})) == text
 
 
 @pytest.mark.parametrize("folder", ["outputs/x+seed=0", "it's", "$(touch x) [bold]; | `x`", "a b"])
@@ -79,14 +81,14 @@ def test_command_that_goes_on_is_quoted_for_a_shell(a_run, folder):
     assert summary.rerun(replace(run, seed=None)) is None
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0214, "0.021"), (1.0, "1.000"),
-                                             (0.0009, "under 0.001")])
+@pytest.mark.parametrize(("value", "text"), [(0.0214, "= 0.021"), (1.0, "= 1.000"),
+                                             (0.0009, "< 0.001")])
 def test_small_p_is_not_zero(value, text):
     assert summary.p_text(value) == text
 
 
 def test_columns_are_told_what_they_are(a_run):
-    one, two = (comparison.Row("x", (a_run,) * count, {}) for count in (1, 2))
+    one, two = (Row("x", (a_run,) * count, {}) for count in (1, 2))
     assert summary.legend(comparison.Comparison((one,), (), (), ())) == [summary.THIRDS]
     assert summary.legend(comparison.Comparison((one, two), (), (), ())) == [summary.THIRDS,
                                                                              summary.SPREAD]

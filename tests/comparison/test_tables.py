@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from flowerexp.comparison import comparison, summary, tables
+from flowerexp.comparison.pairs import Interval
 from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
@@ -175,7 +176,7 @@ def test_markdown_tables_are_whole(compared):
     assert "- caution: two seeds are too few" in text
     assert "  python -m flowerexp resume " in text
     assert "no space left" in text
-    assert "- perspective against oversample_300: only one side has finished seed 0" in text
+    assert "- perspective against oversample_300: seed 0 finished on one side only" in text
 
 
 def test_markdown_shows_names_as_they_are(hostile):
@@ -266,9 +267,9 @@ def test_a_pair_says_what_is_known(compared, width):
     assert "perspective against oversample_300, last epoch, seeds 1, 2" in text
     line = f"  F1         {f1.value:+.3f}  [{f1.low:+.3f}, {f1.high:+.3f}]  higher"
     assert line in map(str.rstrip, text.splitlines())
-    assert "time of an epoch: 1.00 times the baseline's" in text
+    assert "time per epoch: 1.00 times the baseline's" in text
     flat = " ".join(text.split())
-    assert "caution: two seeds are too few to judge what a seed changes: run a third" in flat
+    assert "caution: two seeds are too few to estimate seed variance: run a third" in flat
     assert f"recall gained: {pair.gained[0][0]} {pair.gained[0][1]:+.2f}" in text
     assert "McNemar" not in text
     assert "no clear difference" not in text
@@ -277,8 +278,8 @@ def test_a_pair_says_what_is_known(compared, width):
 def test_what_spans_zero_is_pale_and_no_gain(compared):
     [pair] = compared.pairs
     unclear = replace(pair, differences=pair.differences | {
-        "f1": comparison.Interval(0.02, -0.01, 0.05),
-        "acc": comparison.Interval(-0.2, -0.3, -0.1)},
+        "f1": Interval(0.02, -0.01, 0.05),
+        "acc": Interval(-0.2, -0.3, -0.1)},
         p_value=0.0001, seeds=(3,), gained=[], epoch="best")
     found = replace(compared, pairs=(unclear,))
     text = shown(found, 80, force_terminal=True, color_system="standard")
@@ -289,10 +290,10 @@ def test_what_spans_zero_is_pale_and_no_gain(compared):
     assert lines["accuracy"].split("]")[1].strip() == "lower"
     assert "\x1b[31maccuracy " in text
     assert "\x1b[32mrecall " in text
-    assert "McNemar's exact p: under 0.001" in text
+    assert "McNemar's exact test: p < 0.001" in text
     assert "recall gained" not in text
-    assert "best epoch of each, chosen on the same data, seed 3" in words_kept(text)
-    assert "chosen on the same data" in tables.to_markdown(found)
+    assert "best epoch of each run, selected on the same images, seed 3" in words_kept(text)
+    assert "selected on the same images" in tables.to_markdown(found)
     assert json.loads(tables.to_json(found))["pairs"][0]["chosen on the same data"] is True
 
 
@@ -304,7 +305,7 @@ def test_best_row_is_bold_and_marked(compared):
     text = shown(compared, 140, force_terminal=True, color_system="standard")
     assert "\x1b[1mperspective *" in text
     assert "\x1b[1moversample_300" not in text
-    assert "* highest mean F1 of the last epoch" in words_kept(text)
+    assert "* highest mean F1 at the last epoch" in words_kept(text)
     single_process = replace(compared, rows=compared.rows[:2])
     assert "*" not in shown(single_process, 140).split("not finished")[0].split("against")[0]
 
@@ -359,7 +360,7 @@ run               epoch, s  epochs, s
 original               4.0        2.0
 optimized_loop *       3.0        1.0
 
-* highest mean F1 of the last epoch
+* highest mean F1 at the last epoch
 head, medium, tail: macro recall of the classes in thirds by training count
 
 optimized_loop against original, last epoch, seed 0
@@ -367,9 +368,8 @@ optimized_loop against original, last epoch, seed 0
   recall     +0.250  [+0.000, +0.750]  no clear difference
   precision  +0.167  [+0.000, +0.875]  no clear difference
   F1         +0.267  [+0.000, +0.800]  no clear difference
-  both predict the same class for 75 % of the images
-  McNemar's exact p: 1.000
-  time of an epoch: 0.50 times the baseline's, the first epoch apart
+  both predict the same class for 75% of the images
+  McNemar's exact test: p = 1.000
+  time per epoch: 0.50 times the baseline's, first epoch excluded
   recall gained: rose +0.50
-  caution: one seed: the interval knows the chance of the images, not that of
-  the seeds"""
+  caution: single seed: the interval covers image sampling, not seed variance"""

@@ -37,10 +37,10 @@ def test_folders_are_found_in_natural_order_each_once(tmp_path):
     (tmp_path / "b/again").symlink_to(tmp_path / "a")
     (tmp_path / "b/loop").symlink_to(tmp_path)
     every = [tmp_path / name for name in ("a", "b/deep/x+seed=1", "x+seed=2", "x+seed=10")]
-    assert comparison.find_folders([tmp_path]) == every
-    assert comparison.find_folders([every[3], tmp_path, tmp_path / "b/.."]) == [every[3],
+    assert reader.find_folders([tmp_path]) == every
+    assert reader.find_folders([every[3], tmp_path, tmp_path / "b/.."]) == [every[3],
                                                                                *every[:3]]
-    assert comparison.find_folders(str(tmp_path / "b/again")) == [tmp_path / "b/again"]
+    assert reader.find_folders(str(tmp_path / "b/again")) == [tmp_path / "b/again"]
 
 
 @pytest.mark.parametrize(("path", "message"), [
@@ -51,12 +51,12 @@ def test_path_without_a_run_is_refused(tmp_path, path, message):
     (tmp_path / "file").touch()
     write_experiment(tmp_path, "original")
     with pytest.raises(UserError, match=message):
-        comparison.find_folders([tmp_path / "original+seed=0", tmp_path / path])
+        reader.find_folders([tmp_path / "original+seed=0", tmp_path / path])
 
 
 def test_no_path_is_refused():
     with pytest.raises(UserError, match="name at least one"):
-        comparison.find_folders([])
+        reader.find_folders([])
 
 
 # Reading one
@@ -65,7 +65,7 @@ def test_run_is_what_its_folder_holds(tmp_path):
     folder = write_experiment(tmp_path, "optimized_loop", "seed=3", "loop.epochs=5",
                               "dataset.root=/nowhere", "+hydra.job.num=3", epochs=5,
                               names=["a", "b", "c", "d"])
-    found = comparison.read_run(folder)
+    found = reader.read_run(folder)
     assert (found.folder, found.name, found.seed) == (folder, "optimized_loop", 3)
     assert (found.state, found.error, found.epochs) == ("done", None, 5)
     assert found.variant == {"loop.epochs=5"}
@@ -91,7 +91,7 @@ def test_run_is_what_its_folder_holds(tmp_path):
     ("x", ["experiment='original'"], "original")])
 def test_name_is_the_experiment_or_the_folder_without_its_seed(tmp_path, folder, overrides, name):
     write_run(tmp_path / folder, overrides, LABELS, PREDICTIONS)
-    assert comparison.read_run(tmp_path / folder).name == name
+    assert reader.read_run(tmp_path / folder).name == name
 
 
 @pytest.mark.parametrize(("override", "is_one"), [
@@ -102,7 +102,7 @@ def test_name_is_the_experiment_or_the_folder_without_its_seed(tmp_path, folder,
 def test_variant_is_what_makes_another_run(tmp_path, override, is_one):
     folder = write_experiment(tmp_path, "original")
     store.write_text(folder / store.OVERRIDES, f"- {override}\n")
-    assert comparison.read_run(folder).variant == ({override} if is_one else set())
+    assert reader.read_run(folder).variant == ({override} if is_one else set())
 
 
 @pytest.mark.parametrize("overrides", [
@@ -115,7 +115,7 @@ def test_config_is_read_as_omegaconf_reads_it(tmp_path, overrides):
     plain = OmegaConf.to_container(OmegaConf.load(tmp_path / "x/.hydra/config.yaml"), resolve=True)
     wanted = composition.identity(plain)
     del wanted["seed"]
-    found = comparison.read_run(tmp_path / "x").keys
+    found = reader.read_run(tmp_path / "x").keys
     assert {key: value for key, value in found.items() if key not in reader.MEASURED} == wanted
     assert found["schedule.max_lr"] == plain["schedule"]["max_lr"]
     assert list(map(type, found.values()))[:len(wanted)] == list(map(type, wanted.values()))
@@ -138,22 +138,22 @@ def test_a_config_of_another_schema_is_comparable(tmp_path):
 def test_state_is_that_of_the_status(tmp_path, state):
     (tmp_path / ".lock").touch()
     status = {"state": state} if state != "new" else {}
-    assert comparison.state_of(tmp_path, status) == ("interrupted" if state == "running"
+    assert reader.state_of(tmp_path, status) == ("interrupted" if state == "running"
                                                      else state)
 
 
 def test_running_is_only_what_holds_its_lock(tmp_path):
     status = {"state": "running"}
-    assert comparison.state_of(tmp_path, status) == "interrupted"
+    assert reader.state_of(tmp_path, status) == "interrupted"
     assert list(tmp_path.iterdir()) == []
     with filelock.FileLock(tmp_path / ".lock"):
-        assert comparison.state_of(tmp_path, status) == "running"
-        assert comparison.state_of(tmp_path, {"state": "failed"}) == "failed"
-    assert comparison.state_of(tmp_path, status) == "interrupted"
+        assert reader.state_of(tmp_path, status) == "running"
+        assert reader.state_of(tmp_path, {"state": "failed"}) == "failed"
+    assert reader.state_of(tmp_path, status) == "interrupted"
     # Two that look at once are not taken for the run itself.
     with (tmp_path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        assert comparison.state_of(tmp_path, status) == "interrupted"
+        assert reader.state_of(tmp_path, status) == "interrupted"
 
 
 def test_reading_writes_nothing(tmp_path):
@@ -172,7 +172,7 @@ def test_reading_writes_nothing(tmp_path):
 def test_an_epoch_that_is_half_written_is_not_counted(tmp_path):
     folder = write_experiment(tmp_path, "original", state="interrupted", epochs=9)
     store.write_predictions(folder, PREDICTIONS[:2])
-    found = comparison.read_run(folder)
+    found = reader.read_run(folder)
     assert found.state == "interrupted"
     assert len(found.history) == len(found.predictions) == 2
 
@@ -254,7 +254,7 @@ def test_folder_without_predictions_has_its_scores_and_no_pair(tmp_path, healthy
     found = comparison.compare(tmp_path)
     assert not found.failures
     assert not found.pairs
-    assert "original+seed=0 has no predictions on the validation set" in found.notes[0]
+    assert "original+seed=0 has no predictions for the validation set" in found.notes[0]
     numbers = reader.run_numbers(found.rows[0].runs[0])
     assert numbers["last acc"] == 0.7
     assert math.isnan(numbers["last head"])
@@ -268,7 +268,7 @@ def test_thirds_by_hand(tmp_path):
     predicted = [0, 1, 1, 1, 2, 3, 0, 0, 4, 0]
     folder = write_run(tmp_path / "x", ["experiment=original"], labels, [predicted],
                        names=list("abcdefg"), counts=counts)
-    numbers = reader.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(reader.read_run(folder))
     assert numbers["last head"] == pytest.approx((1 / 2 + 1 + 1 / 3) / 3)
     assert numbers["last medium"] == pytest.approx(1)
     assert numbers["last tail"] == pytest.approx(0)
@@ -280,13 +280,13 @@ def test_classes_of_equal_count_are_in_the_order_of_their_ids(tmp_path):
     head = [label for label in labels if label % 2 and label < 40]
     folder = write_run(tmp_path / "x", ["experiment=original"], labels,
                        [[label if label in head else 0 for label in labels]], counts=[7, 9] * 30)
-    numbers = reader.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(reader.read_run(folder))
     assert [numbers[f"last {third}"] for third in ("head", "medium", "tail")] == [1, 1 / 20, 0]
 
 
 def test_thirds_without_a_class_are_undefined(tmp_path):
     write_run(tmp_path / "x", ["experiment=original"], [0], [[0]], names=["a", "b"])
-    numbers = reader.run_numbers(comparison.read_run(tmp_path / "x"))
+    numbers = reader.run_numbers(reader.read_run(tmp_path / "x"))
     assert numbers["last head"] == 1
     assert math.isnan(numbers["last medium"])
     assert math.isnan(numbers["last tail"])
@@ -296,7 +296,7 @@ def test_best_epoch_is_the_earliest_of_the_highest_f1(tmp_path):
     folder = write_experiment(tmp_path, "original",
                               predictions=[PREDICTIONS[index] for index in (0, 1, 1, 2)])
     history = store.read_history(folder)
-    numbers = reader.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(reader.read_run(folder))
     assert (numbers["best epoch"], numbers["last epoch"]) == (2, 4)
     for name in ("loss", *metrics.NAMES):
         assert numbers[f"best {name}"] == history[1][f"valid {name}"]
@@ -309,12 +309,12 @@ def test_undefined_values_pass_through(tmp_path):
     history = store.read_history(folder)
     path.write_text(json.dumps({str(epoch): row | {"valid loss": None, "valid f1": None}
                                 for epoch, row in enumerate(history)}))
-    numbers = reader.run_numbers(comparison.read_run(folder))
+    numbers = reader.run_numbers(reader.read_run(folder))
     assert math.isnan(numbers["last loss"])
     assert math.isnan(numbers["last f1"])
     assert numbers["best epoch"] == 1
     assert (numbers["first epoch seconds"], numbers["later epochs seconds"]) == (3, 5)
-    assert comparison.read_run(folder).history[0]["valid f1"] is None
+    assert reader.read_run(folder).history[0]["valid f1"] is None
 
 
 def test_seeds_of_composed_configs_are_those_of_hydra():
