@@ -26,7 +26,7 @@ from flowerexp.data.batching import Plan
 from flowerexp.data.faults import as_text
 from flowerexp.data.frames import FRAME, record_spans
 from flowerexp.data.records import Table
-from flowerexp.models import build, losses, optimizers
+from flowerexp.models import build, layers, losses, optimizers
 from flowerexp.runs import store
 from flowerexp.strategy import factory
 from flowerexp.train import checkpoint
@@ -263,7 +263,7 @@ def backbone(name: str, size: int, batch: int, rounds: int) -> Numbers:
         found["checkpoint_seconds"] = time.process_time() - start
         found["checkpoint_bytes"] = sum(
             file.stat().st_size for file in checkpoint.folder_of(folder, 1).iterdir())
-        build.portable(model).save(folder / "model.keras")
+        layers.portable(model).save(folder / "model.keras")
         found["model_file_bytes"] = (folder / "model.keras").stat().st_size
     return found
 

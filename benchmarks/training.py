@@ -13,7 +13,7 @@ from flowerexp.config import Sampling
 from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
-from flowerexp.models import build
+from flowerexp.models import layers
 from flowerexp.train.trainer import Trainer
 
 LEARNING_RATE = 1e-3
@@ -51,7 +51,7 @@ def plain_copy(trainer: Trainer) -> tf.keras.Model:
 
     Not by XLA, which Keras would choose: on a processor it is several times slower here.
     """
-    model = build.portable(trainer.model)
+    model = layers.portable(trainer.model)
     model.compile(tf.keras.optimizers.Adam(LEARNING_RATE),
                   tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   jit_compile=False)

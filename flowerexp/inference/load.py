@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowerexp.errors import UserError, first_line
-from flowerexp.models import build
+from flowerexp.models import build, layers
 from flowerexp.runs import store, trained
 from flowerexp.runs.trained import TrainedRun
 from flowerexp.train import checkpoint
@@ -111,4 +111,4 @@ def load_checkpoint(run: TrainedRun) -> Any:
                          config.hardware.precision, config.seed)
     checkpoint.restore(tf.train.Checkpoint(model=model), run.folder, update,
                         trained.identity(run))
-    return build.portable(model)
+    return layers.portable(model)

@@ -20,7 +20,7 @@ from flowerexp.data.pipeline import Split
 from flowerexp.data.skipping import SplitRead
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
-from flowerexp.models import build, losses, optimizers, schedules
+from flowerexp.models import build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
@@ -331,7 +331,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
         logger.info("predictions: none, for the data set has no test folder")
     try:
         with store.atomic_write(folder / store.MODEL) as partial:
-            build.portable(trainer.model).save(partial)
+            layers.portable(trainer.model).save(partial)
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room and run "
                         "the same command again") from error

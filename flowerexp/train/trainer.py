@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.data.batching import Plan
-from flowerexp.models import build
+from flowerexp.models import layers
 from flowerexp.models.losses import ExampleLoss
 
 SECONDS_PER_CALL = 10.0
@@ -90,7 +90,7 @@ class Trainer:
     def micro_batch(self, batch: dict[str, tf.Tensor], number: tf.Tensor
                     ) -> tuple[Gradients, tf.Tensor, tf.Tensor]:
         """Gradients, share of the reported loss, and predicted classes of one micro-batch."""
-        with build.dropout_key(self.seed, number), tf.GradientTape() as tape:
+        with layers.dropout_key(self.seed, number), tf.GradientTape() as tape:
             logits = self.model(batch["image"], training=True)
             losses, weighted = self.example_losses(batch, logits)
             trained = tf.reduce_sum(weighted) / self.plan.update_size

@@ -63,7 +63,7 @@ def test_code_in_a_model_is_refused_and_does_not_run(copied, tiny, tmp_path, mon
 @pytest.mark.parametrize("layer", [
     {"class_name": "function", "config": "system", "module": "os", "registered_name": "function"},
     {"class_name": "function", "config": "system", "module": "os",
-     "registered_name": "flowerexp>PreprocessInput"},
+     "registered_name": "flowerexp>KeyedDropout"},
     {"class_name": "Popen", "config": {"args": ["x"]}, "module": "subprocess"},
     {"class_name": "TFOpLambda", "config": {"function": "io.write_file"},
      "module": "keras.layers"}])

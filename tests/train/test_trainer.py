@@ -9,7 +9,7 @@ import tensorflow as tf
 from flowerexp import metrics
 from flowerexp.config import Hardware, Loss, Optimizer
 from flowerexp.data.batching import Plan
-from flowerexp.models import build, losses, optimizers
+from flowerexp.models import layers, losses, optimizers
 from flowerexp.strategy import factory
 from flowerexp.train.trainer import Trainer
 
@@ -26,12 +26,12 @@ def plan_of(replicas, batch, accumulation, updates, epochs=1):
     return Plan(1, replicas, batch, accumulation, 8, updates * size, updates, epochs)
 
 
-def small_network(layers=(), size=12, classes=5):
+def small_network(extra=(), size=12, classes=5):
     """The golden vectors' network, with other layers between convolution and pooling."""
     inputs = tf.keras.Input((size, size, 3))
     features = tf.keras.layers.Rescaling(1 / 255)(inputs)
     features = tf.keras.layers.Conv2D(4, 3, 2, activation="relu", name="conv")(features)
-    for layer in layers:
+    for layer in extra:
         features = layer()(features)
     features = tf.keras.layers.GlobalAveragePooling2D()(features)
     return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, dtype="float32", name="dense")(
@@ -127,26 +127,26 @@ def test_two_replicas_of_half_the_batch_end_as_one():
 def test_two_replicas_are_two_micro_batches_with_batch_norm_and_dropout():
     """Masks are keyed by the global micro-batch, so where it is computed does not matter."""
     images, labels = random_examples(96)
-    layers = (tf.keras.layers.BatchNormalization, lambda: build.KeyedDropout(0.5, 1))
+    extra = (tf.keras.layers.BatchNormalization, lambda: layers.KeyedDropout(0.5, 1))
     ends = []
     for replicas, accumulation in ((1, 2), (2, 1)):
         trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, accumulation, 12),
-                             make=lambda: small_network(layers), seed=7)
+                             make=lambda: small_network(extra), seed=7)
         train(trainer, images, labels)
         ends.append([variable.numpy() for variable in trainer.model.trainable_variables])
     for one, other in zip(*ends, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     other_seed = trainer_of(strategy_of(1), plan_of(1, 4, 2, 12),
-                            make=lambda: small_network(layers), seed=8)
+                            make=lambda: small_network(extra), seed=8)
     train(other_seed, images, labels)
     assert abs(other_seed.model.trainable_variables[0].numpy() - ends[0][0]).max() > 1e-3
 
 
 def test_batch_norm_statistics_are_the_mean_over_replicas_in_every_update():
     images, labels = random_examples(8)
-    layers = (lambda: tf.keras.layers.BatchNormalization(momentum=0.5),)
+    extra = (lambda: tf.keras.layers.BatchNormalization(momentum=0.5),)
     strategy = strategy_of(2)
-    trainer = trainer_of(strategy, plan_of(2, 4, 1, 1), make=lambda: small_network(layers))
+    trainer = trainer_of(strategy, plan_of(2, 4, 1, 1), make=lambda: small_network(extra))
     before = trainer.model.get_weights()
     train(trainer, images, labels)
     scaled = tf.constant(images / 255.0, tf.float32)
