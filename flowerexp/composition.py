@@ -46,6 +46,10 @@ INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_in
 """Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 """Of these, those that decide the order of a run that streams from its files."""
+STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
+"""What makes the value of an override more than plain text: brackets, quotes, function calls."""
+
+DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 def register() -> None:
@@ -143,10 +147,24 @@ def run_name(name: str | None, seed: int, overrides: list[str],
         return name
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
-    changed = [f"{key}={values[key]}" for key in sorted(values)
+    changed = [f"{key}={short_number(values[key])}" for key in sorted(values)
                if key not in (*PLACE_KEYS, *TIME_KEYS, *unnamed, "seed", "sweep")]
     parts = [part for part in (experiment, *changed) if part] or ["default"]
     return f"{path_safe('+'.join(parts))}+seed={seed}"
+
+
+def short_number(value: str, longest: int = 16) -> str:
+    """A decimal number of more than `longest` characters as four digits and a hash, the same for
+    every spelling of the number; any other value as it is.
+    """
+    if len(value) <= longest or not DECIMAL.fullmatch(value):
+        return value
+    exact = repr(float(value))
+    return exact if len(exact) <= longest else f"{float(value):.4g}-{short_hash(exact)}"
+
+
+def short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def sweep_name(name: str | None, sweep: str | None, overrides: list[str],
@@ -186,15 +204,39 @@ def path_safe(text: str, longest: int = 80) -> str:
     safe = re.sub(r"[^A-Za-z0-9._=+-]+", "-", text).lstrip(".-")
     if len(safe) <= longest:
         return safe
-    return f"{safe[:longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{safe[:longest - 9]}-{short_hash(text)}"
 
 
-def check_group_overrides(words: Sequence[str]) -> None:
+def quoted(overrides: Sequence[str]) -> list[str]:
+    """The overrides with quotes around each plain value that Hydra's grammar refuses.
+
+    For example `outputs/model=mobilenet+seed=0/best.h5`. Commas separate the values of a sweep, as
+    they always do.
+    """
+    parser = OverridesParser.create()
+
+    def quote(value: str) -> str:
+        try:
+            parser.parse_override(f"key={value}")
+        except HydraException:
+            return f"'{value}'"
+        return value
+
+    def one(override: str) -> str:
+        key, equals, value = override.partition("=")
+        if STRUCTURED.search(value) or not value.isprintable():
+            return override
+        return key + equals + ",".join(map(quote, value.split(",")))
+
+    return [one(override) for override in overrides]
+
+
+def check_group_overrides(overrides: Sequence[str]) -> None:
     """Raises UserError for GROUP=VALUE where the value is neither text nor a list.
 
     Hydra raises a bare ValueError for it, which could be anyone's.
     """
-    options = [word for word in words if not word.startswith("-") and "=" in word]
+    options = [override for override in overrides if "=" in override]
     for override in OverridesParser.create().parse_overrides(options):
         group = override.key_or_group
         if (override.is_sweep_override() or override.is_delete()
@@ -202,7 +244,7 @@ def check_group_overrides(words: Sequence[str]) -> None:
             continue
         if not isinstance(override.value(), str | list | dict):
             raise UserError(f"{override.input_line} chooses no option: write {group or 'GROUP'}="
-                            "OPTION (all of them: python run.py --help)")
+                            f"OPTION (to list them: {run_command()} --help)")
 
 
 def check_sweep_level_keys(overrides: Sequence[str]) -> None:
@@ -232,9 +274,10 @@ def one_sentence() -> Iterator[None]:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config of a command line's overrides, outside of run.py; `register` comes before it."""
-    check_group_overrides(overrides)
+    given = quoted(overrides)
+    check_group_overrides(given)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra_compose("config", list(overrides))
+        return hydra_compose("config", given)
 
 
 def explain(error: BaseException, prefix: str = "") -> str:
@@ -294,5 +337,14 @@ def unknown_key(key: str) -> str:
 
 
 def conf_folder() -> Path:
-    """The folder of the config groups, beside the package."""
-    return Path(__file__).resolve().parents[1] / "conf"
+    """The folder of the config groups: inside the installed package, or next to it in a checkout.
+    """
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.with_name("conf")
+
+
+def run_command() -> str:
+    """What starts a run: `python run.py` in a checkout, `flowerexp run` elsewhere."""
+    if Path(sys.argv[0]).name != "flowerexp" and conf_folder().with_name("run.py").exists():
+        return "python run.py"
+    return "flowerexp run"

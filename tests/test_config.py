@@ -126,6 +126,55 @@ def test_long_run_name_is_cut_and_told_apart_by_a_hash():
     assert re.fullmatch(r".{71}-[0-9a-f]{8}\+seed=5", one)
 
 
+LONG = "schedule.max_lr=0.0012520653814999472"
+
+
+def test_long_number_is_shortened_and_told_apart_by_a_hash():
+    one = composition.run_name(None, 0, [LONG])
+    assert re.fullmatch(r"schedule\.max_lr=0\.001252-[0-9a-f]{8}\+seed=0", one)
+    assert one != composition.run_name(None, 0, [LONG[:-1] + "9"])
+    assert one == composition.run_name(None, 0, ["schedule.max_lr=1.2520653814999472e-3"])
+
+
+@pytest.mark.parametrize("value", ["1e-3", "0.001", "0.00012345678901", "20261127203159123456",
+                                   "e1234567890123456789", "outputs/model=a+seed=0/w.h5"])
+def test_short_numbers_and_other_values_keep_their_spelling(value):
+    """Old folders are resumed by the command that made them."""
+    name = composition.run_name(None, 0, [f"model.weights={value}"])
+    assert name == f"model.weights={value.replace('/', '-')}+seed=0"
+
+
+def test_digits_beyond_the_precision_of_a_number_do_not_count():
+    assert composition.short_number("0.10000000000000001") == "0.1"
+
+
+OWN_FOLDERS = ["outputs/model=mobilenet+seed=0/w.h5", "outputs/default+seed=0/w.h5",
+               "outputs/loop.epochs=3+model=xception+seed=0/w.h5",
+               "outputs/augmentation=-flip-perspective-+seed=0/w.h5"]
+
+
+@pytest.mark.parametrize("path", [*OWN_FOLDERS, "/data/größe/photos (1)", "~/w#1.h5", "a=b=c"])
+def test_value_is_taken_as_typed(path):
+    overrides = composition.quoted([f"model.weights={path}"])
+    assert compose("config", overrides).model.weights == path
+
+
+def test_own_folders_are_values_of_a_sweep():
+    """Commas separate them; each is one value of the choice."""
+    (override,) = composition.quoted([f"model.weights={','.join(OWN_FOLDERS)},null"])
+    swept = composition.sweep_overrides([override], {})["model.weights"]
+    assert [str(value).strip("'") for value in swept.sweep_string_iterator()] == [
+        *OWN_FOLDERS, "null"]
+
+
+@pytest.mark.parametrize("override", [
+    "loop.epochs=3", "model.weights='a=b'", 'name="a b"', "dataset.class_names=[a,b]", "~name",
+    "seed=choice(1,2)", "seed=1,2,3", "name=", "loop.epochs", "dataset.class_names={a:b}",
+    "name=it's", "seed=range(1, 3)", "schedule.max_lr=interval(1e-4,1e-2)"])
+def test_value_with_a_meaning_to_hydra_is_left_to_it(override):
+    assert composition.quoted([override]) == [override]
+
+
 def test_lists_in_another_order_are_other_runs():
     one, other = (composition.run_name(None, 0, [f"augmentation=[{names}]"])
                   for names in ("flip,colour", "colour,flip"))

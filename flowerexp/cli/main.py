@@ -1,12 +1,13 @@
-"""python -m flowerexp: the commands beside run.py."""
+"""The commands of flowerexp other than `run`, which Hydra reads (`flowerexp.cli.run`)."""
 
 import enum
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flowerexp import composition
+from flowerexp import __version__, composition
 from flowerexp.cli import data, eda, predict
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger, exit_with_parent
@@ -22,15 +23,32 @@ class Epoch(enum.Enum):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-                  help="Commands around the runs of flowerexp (a run itself: python run.py).")
+                  help="Experiments with image classifiers on imbalanced data.")
+
+
+@app.command("run", add_help_option=False)
+def run_is_read_by_hydra() -> None:
+    """Train a run, or a sweep of several."""
+
+
 app.add_typer(eda.app, name="eda")
 app.add_typer(data.app, name="data")
 for command in (predict.predict, predict.evaluate, predict.export):
     app.command()(command)
 
 
+def print_version(asked: bool) -> None:
+    if asked:
+        print(f"flowerexp {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def before_every_command() -> None:
+def before_every_command(
+    version: Annotated[bool, typer.Option(
+        "--version", callback=print_version, is_eager=True, help="Print the version and exit.")] =
+        False,
+) -> None:
     composition.register()
 
 
@@ -52,10 +70,11 @@ def compare(
         help="A folder for report.html, its pictures, and all three formats.",
         show_default=False)] = None,
 ) -> None:
-    """Compare runs: what differs, their metrics, and whether a difference is real.
+    """Compare runs, with confidence intervals.
 
-    Runs that differ only in their seed are one row. Example:
-    python -m flowerexp compare outputs/notebook --output comparison
+    Prints what differs between them, their metrics, and which differences are significant. Runs
+    that differ only in their seed share a row.
+    Example: python -m flowerexp compare outputs/notebook --output comparison
     """
     with composition.one_sentence():
         from flowerexp.comparison import comparison, tables
@@ -97,8 +116,9 @@ def resume(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Go on with the run of a folder where it stopped; a finished one says its result.
+    """Resume an interrupted run.
 
+    It continues exactly where it stopped; for a finished run, its result is printed.
     Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
     """
     if parent is not None:
@@ -108,5 +128,10 @@ def resume(
             raise typer.Exit(code)
 
 
+def names() -> list[str]:
+    """The commands, for the shell's completion."""
+    return list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
 def main() -> None:
-    app(prog_name="python -m flowerexp")
+    app(prog_name="flowerexp" if Path(sys.argv[0]).name == "flowerexp" else "python -m flowerexp")

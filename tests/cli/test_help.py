@@ -1,4 +1,4 @@
-"""The help page against conf/ and the schema, and what --help, --cfg and refusals import."""
+"""The help page, and what --help, --cfg, --version and refused commands import."""
 
 import re
 import shlex
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+import flowerexp
 from flowerexp import composition
 from flowerexp.config import Config
 
@@ -65,21 +66,6 @@ def section(sections, start):
     return sections[name]
 
 
-@pytest.fixture(scope="module")
-def groups(sections):
-    """The options of every group as the page lists them."""
-    found, group = {}, None
-    for line in section(sections, "Groups and their options"):
-        start = re.match(r"  ([a-z]+)\s+", line)
-        if start:
-            group = start.group(1)
-            found[group] = []
-            line = line[start.end():]
-        if line.strip():
-            found[group] += re.findall(r"[a-z]\w*", line.partition("or a list")[0])
-    return found
-
-
 def test_help_imports_no_tensorflow(shown):
     assert shown[1] == "False False 0"
 
@@ -108,25 +94,15 @@ def test_page_fits_a_terminal(page):
     assert page.isascii()
 
 
-def test_page_lists_every_option_and_no_other(groups):
-    folders = {folder.name: {file.stem for file in folder.glob("*.yaml")}
-               for folder in CONF.iterdir() if folder.name != "hydra"}
-    assert {group: set(options) for group, options in groups.items()} == {
-        group: options for group, options in folders.items() if options}
-
-
-def test_no_option_stands_twice(groups):
-    assert [(group, option) for group, options in groups.items() for option in options
-            if options.count(option) > 1] == []
-
-
-def test_first_option_is_the_default(groups):
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    by_group = {}
-    for entry in defaults:
-        by_group |= entry if isinstance(entry, dict) else {}
-    assert {group: options[0] for group, options in groups.items() if by_group.get(group)} == {
-        group: by_group[group] for group in groups if by_group.get(group)}
+def test_page_names_every_option_of_each_group_its_default_first(sections):
+    lines = "\n".join(section(sections, "Groups and their options"))
+    blocks = re.split(r"^  (?=\w)", lines, flags=re.MULTILINE)[1:]
+    groups = {words[0]: words[1:] for words in (re.findall(r"[\w()]+", each) for each in blocks)}
+    assert {group: set(options) - {"(none)"} for group, options in groups.items()} == {
+        folder.name: {file.stem for file in folder.glob("*.yaml")}
+        for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
+    assert [options[0] for group, options in groups.items()
+            if group in ("hardware", "loss", "experiment")] == ["auto", "cross_entropy", "(none)"]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +115,7 @@ def valid_keys():
 
 
 def test_every_key_of_the_page_is_in_the_schema(page, sections, valid_keys):
-    listed = [line.strip().partition("=")[0] for line in section(sections, "Keys")
+    listed = [line.strip().partition("=")[0] for line in section(sections, "Common keys")
               if re.match(r"  \S", line)]
     assert len(listed) >= 10
     assert set(listed) - valid_keys == set()
@@ -169,6 +145,11 @@ def test_every_example_composes_and_checks(sections, tmp_path):
             assert composition.check(compose("config", overrides=given)) is not None
 
 
+def test_version_is_printed_without_tensorflow(tmp_path):
+    assert run_main(tmp_path, "--version") == (f"flowerexp {flowerexp.__version__}\n",
+                                               "False False 0")
+
+
 def test_page_names_its_own_next_steps(page):
-    for words in ("--cfg job", "--hydra-help", "outputs/"):
+    for words in ("--cfg job", "--hydra-help", "--config-dir", "-sc install=bash", "outputs/"):
         assert words in page
