@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import yaml
 
-from flowerexp import config
+from flowerexp import composition, config
 from flowerexp.config import Config
+from flowerexp.models import schedules
 from tests.compose import CONF, checked, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
@@ -89,36 +90,53 @@ def test_loop_option(option, steps, accumulation, scaling):
         steps, accumulation, scaling)
 
 
+NOTEBOOK = {
+    "dataset.kind": "flowers", "dataset.image_size": 192,
+    "model.name": "EfficientNetB7", "model.source": "efficientnet", "model.weights": "imagenet",
+    "model.input_scaling": "unit", "model.dropout": 0.05, "model.trainable": True,
+    "sampling.kind": "original", "sampling.target_count": None, "augmentation": [],
+    "loop.epochs": 30, "loop.batch_size_per_replica": 16, "loop.eval_batch_size_per_replica": 64,
+    "loop.steps_per_execution": "epoch", "loop.gradient_accumulation_steps": 1,
+    "loop.lr_scaling": 1.0, "loop.keep_example_budget": False, "loop.patience": None,
+    "schedule.start_lr": 1e-5, "schedule.max_lr": 1e-5, "schedule.end_lr": 1e-5,
+    "schedule.warmup": 0.2, "optimizer.kind": "adam", "optimizer.beta_1": 0.9,
+    "optimizer.beta_2": 0.999, "optimizer.epsilon": 1e-7, "optimizer.clip_norm": None,
+    "loss.kind": "cross_entropy", "loss.label_smoothing": 0.0,
+}
+"""The notebook's keys, of all of its eight trainings where EXPERIMENTS says nothing else."""
+ACCUMULATE = {"loop.gradient_accumulation_steps": 8}
+SCALED = {**ACCUMULATE, "loop.lr_scaling": 8.0}
+OVERSAMPLE_300 = {**SCALED, "sampling.kind": "oversample", "sampling.target_count": 300}
 EXPERIMENTS = {
-    # loop, accumulation, rate, sampling, N, augmentation, compared with
-    "original": (1, 1, 1, "original", None, [], []),
-    "optimized_loop": ("epoch", 1, 1, "original", None, [], ["original"]),
-    "accumulate_8": ("epoch", 8, 1, "original", None, [], ["optimized_loop"]),
-    "accumulate_8_lr_x8": ("epoch", 8, 8, "original", None, [],
-                           ["accumulate_8", "optimized_loop"]),
-    "oversample_100": ("epoch", 8, 8, "oversample", 100, [], ["accumulate_8_lr_x8"]),
-    "oversample_300": ("epoch", 8, 8, "oversample", 300, [],
-                       ["oversample_100", "accumulate_8_lr_x8"]),
-    "oversample_300_fewer_epochs": ("epoch", 8, 8, "oversample", 300, [], ["accumulate_8_lr_x8"]),
-    "perspective": ("epoch", 8, 8, "oversample", 300, ["perspective"], ["oversample_300"]),
+    "original": ({"loop.steps_per_execution": 1}, []),
+    "optimized_loop": ({}, ["original"]),
+    "accumulate_8": (ACCUMULATE, ["optimized_loop"]),
+    "accumulate_8_lr_x8": (SCALED, ["accumulate_8", "optimized_loop"]),
+    "oversample_100": ({**OVERSAMPLE_300, "sampling.target_count": 100}, ["accumulate_8_lr_x8"]),
+    "oversample_300": (OVERSAMPLE_300, ["oversample_100", "accumulate_8_lr_x8"]),
+    "oversample_300_fewer_epochs": ({**OVERSAMPLE_300, "loop.keep_example_budget": True},
+                                    ["accumulate_8_lr_x8"]),
+    "perspective": ({**OVERSAMPLE_300, "augmentation": ["perspective"]}, ["oversample_300"]),
 }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_is_the_run_of_its_name(name):
-    each = checked(f"experiment={name}")
-    loop = each.loop
-    assert (loop.steps_per_execution, loop.gradient_accumulation_steps, loop.lr_scaling,
-            each.sampling.kind, each.sampling.target_count, list(each.augmentation),
-            each.compared_with) == EXPERIMENTS[name]
-    assert (each.model.name, each.model.weights, each.model.input_scaling,
-            each.model.dropout) == ("EfficientNetB7", "imagenet", "unit", 0.05)
-    assert (each.dataset.kind, each.dataset.image_size) == ("flowers", 192)
-    assert (loop.epochs, loop.batch_size_per_replica, loop.eval_batch_size_per_replica,
-            loop.log_interval) == (30, 16, 64, 10)
-    assert (each.schedule.kind, each.schedule.max_lr, each.schedule.warmup,
-            each.optimizer.kind) == ("constant", 1e-5, 0.2, "adam")
-    assert loop.keep_example_budget == (name == "oversample_300_fewer_epochs")
+def test_experiment_is_the_notebooks_training_key_by_key(name):
+    run = checked(f"experiment={name}")
+    changes, compared_with = EXPERIMENTS[name]
+    leaves = composition.flatten(dataclasses.asdict(run))
+    assert {key: leaves[key] for key in NOTEBOOK} == NOTEBOOK | changes
+    assert run.compared_with == compared_with
+    rates = schedules.learning_rates(run.schedule, 100, run.loop.lr_scaling)
+    assert set(rates) == {1e-5 * changes.get("loop.lr_scaling", 1)}
+
+
+def test_an_experiment_keeps_its_rate_constant_at_another_max_lr():
+    schedule = checked("experiment=original", "schedule.max_lr=1e-4").schedule
+    assert (schedule.start_lr, schedule.end_lr) == (1e-4, 1e-4)
+    schedule = checked("experiment=original", "schedule.start_lr=null").schedule
+    rates = schedules.learning_rates(schedule, 100)  # as without an experiment
+    assert rates[0] == pytest.approx(1e-7)
 
 
 def test_the_command_line_wins_over_an_experiment():

@@ -1,12 +1,14 @@
 #!/bin/sh
 # What docs/results.md is made of, from a clean checkout with ../shared beside it and the
-# environment active. Each command goes on where it stopped.
+# environment active. Run it again to resume where a command stopped. schedule.start_lr and end_lr
+# are null, as they were in the experiments when the kept runs were made: they warmed up.
 set -eu
 
 photos() {
     python run.py "$@" dataset=tfrecords dataset.root=../shared/data/oxford102 \
         dataset.image_size=96 model=mobilenet model.alpha=0.25 model.input_scaling=symmetric \
-        model.weights=../shared/weights/mobilenet_2_5_224_tf_no_top.h5 loop.epochs=10
+        model.weights=../shared/weights/mobilenet_2_5_224_tf_no_top.h5 loop.epochs=10 \
+        schedule.start_lr=null schedule.end_lr=null
 }
 
 # The factor of the learning rate, by another seed than those of the comparison
