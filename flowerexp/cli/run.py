@@ -104,9 +104,11 @@ def main(words: Sequence[str]) -> None:
                 from flowerexp.sweeps import session  # as above
 
                 stack.enter_context(session.closing())
-            given = get_args(words).overrides
-            overrides = composition.quoted(given)
+            parsed = get_args(words)
+            overrides = composition.quoted(parsed.overrides)
             composition.check_group_overrides(overrides)
-            typed = dict(zip(given, overrides, strict=True))
-            sys.argv[1:] = [typed.get(word, word) for word in words]
+            typed = dict(zip(parsed.overrides, overrides, strict=True))
+            # --cfg job prints the values that the run would get, not the references of conf/.
+            resolve = ["--resolve"] * (parsed.cfg == "job" and not parsed.resolve)
+            sys.argv[1:] = [*(typed.get(word, word) for word in words), *resolve]
             compose_and_execute()

@@ -83,6 +83,14 @@ def test_cfg_job_prints_the_config_and_imports_no_tensorflow(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_cfg_job_prints_values_where_conf_refers_to_other_keys(tmp_path):
+    printed, _ = run_main(tmp_path, "experiment=original", "--cfg", "job")
+    for key in ("start_lr", "max_lr", "end_lr"):
+        assert f"  {key}: 1.0e-05\n" in printed
+    refers, _ = run_main(tmp_path, "--cfg", "hydra")
+    assert "${name}" in refers
+
+
 @pytest.mark.parametrize("mistake", ["loop.epochs=0", "loop.epochs=x", "model=resnet"])
 def test_refused_command_imports_no_tensorflow(tmp_path, mistake):
     ended = run_main(tmp_path, mistake)[1]
