@@ -33,6 +33,7 @@ from omegaconf.errors import (
 from flowerexp.augment import augmentation_options
 from flowerexp.config import Config, check_name, nearest
 from flowerexp.errors import UserError, first_line
+from flowerexp.hints import hint
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
@@ -333,7 +334,7 @@ def unknown_key(key: str) -> str:
             return f"{key} needs augmentation={parts[1]}, which this command does not choose"
     else:
         valid = [*flatten(asdict(Config())), *Config.__dataclass_fields__, "experiment"]
-    return f"{key} is no key of the config{nearest(key, valid)} (all keys: python run.py --cfg job)"
+    return f"unknown key {key}{hint(key, valid)} (all keys: {run_command()} --cfg job)"
 
 
 def conf_folder() -> Path:

@@ -103,7 +103,18 @@ MISTAKES = [
     # + brings no key past the schema
     ("+loop.epochz=3", "loop.epochz", "did you mean 'loop.epochs'"),
     ("++loop.epochz=3", "loop.epochz", "did you mean 'loop.epochs'"),
-    ("+foo=1", "foo", "no key"),
+    ("+foo=1", "foo", "unknown key foo (all keys: "),
+    ("+loss.beta=1", "loss.beta", "unknown key loss.beta (all keys: "),
+    # names of other tools, and of a key without its group
+    ("learning_rate=1e-3", "learning_rate", "did you mean 'schedule.max_lr'"),
+    ("lr=0.1", "lr", "did you mean 'schedule.max_lr'"),
+    ("+optimizer.lr=0.1", "optimizer.lr", "did you mean 'schedule.max_lr'"),
+    ("batch_size=32", "batch_size", "did you mean 'loop.batch_size_per_replica'"),
+    ("loop.batchsize=32", "loop.batchsize", "did you mean 'loop.batch_size_per_replica'"),
+    ("epochs=3", "epochs", "did you mean 'loop.epochs'"),
+    ("+optimizer.head_lr=1", "optimizer.head_lr", "model.trainable=false"),
+    ("loop.ema=true", "loop.ema", "callback"),
+    ("warmup=0", "warmup", "did you mean 'schedule.warmup'"),
     ("+loop.epochs=3", "loop.epochs", ""),
     # a value is missing
     ("model=keras_application", "model.name", "model.name=VALUE"),
