@@ -293,7 +293,7 @@ def files_of_results(classes: int, rounds: int) -> Numbers:
         process = allocated(lambda: np.stack(
             [np.array(row) for row in store.read_predictions(folder)]))
     logits = random.normal(size=(images, CLASSES)).astype(np.float32)
-    _, softmax = allocated(lambda: store.softmax(logits))
+    _, softmax = allocated(lambda: metrics.softmax(logits))
     return {"prediction_bytes": length / (epochs * images), "history_epoch_bytes": history / epochs,
             "prediction_seconds": seconds / (epochs * images),
             "compare_bytes": process[0] / (epochs * images),

@@ -132,7 +132,7 @@ def write_scores(folder: Path, labels: np.ndarray[Any, Any], random: np.random.G
     store.write_history(folder, history)
     store.write_json(folder / store.STATUS, {
         "state": "done", "epochs_done": EPOCHS, "epochs": EPOCHS,
-        "beginning": {"replicas": 1, "epochs": EPOCHS, "data": "0123456789abcdef"}})
+        "provenance": {"replicas": 1, "epochs": EPOCHS, "data": "0123456789abcdef"}})
 
 
 def measure_comparison(count: int, rounds: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Accuracy and macro recall, precision and F1 from one confusion matrix. No TensorFlow here."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -92,3 +93,24 @@ def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]
     """
     values = {"loss": loss if math.isfinite(loss) else None, **scores(confusion)}
     return {f"{prefix} {name}": value for name, value in values.items()}
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Probabilities as they are stored: float16 [images, classes]."""
+    from scipy.special import softmax as of_rows
+
+    probabilities: npt.NDArray[np.float16] = of_rows(logits, axis=-1).astype(np.float16)
+    return probabilities
+
+
+def best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
+    """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
+    if not history:
+        return None
+    return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
+
+
+def should_stop_early(history: Sequence[Mapping[str, float | None]], patience: int | None) -> bool:
+    """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
+    best = best_epoch(history)
+    return patience is not None and best is not None and len(history) - 1 - best >= patience

@@ -49,7 +49,7 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
         seconds: of every epoch; 10, 8, 8, ... unless given.
         names, counts: of the classes; `class 0` and so on, 100 over (1 + class) unless given.
         epochs: planned; as many as there are predictions unless given.
-        data, replicas: of the status' beginning, which is left out where data is None.
+        data, replicas: of the status' provenance, which is left out where data is None.
     """
     names = names or [f"class {label}" for label in range(max(labels) + 1)]
     counts = counts or [100 // (1 + label) for label in range(len(names))]
@@ -66,9 +66,9 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
                        | metrics.epoch_scores("valid", loss + 0.1, matrix)
                        | {"train timing": seconds[epoch]})
     store.write_history(folder, history)
-    beginning = {"replicas": replicas, "epochs": epochs or len(predictions), "data": data}
+    provenance = {"replicas": replicas, "epochs": epochs or len(predictions), "data": data}
     status = {"state": state, "error": error, "epochs_done": len(predictions),
-              "epochs": epochs or len(predictions), "beginning": beginning if data else None}
+              "epochs": epochs or len(predictions), "provenance": provenance if data else None}
     store.write_json(folder / store.STATUS,
                        {key: value for key, value in status.items() if value is not None})
     return folder

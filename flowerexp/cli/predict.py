@@ -12,8 +12,9 @@ import typer
 from flowerexp import composition
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
-from flowerexp.inference import inputs
-from flowerexp.runs import store, trained
+from flowerexp.inference import export as exporting
+from flowerexp.inference import inputs, trained
+from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.strategy import factory
 
@@ -131,11 +132,8 @@ def export(
     """
     with composition.one_sentence():
         found = trained.find(run, weights.value if weights else None)
-        store.check_export_dir(out)
+        exporting.check_folder(out)
         with speaking(on_errors=False) as logger:
-            with logger.steps("loading", None):
-                from flowerexp.inference import export as exporting
-
             with logger.steps("export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
             logger.info(f"exported: {found}, as {out}")
@@ -144,7 +142,7 @@ def export(
 def find(words: Sequence[Path], weights: Weights | None, labelled: bool
          ) -> tuple[list[trained.TrainedRun], inputs.Input]:
     """The runs and what they shall look at, checked before TensorFlow is imported."""
-    folders, paths = trained.split_words(words)
+    folders, paths = inputs.split_words(words)
     runs = trained.find_all(folders, weights.value if weights else None)
     sizes = [run.image_size for run in runs if run.image_size is not None]
     return runs, inputs.find(paths, sizes, runs[0].names if labelled else None)

@@ -1,7 +1,9 @@
 """The one rule by which a picture of any size becomes a square: of conversion, prediction, export.
 """
 
-import tensorflow as tf
+from __future__ import annotations
+
+from flowerexp.lazy import tf
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:

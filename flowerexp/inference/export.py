@@ -6,48 +6,58 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from flowerexp.data import resizing
 from flowerexp.errors import UserError, first_line
-from flowerexp.inference import load
+from flowerexp.inference.trained import TrainedRun
+from flowerexp.lazy import tf
 from flowerexp.runs import store
-from flowerexp.runs.trained import TrainedRun
 
+SAVED_MODEL = "saved_model"
+CONTENTS = {SAVED_MODEL, store.MODEL, store.CLASSES}
+"""The names in an export."""
 STEPS = 3
 """How often `write` tells that it has come further."""
 
 
-class Classifier(tf.Module):  # type: ignore[misc]
-    """What is saved: the weights, and functions of TensorFlow's own operations alone.
+def classifier(model: Any, size: int, names: tuple[str, ...]) -> Any:
+    """The tf.Module that is saved: the weights, and functions of TensorFlow's own operations.
 
     Args:
         model: Keras model, images [n, size, size, 3], 0 to 255 -> logits [n, classes].
         size: height and width in pixels.
         names: of the classes, in label order.
     """
+    def class_names() -> dict[str, Any]:
+        return {"class_names": tf.constant(names)}
 
-    def __init__(self, model: Any, size: int, names: tuple[str, ...]) -> None:
-        super().__init__("classifier")
-        # The variables only: a Keras model would be saved with all that Keras knows of it.
-        self.weights = [weight if callable(weight.value) else weight.value  # tf_keras, Keras 3
-                        for weight in model.weights]
+    def classify(jpeg: Any) -> dict[str, Any]:
+        images = tf.map_fn(lambda data: resizing.square(resizing.decode(data), size), jpeg,
+                           fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+        logits = model(images, training=False)
+        probabilities = tf.nn.softmax(logits)
+        class_id = tf.argmax(logits, -1)
+        return {"class_id": class_id, "class_name": tf.gather(tf.constant(names), class_id),
+                "probability": tf.reduce_max(probabilities, -1), "probabilities": probabilities}
 
-        def class_names() -> dict[str, tf.Tensor]:
-            return {"class_names": tf.constant(names)}
+    saved = tf.Module("classifier")
+    # The variables only: a Keras model would be saved with all that Keras knows of it.
+    saved.weights = [weight if callable(weight.value) else weight.value  # tf_keras, Keras 3
+                     for weight in model.weights]
+    saved.classify = tf.function(classify, input_signature=[
+        tf.TensorSpec([None], tf.string, name="jpeg")])
+    saved.class_names = tf.function(class_names, input_signature=[])
+    return saved
 
-        def classify(jpeg: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = tf.map_fn(lambda data: resizing.square(resizing.decode(data), size), jpeg,
-                               fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
-            logits = model(images, training=False)
-            probabilities = tf.nn.softmax(logits)
-            class_id = tf.argmax(logits, -1)
-            return {"class_id": class_id, "class_name": tf.gather(tf.constant(names), class_id),
-                    "probability": tf.reduce_max(probabilities, -1), "probabilities": probabilities}
 
-        self.classify = tf.function(classify, input_signature=[
-            tf.TensorSpec([None], tf.string, name="jpeg")])
-        self.class_names = tf.function(class_names, input_signature=[])
+def check_folder(out: Path) -> None:
+    """Raises UserError unless `out` does not exist, is empty, or holds an earlier export."""
+    if out.is_dir():
+        others = sorted({each.name for each in out.iterdir()} - CONTENTS)
+        if others:
+            raise UserError(f"{out} holds {others[0]}, which is not part of an export: give a "
+                            "folder that does not exist, is empty, or is an earlier export")
+    elif out.exists() or out.is_symlink():
+        raise UserError(f"{out} is a file: give a folder that does not exist")
 
 
 def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: None) -> None:
@@ -67,7 +77,9 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
         UserError: for a folder of something else, as of `loading.load`, and for a disk that takes
             no more.
     """
-    store.check_export_dir(out)
+    check_folder(out)
+    from flowerexp.inference import load  # its imports take seconds
+
     model, size = load.load(run)
     advance()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +88,13 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
     try:
         partial = place / "new"
         partial.mkdir()
-        classifier = Classifier(model, size, run.names)
-        tf.saved_model.save(classifier, str(partial / store.SAVED_MODEL), signatures={
-            "serving_default": classifier.classify, "class_names": classifier.class_names})
+        saved = classifier(model, size, run.names)
+        tf.saved_model.save(saved, str(partial / SAVED_MODEL), signatures={
+            "serving_default": saved.classify, "class_names": saved.class_names})
         advance()
         model.save(partial / store.MODEL)
         shutil.copyfile(run.folder / store.CLASSES, partial / store.CLASSES)
-        assert {each.name for each in partial.iterdir()} == store.EXPORTED
+        assert {each.name for each in partial.iterdir()} == CONTENTS
         if out.exists():
             out.rename(place / "old")
         partial.rename(out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from flowerexp.config import nearest
 from flowerexp.data.prepare import photos
 from flowerexp.errors import UserError
+from flowerexp.runs import store
 
 RECORDS = ".tfrec"
 SIZED = "tfrecords-jpeg-{0}x{0}"
@@ -68,6 +69,26 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
                                 "give the folder of the split that you mean")
             return Input(folder / split, records=records_in(folder / split))
     return in_folder(path, names)
+
+
+def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The run folders and the inputs of `RUN... INPUT`; of inputs there are several if all are
+    files.
+
+    Raises:
+        UserError: where inputs are missing, or for a folder in between that is no run.
+    """
+    is_run = [(path / store.CONFIG).is_file() for path in words]
+    grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"
+    if all(is_run):
+        raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
+    first = is_run.index(False)
+    inputs = words[first:]
+    wrong = [path for path in inputs[:-1] if not path.is_file()]
+    if first == 0 or wrong or any(is_run[first:]):
+        raise UserError(f"{(wrong or inputs)[0]} is no run folder, for it holds no "
+                        f"{store.CONFIG}: {grammar}")
+    return list(words[:first]), list(inputs)
 
 
 def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:

@@ -12,9 +12,10 @@ from typing import Any
 import tensorflow as tf
 
 from flowerexp.errors import UserError, first_line
+from flowerexp.inference import trained
+from flowerexp.inference.trained import TrainedRun
 from flowerexp.models import build, layers
-from flowerexp.runs import store, trained
-from flowerexp.runs.trained import TrainedRun
+from flowerexp.runs import store
 from flowerexp.train import checkpoint
 
 HARMLESS = ("math.", "nn.", "__operators__.", "cast")
@@ -95,7 +96,7 @@ def foreign_code(config: Any) -> Iterator[str]:
 
 def load_checkpoint(run: TrainedRun) -> Any:
     """The model of a run with the weights of a checkpoint."""
-    update = (run.epoch + 1) * int(run.beginning["updates_per_epoch"])
+    update = (run.epoch + 1) * int(run.provenance["updates_per_epoch"])
     damage = checkpoint.find_damage(run.folder, update)
     if damage:
         other = "last" if run.weights == "best" else "best"

@@ -20,7 +20,7 @@ from flowerexp.data.records import RecordFile
 from flowerexp.errors import UserError
 from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
-from flowerexp.runs.trained import TrainedRun
+from flowerexp.inference.trained import TrainedRun
 
 BROKEN_PICTURE = "is a broken picture, or none of JPEG, PNG, BMP and GIF"
 TOP = 5

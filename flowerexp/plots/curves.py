@@ -150,7 +150,7 @@ def clear(axis: Axes) -> None:
 
 def mark_best(axis: Axes, rows: Sequence[Scores]) -> None:
     """Marks the epoch with the highest validation F1."""
-    best = store.best_epoch(rows)
+    best = metrics.best_epoch(rows)
     assert best is not None
     axis.axvline(best + 1, color=BLUE, linestyle=":", linewidth=1)
     axis.annotate(f"best {rows[best]['valid f1'] or 0:.3f}", (best + 1, 0.03),

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from flowerexp.runs import store
+from flowerexp.runs.status import RunStatus
 
 
 def now() -> str:
@@ -84,12 +86,10 @@ class RunLogger:
         self.debug(traceback.format_exc())
 
     def record(self, **fields: Any) -> None:
-        """Puts fields into status.json; None takes one out."""
+        """Updates fields of status.json; None removes one."""
         if self.folder:
-            status = {**store.last_status(self.folder), **fields, "updated": now()}
-            store.write_json(self.folder / store.STATUS,
-                               {key: value for key, value in status.items() if value is not None},
-                               indent=1)
+            status = RunStatus.load_or_new(self.folder)
+            replace(status, **fields, updated=now()).save(self.folder)
 
     @contextlib.contextmanager
     def progress(self, images: int, done: int) -> Iterator[Callable[[str, int], None]]:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from flowerexp import composition, metrics
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
+from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 
 Paths = str | Path | Iterable[str | Path]
 """Run folders, or folders of them; one or several."""
-STATES = ("new", "running", "interrupted", "failed", "done")
 MEASURED = ("replicas", "data")
-"""Of status.json's beginning: what `auto` took, and the fingerprint of the data."""
+"""Of a run's provenance: what `auto` took, and the fingerprint of the data."""
 NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
 EPOCHS = ("best", "last")
 THIRDS = ("head", "medium", "tail")
@@ -124,7 +124,7 @@ def read_run(folder: Path) -> Run:
               "unreadable", None, None, [], nothing, nothing[None][:0], (), nothing)
     try:
         run = with_config(run)
-        status = store.read_status(folder)
+        status = RunStatus.load(folder)
         run = with_status(run, status)
         return with_scores(run, state_of(folder, status))
     except UserError as error:
@@ -175,25 +175,20 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def with_status(run: Run, status: Mapping[str, Any]) -> Run:
+def with_status(run: Run, status: RunStatus) -> Run:
     """The run with what its status tells, but for its state."""
-    beginning = status.get("beginning")
-    beginning = beginning if isinstance(beginning, dict) else {}
-    epochs = status.get("epochs", beginning.get("epochs"))
-    error = status.get("error")
-    return replace(run, keys=run.keys | {key: beginning[key] for key in MEASURED
-                                         if key in beginning},
-                   error=None if error is None else str(error),
-                   epochs=epochs if isinstance(epochs, int) else None)
+    known = status.provenance
+    return replace(run, keys=run.keys | {key: known[key] for key in MEASURED if key in known},
+                   error=status.error, epochs=status.epochs or known.get("epochs"))
 
 
-def state_of(folder: Path, status: Mapping[str, Any]) -> str:
+def state_of(folder: Path, status: RunStatus) -> str:
     """The state of a run folder: `new` before its first status, `interrupted` if its run is gone.
 
     A run that was killed leaves `running` behind; a living one holds the folder's lock.
     """
-    state = str(status.get("state", "new"))
-    return "interrupted" if state == "running" and not is_held(folder / store.LOCK) else state
+    killed = status.state == "running" and not is_held(folder / store.LOCK)
+    return "interrupted" if killed else status.state
 
 
 def is_held(lock: Path) -> bool:
@@ -221,9 +216,6 @@ def is_held(lock: Path) -> bool:
 def with_scores(run: Run, state: str) -> Run:
     """The run in its state, with its epochs, classes, labels and predictions."""
     folder = run.folder
-    if state not in STATES:
-        raise UserError(f"{folder / store.STATUS} knows no state '{state}': it is one of "
-                        f"{', '.join(STATES)}")
     history = finite_history(store.read_history(folder), folder / store.HISTORY)
     if state == "done" and not history:
         raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}")
@@ -311,7 +303,7 @@ def run_numbers(run: Run) -> dict[str, float]:
 def chosen_epoch(run: Run, when: str) -> int | None:
     """The index of a run's best or last epoch; None before the first."""
     if when == "best":
-        return store.best_epoch(run.history)
+        return metrics.best_epoch(run.history)
     return len(run.history) - 1 if run.history else None
 
 

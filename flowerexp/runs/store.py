@@ -31,9 +31,6 @@ SUBMISSION = "submission.csv"
 VALID_PROBABILITIES = "valid_probs.npy"
 TEST_PROBABILITIES = "test_probs.npy"
 MODEL = "model.keras"
-SAVED_MODEL = "saved_model"
-EXPORTED = {SAVED_MODEL, MODEL, CLASSES}
-"""What an export holds."""
 LOG = "run.log"
 LOCK = ".lock"
 
@@ -121,39 +118,6 @@ def read_overrides(folder: Path) -> list[str]:
     return [str(override) for override in overrides]
 
 
-def read_status(folder: Path) -> dict[str, Any]:
-    """The status of a run, empty where there is none yet."""
-    path = folder / STATUS
-    if not path.exists():
-        return {}
-    status = read_json(path)
-    if not isinstance(status, dict):
-        raise UserError(f"{path} holds no status: remove it, the checkpoints tell how far it is")
-    return status
-
-
-def last_status(folder: Path) -> dict[str, Any]:
-    """The status of a run, empty where it cannot be read: it is a report, and no run hangs on it.
-    """
-    try:
-        return read_status(folder)
-    except UserError:
-        return {}
-
-
-def best_epoch(history: Sequence[Scores]) -> int | None:
-    """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
-    if not history:
-        return None
-    return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
-
-
-def should_stop_early(history: Sequence[Scores], patience: int | None) -> bool:
-    """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
-    best = best_epoch(history)
-    return patience is not None and best is not None and len(history) - 1 - best >= patience
-
-
 def write_history(folder: Path, history: Sequence[Scores]) -> None:
     write_json(folder / HISTORY, {str(epoch): row for epoch, row in enumerate(history)}, indent=1)
 
@@ -213,25 +177,6 @@ def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int
         writer.writerows(zip(ids, predictions, strict=True))
 
 
-def check_export_dir(out: Path) -> None:
-    """Raises UserError for a place that an export would take from something else."""
-    if out.is_dir():
-        others = sorted({each.name for each in out.iterdir()} - EXPORTED)
-        if others:
-            raise UserError(f"{out} holds {others[0]}, which is of no export: give a folder that "
-                            "does not exist, is empty, or is an earlier export")
-    elif out.exists() or out.is_symlink():
-        raise UserError(f"{out} is a file: give a folder that does not exist")
-
-
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.save(file, array)
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Probabilities, float16 [images, classes]."""
-    from scipy.special import softmax as of_rows
-
-    probabilities: npt.NDArray[np.float16] = of_rows(logits, axis=-1).astype(np.float16)
-    return probabilities

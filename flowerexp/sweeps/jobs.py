@@ -19,10 +19,11 @@ import filelock
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from flowerexp import composition
+from flowerexp import composition, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger, now
+from flowerexp.runs.status import RunStatus
 from flowerexp.train import launch
 
 STOP = ".stop"
@@ -109,19 +110,18 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
             logger.info(f"{folder.name}: interrupted, and not by the sweep: waiting "
                         f"{GRACE_SECONDS} s for the cluster to requeue or to end this job")
             time.sleep(GRACE_SECONDS)  # a job that ended by itself would not be requeued
-    status = store.last_status(folder)
+    status = RunStatus.load_or_new(folder)
     score = best_score(folder)
     ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
-             if status.get("state") == "done"
-             else f"{status.get('state')} {status.get('error', '')}".rstrip())
+             if status.state == "done" else f"{status.state} {status.error or ''}".rstrip())
     logger.info(f"{folder.name}: {ended}")
     try:
         write_tables(folder.parent)
     except OSError as error:  # a full disk costs the tables, not the jobs that are left
         logger.info(f"{folder.parent}: the tables cannot be written ({error.strerror})")
-    if status.get("state") == "failed" and config.on_failure == "stop":
+    if status.state == "failed" and config.on_failure == "stop":
         request_stop(folder.parent, "failure")
-    return score if status.get("state") == "done" else 0.0
+    return score if status.state == "done" else 0.0
 
 
 def best_score(folder: Path) -> float:
@@ -130,7 +130,7 @@ def best_score(folder: Path) -> float:
         history = store.read_history(folder)
     except UserError:  # the job's own process has said so
         return 0.0
-    best = store.best_epoch(history)
+    best = metrics.best_epoch(history)
     return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
@@ -197,7 +197,7 @@ def record_exit(folder: Path, code: int, said: str, asked: bool) -> None:
     """
     try:
         with launch.locked(folder):
-            if store.last_status(folder).get("state") not in ("new", "running"):
+            if RunStatus.load_or_new(folder).state not in ("new", "running"):
                 return
             logger = RunLogger(folder)
             if asked and (code < 0 or code > 128):

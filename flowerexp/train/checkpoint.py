@@ -19,9 +19,11 @@ from typing import Any
 import orjson
 import tensorflow as tf
 
+from flowerexp import metrics
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import reader, store
 from flowerexp.runs.log import RunLogger
+from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import workers
 from flowerexp.train.trainer import Trainer
@@ -177,15 +179,15 @@ def check_provenance(folder: Path, logger: RunLogger, now: Mapping[str, Any]) ->
     Args:
         now: the numbers of the plan, and the fingerprint of the data as `data`.
     """
-    then = store.last_status(folder).get("beginning")
-    if isinstance(then, dict) and saved_updates(folder):
+    then = RunStatus.load_or_new(folder).provenance
+    if then and saved_updates(folder):
         differing = [f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
                      if then.get(key) != value]
         if differing:
             raise UserError(f"{folder} was started on other hardware or data "
                             f"({'; '.join(differing)}): restore them, or start a new run with "
                             "fresh=true")
-    logger.record(beginning=dict(now))
+    logger.record(provenance=dict(now))
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ class Checkpointer:
 
     def save(self, completed: CompletedEpochs) -> None:
         """Makes a checkpoint now; that of the end of the best epoch is kept."""
-        best = store.best_epoch(completed.history)
+        best = metrics.best_epoch(completed.history)
         kept = None if best is None else (best + 1) * self.trainer.plan.updates_per_epoch
         save(self.trainer.checkpoint, self.folder, int(self.trainer.update.numpy()), kept,
              self.identity, self.logger.is_chief)

@@ -79,15 +79,15 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     data = load_data(config.dataset, logger, all_gather)
     numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                               strategy.num_replicas_in_sync)
-    beginning = {**asdict(numbers),
+    provenance = {**asdict(numbers),
                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
-    checkpoint.check_provenance(folder, logger, beginning)
+    checkpoint.check_provenance(folder, logger, provenance)
     for line in batching.sentences(config, numbers, data.counts):
         logger.info(line)
     logger.info(augment.sentence if augment else "augmentation: none")
     trainer = build_trainer(config, strategy, numbers, data, logger)
     checkpointer = Checkpointer(folder, logger, trainer,
-                                composition.identity(asdict(config)) | beginning,
+                                composition.identity(asdict(config)) | provenance,
                                 config.loop.checkpoint_minutes)
     completed = checkpointer.restore_latest(data.valid.count, len(data.names))
     checkpointer.check_workers_in_sync()
@@ -201,7 +201,7 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
     with logger.progress(numbers.updates * numbers.update_size,
                           int(trainer.update.numpy()) * numbers.update_size) as advance:
         # Patience is asked of the history alone, so that a run that goes on ends where it would.
-        while (epoch := len(completed.history)) < numbers.epochs and not store.should_stop_early(
+        while (epoch := len(completed.history)) < numbers.epochs and not metrics.should_stop_early(
                 completed.history, patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
                 advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
@@ -215,7 +215,7 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
                 return code
             row = end_epoch(checkpointer, data, completed)
             last = (epoch + 1 == numbers.epochs
-                    or store.should_stop_early(completed.history, patience))
+                    or metrics.should_stop_early(completed.history, patience))
             if events:
                 events.write(epoch, row, completed.predictions[-1])
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
@@ -306,7 +306,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
     """
     folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
     history = completed.history
-    best = store.best_epoch(history)
+    best = metrics.best_epoch(history)
     assert best is not None
     used = best if config.results.use == "best" else len(history) - 1
     if used != len(history) - 1:
@@ -319,7 +319,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
     mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), all_gather)
     if not logger.is_chief:
         return
-    store.write_array(folder / store.VALID_PROBABILITIES, store.softmax(logits))
+    store.write_array(folder / store.VALID_PROBABILITIES, metrics.softmax(logits))
     if test is not None and test_logits is not None:
         probabilities, predicted = test_rows(test, test_logits, data.counts)
         store.write_array(folder / store.TEST_PROBABILITIES, probabilities)
@@ -358,7 +358,7 @@ def test_rows(test: SplitRead, logits: npt.NDArray[np.float32], counts: npt.NDAr
         counts: int64 [classes], training images of each class.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
-    probabilities = skipping.fill(store.softmax(logits), test.kept, commonest)
+    probabilities = skipping.fill(metrics.softmax(logits), test.kept, commonest)
     return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
 
 

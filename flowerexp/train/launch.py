@@ -17,11 +17,12 @@ from typing import Any
 import filelock
 from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import composition
+from flowerexp import composition, metrics
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger, now, process
+from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
 from flowerexp.train import preview
 
@@ -88,7 +89,7 @@ def resume(folder: Path, deadline: float | None = None) -> int:
     folder = folder.resolve()
     composed, overrides = store.read_composed(folder), store.read_overrides(folder)
     OmegaConf.update(composed, "fresh", False, force_add=True)  # resume this very folder
-    directory = store.last_status(folder).get("working_directory")
+    directory = RunStatus.load_or_new(folder).working_directory
     if directory and not Path(directory).is_dir():
         RunLogger().info(f"the working directory of the run, {directory}, does not exist: relative "
                          f"paths are resolved against {Path.cwd()}")
@@ -105,8 +106,8 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except filelock.Timeout:
-        status = store.last_status(folder)
-        holder = (f"process {status['pid']} on {status['host']}" if "pid" in status
+        status = RunStatus.load_or_new(folder)
+        holder = (f"process {status.pid} on {status.host}" if status.pid
                   else "another process")
         raise UserError(f"{folder} is in use by {holder}: wait until it ends, or choose another "
                         "name=") from None
@@ -130,7 +131,7 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     store.write_config(folder, composed, overrides)
     logger = RunLogger(folder)
     try:
-        store.read_status(folder)
+        RunStatus.load(folder)
     except UserError:
         logger.info(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
                     "rewritten")
@@ -152,7 +153,7 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
 
 
 def is_done(folder: Path) -> bool:
-    return store.last_status(folder).get("state") == "done"
+    return RunStatus.load_or_new(folder).state == "done"
 
 
 def has_no_progress(folder: Path) -> bool:
@@ -171,7 +172,7 @@ def fresh_folder(config: Config, folder: Path) -> Path:
     while (free / store.CONFIG).exists():
         number, last = number + 1, free
         free = folder.with_name(f"{folder.name}.{number}")
-    if (last != folder and store.last_status(last).get("state") != "done"
+    if (last != folder and not is_done(last)
             and not composition.differences(store.read_config(last), config)):
         return last
     return free
@@ -194,8 +195,7 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
         return
     before = store.read_config(folder)
     differing = composition.differences(before, config)
-    beginning = store.last_status(folder).get("beginning")
-    then = beginning.get("data") if isinstance(beginning, dict) else None
+    then = RunStatus.load_or_new(folder).provenance.get("data")
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
@@ -211,7 +211,7 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
     factory.prepare(config.hardware)
     logger.record(state="running", **process(), error=None, traceback=None, ended=None,
                    versions=provenance.versions(), git=provenance.commit(),
-                   started=store.last_status(folder).get("started", now()))
+                   started=RunStatus.load_or_new(folder).started or now())
     logger.info(f"run: {folder}")
     with stop_request:
         try:
@@ -307,7 +307,7 @@ class StopRequest:
 def summary(folder: Path) -> str:
     """The best and the last epoch of a run, and its folder."""
     history = store.read_history(folder)
-    best = store.best_epoch(history)
+    best = metrics.best_epoch(history)
     assert best is not None, "a finished run has epochs"
 
     def describe(epoch: int) -> str:
@@ -317,5 +317,5 @@ def summary(folder: Path) -> str:
                 f"{row['valid f1']:.4f}")
 
     lines = [f"best: {describe(best)}", f"last: {describe(len(history) - 1)}", f"folder: {folder}"]
-    early = store.last_status(folder).get("stopped_early")
+    early = RunStatus.load_or_new(folder).stopped_early
     return "\n".join([early, *lines] if early else lines)

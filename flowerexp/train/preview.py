@@ -18,8 +18,8 @@ from rich.table import Table
 from flowerexp.config import Config, Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError
-from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger, exit_with_parent
+from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
 
 
@@ -132,8 +132,8 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> No
         cells = ("-",) * 4 if numbers is None else (
             str(numbers.epochs), str(numbers.updates_per_epoch), str(numbers.updates),
             str(numbers.update_size))
-        status = store.last_status(folder / name)
-        done = status.get("epochs_done", 0)
+        status = RunStatus.load_or_new(folder / name)
+        done = status.epochs_done
         table.add_row(name, *cells, {"done": "finished"}.get(
-            status.get("state", ""), f"{done} epochs" if done else "new"))
+            status.state, f"{done} epochs" if done else "new"))
     logger.console.print(table)

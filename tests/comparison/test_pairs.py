@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from flowerexp import metrics
 from flowerexp.comparison import comparison, pairs, summary
 from flowerexp.errors import UserError
 from flowerexp.runs import store
@@ -164,7 +165,7 @@ def test_differences_are_those_of_the_histories(tmp_path):
                 histories = [store.read_history(tmp_path / f"{name}+seed={seed}")
                              for seed in range(3)]
                 of_sides.append(np.mean([
-                    history[store.best_epoch(history) if epoch == "best" else 3][
+                    history[metrics.best_epoch(history) if epoch == "best" else 3][
                         f"valid {metric}"] for history in histories]))
             assert difference.value == pytest.approx(of_sides[0] - of_sides[1], abs=1e-12)
             assert difference.low <= difference.value <= difference.high

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from flowerexp import metrics
 from flowerexp.comparison import comparison, report
 from flowerexp.plots import curves
 from flowerexp.plots.page import wrap
@@ -167,7 +168,7 @@ def test_pair_shows_the_change_of_f1_at_its_epoch(compared):
 
     def f1(name):
         return np.mean([sklearn.metrics.f1_score(
-            LABELS, run.predictions[store.best_epoch(run.history)], average=None)
+            LABELS, run.predictions[metrics.best_epoch(run.history)], average=None)
             for run in rows[name].runs], axis=0)
 
     dots = changes.draw().axes[0].collections[0].get_offsets()

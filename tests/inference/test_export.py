@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.inference import export, inputs, load, prediction
-from flowerexp.runs import store, trained
+from flowerexp.inference import export, inputs, load, prediction, trained
+from flowerexp.runs import store
 
 FRESH = """
 import json, sys
@@ -100,7 +100,7 @@ def test_the_weights_of_the_best_epoch_replace_an_earlier_export(exported, train
     assert not best.saved
     export.write(best, out)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    assert {path.name for path in out.iterdir()} == store.EXPORTED
+    assert {path.name for path in out.iterdir()} == export.CONTENTS
     loaded = tf.saved_model.load(str(out / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     found = loaded.signatures["serving_default"](jpeg=jpeg)["probabilities"].numpy()
@@ -115,7 +115,7 @@ def test_the_weights_of_the_best_epoch_replace_an_earlier_export(exported, train
 def test_a_folder_of_something_else_stays_as_it_is(trained_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/photo.jpg").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"out holds photo\.jpg, which is of no export"):
+    with pytest.raises(UserError, match=r"out holds photo\.jpg, which is not part of an export"):
         export.write(trained.find(trained_run), tmp_path / "out")
     assert (tmp_path / "out/photo.jpg").read_bytes() == b"mine"
     with pytest.raises(UserError, match="is a file: give a folder"):
@@ -137,8 +137,7 @@ LEGACY = """
 import pathlib, sys
 import numpy as np
 import tensorflow as tf
-from flowerexp.inference import export, inputs, load, prediction
-from flowerexp.runs import trained
+from flowerexp.inference import export, inputs, load, prediction, trained
 from flowerexp.errors import UserError
 from tests.processes import train
 place, tiny, jpegs, of_keras_3 = map(pathlib.Path, sys.argv[1:])

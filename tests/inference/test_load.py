@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.inference import inputs, load, prediction
-from flowerexp.runs import store, trained
+from flowerexp.inference import inputs, load, prediction, trained
+from flowerexp.runs import store
 from tests.processes import command_here as command
 from tests.processes import read
 

@@ -15,10 +15,11 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import classification_report
 
+from flowerexp import metrics
 from flowerexp.data import frames, records, resizing
 from flowerexp.errors import UserError
-from flowerexp.inference import inputs, prediction
-from flowerexp.runs import store, trained
+from flowerexp.inference import inputs, prediction, trained
+from flowerexp.runs import store
 from tests.processes import command_here as command
 from tests.processes import read, train
 
@@ -110,7 +111,7 @@ def test_the_test_split_is_predicted_as_the_run_did(trained_run, tiny, tmp_path)
 @pytest.mark.parametrize("weights", ["last", "best"])
 def test_evaluate_of_the_val_split_says_the_numbers_of_the_history(trained_run, tiny, weights):
     history = store.read_history(trained_run)
-    best = store.best_epoch(history)
+    best = metrics.best_epoch(history)
     assert best != len(history) - 1
     row = history[best if weights == "best" else -1]
     code, said = command("evaluate", trained_run, tiny, "--weights", weights)
@@ -357,7 +358,7 @@ def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny)
              ("predict", run, folder, "--output", folder): "is a folder: give the name of a file",
              ("evaluate", run, one): "is one file without a class",
              ("export", other, "/nowhere/out"): "is not finished (failed",
-             ("export", run, folder): "holds blue, which is of no export",
+             ("export", run, folder): "holds blue, which is not part of an export",
              ("export", run, one): "is a file: give a folder"}
     helps = {(name, "--help"): "RUN" for name in ("predict", "evaluate", "export")}
     done = subprocess.run([sys.executable, "-c", WITHOUT, repr([*cases, *helps])],

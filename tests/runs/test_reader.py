@@ -15,6 +15,7 @@ from flowerexp import composition, metrics
 from flowerexp.comparison import comparison
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
+from flowerexp.runs.status import RunStatus
 from tests.folders import (
     LABELS,
     PREDICTIONS,
@@ -137,18 +138,18 @@ def test_a_config_of_another_schema_is_comparable(tmp_path):
 @pytest.mark.parametrize("state", ["new", "running", "interrupted", "failed", "done"])
 def test_state_is_that_of_the_status(tmp_path, state):
     (tmp_path / ".lock").touch()
-    status = {"state": state} if state != "new" else {}
+    status = RunStatus(state=state)
     assert reader.state_of(tmp_path, status) == ("interrupted" if state == "running"
                                                      else state)
 
 
 def test_running_is_only_what_holds_its_lock(tmp_path):
-    status = {"state": "running"}
+    status = RunStatus(state="running")
     assert reader.state_of(tmp_path, status) == "interrupted"
     assert list(tmp_path.iterdir()) == []
     with filelock.FileLock(tmp_path / ".lock"):
         assert reader.state_of(tmp_path, status) == "running"
-        assert reader.state_of(tmp_path, {"state": "failed"}) == "failed"
+        assert reader.state_of(tmp_path, RunStatus(state="failed")) == "failed"
     assert reader.state_of(tmp_path, status) == "interrupted"
     # Two that look at once are not taken for the run itself.
     with (tmp_path / ".lock").open() as file:

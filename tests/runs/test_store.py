@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.special
 import sklearn.metrics
 from hydra import compose, initialize_config_dir
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flowerexp import composition, metrics
 from flowerexp.errors import UserError
@@ -135,7 +132,6 @@ def test_predictions_are_read_back(tmp_path):
 def test_folder_of_no_epoch_has_no_history(tmp_path):
     assert store.read_history(tmp_path) == []
     assert store.read_predictions(tmp_path) == []
-    assert store.read_status(tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", ['{"0": {}, "2": {}}', "[]", '{"a": {}}', '{"0": {', ""])
@@ -144,21 +140,6 @@ def test_history_that_is_none_is_named(tmp_path, text):
     with pytest.raises(UserError) as mistake:
         store.read_history(tmp_path)
     assert str(tmp_path / "history.json") in str(mistake.value)
-
-
-@pytest.mark.parametrize("text", ["[]", "3", "{"])
-def test_status_that_is_none_is_named(tmp_path, text):
-    (tmp_path / "status.json").write_text(text)
-    with pytest.raises(UserError) as mistake:
-        store.read_status(tmp_path)
-    assert str(tmp_path / "status.json") in str(mistake.value)
-
-
-@pytest.mark.parametrize(("f1", "best"), [
-    ([], None), ([0.0], 0), ([0.1, 0.3, 0.2], 1), ([0.2, 0.5, 0.5, 0.5], 1), ([0.0, 0.0], 0),
-    ([0.5, 0.4, 0.5], 0)])
-def test_best_epoch_is_the_earliest_of_the_highest_f1(f1, best):
-    assert store.best_epoch([row(value) for value in f1]) == best
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -203,30 +184,6 @@ def test_array_is_read_back(tmp_path):
     found = np.load(tmp_path / "valid_probs.npy")
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, array)
-
-
-def test_softmax_by_hand():
-    found = store.softmax(np.log(np.array([[1, 1, 2], [8, 1, 1]], np.float32)))
-    np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0.8, 0.1, 0.1]], atol=5e-4)
-    assert found.dtype == np.float16
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.floats(-200, 200, width=32), min_size=4, max_size=4), min_size=1,
-                max_size=6))
-def test_softmax_is_that_of_scipy(logits):
-    logits = np.array(logits, np.float32)
-    found = store.softmax(logits)
-    assert found.shape == logits.shape
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, scipy.special.softmax(logits.astype(np.float64), axis=1),
-                               rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.sum(-1, dtype=np.float64), 1, atol=2e-3)
-
-
-def test_softmax_of_great_logits():
-    found = store.softmax(np.array([[1e5, 0, -1e5]], np.float32))
-    assert found.tolist() == [[1, 0, 0]]
 
 
 # The config of a run folder

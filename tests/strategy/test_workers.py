@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowerexp import metrics
 from flowerexp.data import pipeline, records, skipping
-from flowerexp.inference import load
-from flowerexp.runs import store, trained
+from flowerexp.inference import load, trained
 from flowerexp.train import pictures
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.data.test_skipping import flip
@@ -116,7 +116,7 @@ def check_rows(run, root):
     for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
         left = skipping.read(records.list_files(str(root / split)), 16, split != "test", None)
         images = pipeline.decode_all(left.table.images, size)
-        expected = store.softmax(model(tf.cast(images, tf.float32)).numpy())
+        expected = metrics.softmax(model(tf.cast(images, tf.float32)).numpy())
         rows = np.load(run / known)
         if split == "val":
             assert read(run, "valid_labels.json") == left.table.labels.tolist()

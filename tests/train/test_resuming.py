@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import composition
+from flowerexp import composition, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger
@@ -235,7 +235,7 @@ def scores(*values):
     ([0.5, 0.4, 0.45], 2, True), ([0.5, 0.4, 0.45], 3, False), ([0.5, 0.4, 0.6, 0.6], 2, False),
     ([None, None, None], 2, True), ([0.5] * 9, None, False)])
 def test_patience_counts_epochs_since_the_best(history, patience, over):
-    assert store.should_stop_early(scores(*history), patience) == over
+    assert metrics.should_stop_early(scores(*history), patience) == over
 
 
 def test_a_run_stops_early_and_says_so_and_a_resumed_one_stops_there_too(tiny, tmp_path):
@@ -267,7 +267,7 @@ def test_the_minutes_of_a_run_end_it_in_order_and_it_resumes(tiny, whole, tmp_pa
     status = read(folder, store.STATUS)
     assert {"python", "tensorflow", "keras", "numpy", "flowerexp"} <= set(status["versions"])
     assert status.get("git") == provenance.commit()
-    assert len(status["beginning"]["data"]) == 16
+    assert len(status["provenance"]["data"]) == 16
     assert "interrupted by loop.max_minutes=1e-09; rerun the command to resume" in (
         folder / store.LOG).read_text()
     assert "resuming from" in capsys.readouterr().out
@@ -319,7 +319,7 @@ def test_the_seed_changes_the_numbers_and_nothing_else(tiny, whole, tmp_path):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     ids = [(each / store.SUBMISSION).read_text().split("\n") for each in (folder, whole)]
     assert [line.split(",")[0] for line in ids[0]] == [line.split(",")[0] for line in ids[1]]
-    assert read(folder, store.STATUS)["beginning"] == read(whole, store.STATUS)["beginning"]
+    assert read(folder, store.STATUS)["provenance"] == read(whole, store.STATUS)["provenance"]
     assert any((one != other).any() for one, other in zip(weights_of(folder), weights_of(whole),
                                                           strict=True))
 

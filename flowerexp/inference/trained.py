@@ -1,4 +1,4 @@
-"""Finished runs, and which of their weights predict. No TensorFlow here."""
+"""Finished runs that can predict, and which of their weights do. No TensorFlow here."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerexp import composition
+from flowerexp import composition, metrics
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
+from flowerexp.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class TrainedRun:
 
     folder: Path
     config: Config
-    beginning: dict[str, Any]
-    """Of its status: the plan and the fingerprint of the data."""
+    provenance: dict[str, Any]
+    """The numbers of its plan and the fingerprint of its data."""
     names: tuple[str, ...]
     """Of the classes, in label order."""
     image_size: int | None
@@ -47,17 +48,17 @@ def find(folder: Path, weights: str | None = None) -> TrainedRun:
             model.keras where that has the weights.
     """
     config = store.read_config(folder)
-    status = store.read_status(folder)
+    status = RunStatus.load(folder)
     state, history = reader.state_of(folder, status), store.read_history(folder)
     if state != "done":
-        planned = status.get("epochs", config.loop.epochs)
+        planned = status.epochs or config.loop.epochs
         raise UserError(f"the run {folder} is not finished ({state}, {len(history)} of {planned} "
                         f"epochs): go on with `python -m flowerexp resume {folder}`")
     names = store.read_classes(folder)[0]
-    best, beginning = store.best_epoch(history), status.get("beginning")
-    if not names or best is None or not isinstance(beginning, dict):
+    best = metrics.best_epoch(history)
+    if not names or best is None or not status.provenance:
         raise UserError(f"{folder} is not whole, for {store.CLASSES}, {store.HISTORY} or the "
-                        f"beginning in {store.STATUS} is missing: bring it back, or train again "
+                        f"provenance in {store.STATUS} is missing: bring it back, or train again "
                         "with fresh=true")
     epochs = {"best": best, "last": len(history) - 1}
     wanted = weights or config.results.use
@@ -65,30 +66,9 @@ def find(folder: Path, weights: str | None = None) -> TrainedRun:
     if saved and not (folder / store.MODEL).is_file():
         raise UserError(f"{folder / store.MODEL} is missing, which holds the run's weights: "
                         "bring it back, or train again with fresh=true")
-    data = status.get("data")
-    size = data.get("image_size") if isinstance(data, dict) else None
-    return TrainedRun(folder, config, beginning, tuple(names), size or config.dataset.image_size,
-                   wanted, epochs[wanted], saved)
-
-
-def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The run folders and the inputs of `RUN... INPUT`; of inputs there are several if all are
-    files.
-
-    Raises:
-        UserError: where inputs are missing, or for a folder in between that is no run.
-    """
-    is_run = [(path / store.CONFIG).is_file() for path in words]
-    grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"
-    if all(is_run):
-        raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
-    first = is_run.index(False)
-    inputs = words[first:]
-    wrong = [path for path in inputs[:-1] if not path.is_file()]
-    if first == 0 or wrong or any(is_run[first:]):
-        raise UserError(f"{(wrong or inputs)[0]} is no run folder, for it holds no "
-                        f"{store.CONFIG}: {grammar}")
-    return list(words[:first]), list(inputs)
+    size = status.data.get("image_size") or config.dataset.image_size
+    return TrainedRun(folder, config, status.provenance, tuple(names), size, wanted,
+                      epochs[wanted], saved)
 
 
 def find_all(folders: Sequence[Path], weights: str | None = None) -> list[TrainedRun]:
@@ -112,4 +92,4 @@ def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Traine
 
 def identity(run: TrainedRun) -> dict[str, Any]:
     """What the checkpoints of a run say that it is."""
-    return composition.identity(asdict(run.config)) | run.beginning
+    return composition.identity(asdict(run.config)) | run.provenance
