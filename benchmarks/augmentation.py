@@ -21,8 +21,8 @@ from benchmarks.measuring import (
     settled_seconds_of,
     write_report,
 )
-from flowerexp.augment import base
-from flowerexp.augment.augmentation_options import Perspective
+from flowerexp import rng
+from flowerexp.augment import Perspective, base, geometric
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
@@ -65,20 +65,20 @@ def transforms(count: int, size: int) -> tuple[dict[str, Iterator[Any]], int]:
     Raises:
         AssertionError: where a pixel differs.
     """
-    rng = np.random.default_rng(0)
-    images = tf.constant(rng.integers(0, 256, (count, size, size, 3), np.uint8))
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.integers(0, 256, (count, size, size, 3), np.uint8))
     floats = tf.cast(images, tf.float32)
     source = tf.constant([[[0, 0], [0, size], [size, size], [size, 0]]] * count)
 
     def corners(epoch: tf.Tensor) -> tf.Tensor:
-        return base.random_corners(size, size, 0, epoch, tf.range(count, dtype=tf.int64),
-                                           PROBABILITY)
+        keys = rng.keys(0, "perspective", epoch, tf.range(count, dtype=tf.int64))
+        return geometric.random_corners(keys, size, size, PROBABILITY)
 
     def yardstick(epoch: tf.Tensor) -> tf.Tensor:
         return plain_warp(floats, plain_matrix(source, corners(epoch)))
 
     def project(epoch: tf.Tensor) -> tf.Tensor:
-        return base.warp(images, base.perspective_matrix(source, corners(epoch)))
+        return geometric.warp(images, geometric.perspective_matrix(source, corners(epoch)))
 
     epochs = tf.data.Dataset.range(2**40)
     cases = {"yardstick": iter(epochs.map(yardstick)), "project": iter(epochs.map(project))}
@@ -105,8 +105,8 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
 
     def transform(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> Any:
         images, label = batch
-        corners = base.random_corners(size, size, 0, number,
-                                              tf.range(count, dtype=tf.int64), PROBABILITY)
+        keys = rng.keys(0, "perspective", number, tf.range(count, dtype=tf.int64))
+        corners = geometric.random_corners(keys, size, size, PROBABILITY)
         return plain_warp(tf.ensure_shape(images, [count, size, size, 3]),
                           plain_matrix(source, corners)), label
 

@@ -6,6 +6,7 @@ what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
 
 import contextlib
 import hashlib
+import importlib
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from flowerexp.augment import augmentation_options
+from flowerexp import augment
 from flowerexp.config import Config, check_name, nearest
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
@@ -73,26 +74,39 @@ def check(composed: DictConfig) -> Config:
         assert isinstance(config, Config)
         config.augmentation = {name: transform(name, parameters)
                                for name, parameters in config.augmentation.items()}
-        augmentation_options.check_together(config.augmentation)
+        augment.check_transforms(config.augmentation)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     return config
 
 
 def transform(name: str, parameters: Any) -> Any:
-    """The checked options of one transform; raises UserError for an unknown one."""
-    options = augmentation_options.OPTIONS
-    if name not in options:
-        raise UserError(f"augmentation.{name} is no transform: choose of {', '.join(options)}"
-                        + nearest(name, options))
+    """One transform, constructed with its keys; raises UserError for an unknown one.
+
+    Entries without `_target_`, in configs of older runs, name a built-in transform.
+    """
     if not isinstance(parameters, dict):
-        raise UserError(f"augmentation.{name} must hold the transform's parameters, not "
-                        f"'{parameters}'")
+        raise UserError(f"augmentation.{name} must hold the transform's keys, not '{parameters}'")
+    keys = {key: value for key, value in parameters.items() if key != "_target_"}
+    target = parameters.get("_target_")
+    part = augment.BUILT_IN.get(name) if target is None else built_in_part(target)
+    if part is None:
+        raise UserError(f"augmentation.{name} is not a transform: choose one of "
+                        f"{', '.join(augment.BUILT_IN)}{nearest(name, augment.BUILT_IN)}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(options[name]), parameters)
-        return OmegaConf.to_object(merged)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(part), keys))
+    except UserError as error:
+        raise UserError(f"augmentation.{name}.{error}") from error
     except OmegaConfBaseException as error:
         raise UserError(explain(error, prefix=f"augmentation.{name}.")) from error
+
+
+def built_in_part(target: str) -> Any:
+    """The class of a `_target_` within the package."""
+    module, _, name = target.rpartition(".")
+    if module.split(".")[0] != "flowerexp":
+        raise UserError(f"_target_={target} is not a part of flowerexp")
+    return getattr(importlib.import_module(module), name)
 
 
 def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,7 +339,7 @@ def unknown_option(error: MissingConfigException) -> str:
 
 def unknown_key(key: str) -> str:
     """The sentence for a key that the schema does not have."""
-    names = augmentation_options.OPTIONS
+    names = augment.BUILT_IN
     parts = key.split(".")
     if parts[0] == "augmentation" and len(parts) > 1 and parts[1] in names:
         valid = [f"augmentation.{parts[1]}.{field}"

@@ -1,20 +1,145 @@
-"""The perspective transform: corners drawn around an image's own, and the image warped to them.
+"""Transforms that move pixels: perspective, flip, and rotation with zoom and shift.
 
 Points are (y, x) in pixels without a half-pixel shift; every pixel is reproducible bit for bit.
 """
 
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-
-from flowerexp.augment import draws
+from flowerexp import rng
+from flowerexp.augment.base import check_range, compiled, image_size
+from flowerexp.config import one_of
 from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 
-LEAST_SIZE = 4
+MIN_SIZE = 4
 """Pixels of the shorter edge: corners move by quarters of it."""
 REFLECTIONS = ((0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2))
 """None, up/down and left/right, as orders of the four corners."""
 TRIPLES = ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Perspective:
+    """Warps an image to corners drawn around its own, then rotated and reflected."""
+
+    probability: float = 0.35
+    """Probability that corners are drawn; the other images keep their own."""
+    rotate: bool = True
+    """Whether the corners, moved or not, are rotated by 0 to 3 places."""
+    reflect: bool = True
+    """Whether the corners, moved or not, are kept, flipped up/down or flipped left/right."""
+
+    def __post_init__(self) -> None:
+        check_range("probability", self.probability, 0, 1)
+
+    def __str__(self) -> str:
+        then = " and ".join(word for word, chosen in (("rotated", self.rotate),
+                                                      ("reflected", self.reflect)) if chosen)
+        return (f"perspective with probability {self.probability:g}"
+                + (f", {then} corners" if then else ""))
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        height, width = image_size(images)
+        target = random_corners(keys, height, width, self.probability, rotate=self.rotate,
+                                reflect=self.reflect)
+        source = tf.broadcast_to(source_corners(height, width), tf.shape(target))
+        return warp(images, perspective_matrix(source, target))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors images, left/right and up/down, each with its probability.
+
+    Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural
+    networks", section 4.1, which has left/right only.
+    """
+
+    horizontal: float = 0.5
+    """Probability of exchanging left and right."""
+    vertical: float = 0.0
+    """Probability of exchanging up and down."""
+
+    def __post_init__(self) -> None:
+        check_range("horizontal", self.horizontal, 0, 1)
+        check_range("vertical", self.vertical, 0, 1)
+
+    def __str__(self) -> str:
+        return (f"flip left/right with probability {self.horizontal:g} and up/down with "
+                f"{self.vertical:g}")
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        chosen = rng.uniform(keys, 2) < [self.horizontal, self.vertical]
+        return compiled(flip)(images, chosen)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A rotation, a zoom and a shift about the center of every image, by the nearest pixel.
+
+    Simard, Steinkraus and Platt 2003, "Best practices for convolutional neural networks applied to
+    visual document analysis", section 2; parameters as in Keras' RandomRotation.
+    """
+
+    angle: float = 15.0
+    """Largest angle in degrees; uniform in [-angle, angle]."""
+    zoom: float = 0.1
+    """Magnification by a factor uniform in [1 - zoom, 1 + zoom]."""
+    shift: float = 0.1
+    """Shift as a share of the edge, up/down and left/right: uniform in [-shift, shift]."""
+    fill: str = "reflect"
+    """What is beyond the image's edge: constant (black) | nearest | reflect."""
+
+    def __post_init__(self) -> None:
+        check_range("angle", self.angle, 0, 180)
+        if not 0 <= self.zoom < 1:
+            raise UserError(f"zoom must be at least 0 and under 1, not {self.zoom}")
+        check_range("shift", self.shift, 0, 1)
+        one_of("fill", self.fill, ("constant", "nearest", "reflect"))
+
+    def __str__(self) -> str:
+        return (f"rotation up to {self.angle:g} degrees, zoom up to {self.zoom:g}, shift up to "
+                f"{self.shift:g} of the edge")
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        signed = 2 * rng.uniform(keys, 4) - 1
+        inverses = affine_inverse(*image_size(images), signed[:, 0] * math.radians(self.angle),
+                                  1 + signed[:, 1] * self.zoom, signed[:, 2:] * self.shift)
+        return resample(images, inverses, self.fill)
+
+
+def flip(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    """The images flipped where `chosen`, bool [n, 2] of left/right and up/down, is true."""
+    for column, axis in ((0, 2), (1, 1)):
+        here = chosen[:, column, None, None, None]
+        images = tf.where(here, tf.reverse(images, [axis]), images)
+    return images
+
+
+def affine_inverse(height: Any, width: Any, angle: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor
+                   ) -> tf.Tensor:
+    """The map from a target pixel's (y, x, 1) to the point of the source under its center.
+
+    Args:
+        height, width: size of the images in pixels.
+        angle: float64 [n] in radians, counter-clockwise.
+        zoom: float64 [n], magnification.
+        shift: float64 [n, 2], down and right, shares of the edges.
+
+    Returns:
+        float64 [n, 3, 3].
+    """
+    edges = tf.cast(tf.stack([height, width]), tf.float64)
+    cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
+    linear = tf.stack([tf.stack([cosine, sine], -1), tf.stack([-sine, cosine], -1)], 1)
+    moved = 0.5 - edges / 2 - shift * edges
+    offset = tf.linalg.matvec(linear, moved) + edges / 2
+    rows = tf.concat([linear, offset[..., None]], -1)
+    last = tf.zeros_like(rows[:, :1]) + tf.constant([0, 0, 1], tf.float64)
+    return tf.concat([rows, last], 1)
 
 
 def source_corners(height: Any, width: Any) -> tf.Tensor:
@@ -22,20 +147,18 @@ def source_corners(height: Any, width: Any) -> tf.Tensor:
     return tf.convert_to_tensor([[0, 0], [0, width], [height, width], [height, 0]], tf.int32)
 
 
-def random_corners(height: Any, width: Any, seed: int, epoch: Any, positions: Any,
-                   probability: float, *, rotate: bool = True, reflect: bool = True) -> tf.Tensor:
-    """Four target corners for every image, keyed by (seed, epoch, position).
+def random_corners(keys: tf.Tensor, height: Any, width: Any, probability: float, *,
+                   rotate: bool = True, reflect: bool = True) -> tf.Tensor:
+    """Four target corners for every image.
 
-    With chance `probability` each corner lies up to a quarter of the edge around the image's own:
+    With `probability` each corner is drawn up to a quarter of the edge around the image's own:
     integers in [-s, s) or [3 s, 5 s), where s is the edge // 4; otherwise the corners are unmoved.
     Then, moved or not, they are rotated by 0 to 3 places and reordered by one of three
     reflections, all equally likely.
 
     Args:
-        height, width: of the images in pixels, int or int32 scalar.
-        seed: of the run.
-        epoch: int or int64 scalar.
-        positions: int64 [n], positions of the images in the epoch.
+        keys: uint64 [n], one for each image.
+        height, width: size of the images in pixels, int or int32 scalar.
         probability: from 0 to 1.
         rotate, reflect: False switches one off, and changes no other draw.
 
@@ -45,21 +168,13 @@ def random_corners(height: Any, width: Any, seed: int, epoch: Any, positions: An
     Raises:
         UserError: for an edge of less than 4 pixels.
     """
-    with tf.device("CPU:0"):
-        key = draws.keys(seed, draws.stream("perspective"), epoch, positions)
-        return corners_of(key, height, width, probability, rotate, reflect)
-
-
-def corners_of(key: tf.Tensor, height: Any, width: Any, probability: float, rotate: bool,
-               reflect: bool) -> tf.Tensor:
-    """`random_corners` of a key for every image, uint64 [n]."""
     check_size(height, width)
-    uniform = draws.uniform(key, 11)
+    uniform = rng.uniform(keys, 11)
     corners = source_corners(height, width)
     quarter = tf.stack([height // 4, width // 4])
     low = tf.where(corners > 0, 3 * quarter, -quarter)
     high = tf.where(corners > 0, 5 * quarter, quarter)
-    moved = draws.integers(tf.reshape(uniform[:, :8], [-1, 4, 2]), low, high)
+    moved = rng.integers(tf.reshape(uniform[:, :8], [-1, 4, 2]), low, high)
     points = tf.where(uniform[:, 8, None, None] < probability, moved, corners)
 
     places = tf.cast(uniform[:, 9] * (4 if rotate else 1), tf.int32)
@@ -79,8 +194,8 @@ def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
         source, target: [n, 4, 2] in (y, x), any number type.
 
     Returns:
-        float64 [n, 3, 3]; the identity where three of the source or of the target points lie on a
-        line, for then the map has no inverse.
+        float64 [n, 3, 3]; the identity where three of the source or of the target points are on a
+        line, because the map then has no inverse.
     """
     with tf.device("CPU:0"):
         sides = (tf.cast(source, tf.float64), tf.cast(target, tf.float64))
@@ -116,7 +231,7 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
         UserError: for an edge of less than 4 pixels.
     """
     images = tf.convert_to_tensor(images)
-    check_size(*images_size(images))
+    check_size(*image_size(images))
     return resample(images, inverse(tf.cast(matrices, tf.float64)), "black")
 
 
@@ -132,10 +247,10 @@ def resample(images: tf.Tensor, inverses: tf.Tensor, fill: str) -> tf.Tensor:
         fill: see `pixels_at`.
     """
     with tf.device("CPU:0"):
-        height, width = images_size(images)
+        height, width = image_size(images)
         by_row = inverses[:, :, 0:1] * tf.range(height, dtype=tf.float64)
         by_column = inverses[:, :, 1:2] * tf.range(width, dtype=tf.float64)
-        resampled = compiled_pixels_at(images, by_row, by_column, inverses[:, :, 2], fill)
+        resampled = compiled(pixels_at)(images, by_row, by_column, inverses[:, :, 2], fill)
         return tf.ensure_shape(resampled, images.shape)
 
 
@@ -149,8 +264,8 @@ def pixels_at(images: tf.Tensor, by_row: tf.Tensor, by_column: tf.Tensor, consta
         by_column: float64 [n, 3, width].
         constant: float64 [n, 3].
         fill: `black` truncates toward zero, so that (-1, 0) is row or column 0, and leaves 0
-            outside; `constant` leaves 0 outside and counts (-1, 0) so; `nearest` goes on with the
-            nearest pixel, `reflect` with the mirrored image.
+            outside; `constant` leaves 0 outside and counts (-1, 0) as outside; `nearest` repeats
+            the pixels of the edge, `reflect` mirrors the image.
     """
     shape = tf.shape(images)
     height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
@@ -165,9 +280,6 @@ def pixels_at(images: tf.Tensor, by_row: tf.Tensor, by_column: tf.Tensor, consta
     index += (tf.range(shape[0]) * (shape[1] * shape[2]))[:, None, None]
     pixels = tf.gather(tf.reshape(images, [-1, shape[3]]), tf.where(inside, index, 0))
     return tf.where(inside[..., None], pixels, tf.zeros([], images.dtype))
-
-
-compiled_pixels_at = tf.function(pixels_at, jit_compile=True, reduce_retracing=True)
 
 
 def bounded(coordinate: tf.Tensor, edge: tf.Tensor, fill: str) -> tf.Tensor:
@@ -204,20 +316,13 @@ def identity() -> tf.Tensor:
     return tf.eye(3, dtype=tf.float64)
 
 
-def images_size(images: tf.Tensor) -> tuple[Any, Any]:
-    """Height and width of [n, height, width, channels]: ints where known, else int32 scalars."""
-    shape = tf.shape(images)
-    return tuple(shape[axis] if images.shape[axis] is None else images.shape[axis]
-                 for axis in (1, 2))
-
-
 def check_size(height: Any, width: Any) -> None:
-    """Raises UserError, or InvalidArgumentError where sizes are known late, for a small image."""
-    sentence = (f"the perspective transform needs images of {LEAST_SIZE} x {LEAST_SIZE} pixels or "
+    """Raises UserError, or InvalidArgumentError if sizes are known late, for a small image."""
+    sentence = (f"the perspective transform needs images of {MIN_SIZE} x {MIN_SIZE} pixels or "
                 "more: choose a larger dataset.image_size or leave out augmentation=perspective")
     for edge in (height, width):
         known = tf.get_static_value(edge)
         if known is None:
-            tf.debugging.assert_greater_equal(edge, LEAST_SIZE, sentence)
-        elif known < LEAST_SIZE:
+            tf.debugging.assert_greater_equal(edge, MIN_SIZE, sentence)
+        elif known < MIN_SIZE:
             raise UserError(f"{sentence} (an edge has {known})")

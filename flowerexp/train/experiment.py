@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from flowerexp import composition, metrics
-from flowerexp.augment import base, geometric
+from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, pipeline, records, sampling, skipping, sources
 from flowerexp.data.batching import Plan
@@ -106,9 +106,10 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
         counts: int [classes], training images of each class.
     """
     numbers = batching.derive(config, counts, worker_count, replicas)
-    if "perspective" in config.augmentation:
-        geometric.check_size(source.image_size, source.image_size)
-    return numbers, base.build(config.augmentation, config.seed, numbers.batch_size)
+    augment = base.build(config.augmentation, config.seed, numbers.batch_size)
+    if augment is not None:
+        augment.check(numbers.per_replica_batch, source.image_size)
+    return numbers, augment
 
 
 def load_data(dataset: Dataset, logger: RunLogger,

@@ -1,6 +1,8 @@
 """Transforms by hand, their distributions, and what all of them share."""
 
 import math
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -10,8 +12,21 @@ import tensorflow as tf
 from omegaconf import OmegaConf
 from scipy import stats
 
-from flowerexp.augment import augmentation_options, base, draws, geometric
-from flowerexp.augment.augmentation_options import OPTIONS
+from flowerexp import composition, rng
+from flowerexp.augment import (
+    BUILT_IN,
+    ColorJitter,
+    CutMix,
+    Flip,
+    GridMask,
+    MixUp,
+    Perspective,
+    Rotation,
+    base,
+    color,
+    geometric,
+    mixing,
+)
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 
@@ -23,20 +38,20 @@ CONF = Path(__file__).parents[2] / "conf" / "augmentation"
 def test_flip_exchanges_left_and_right_and_up_and_down():
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
     chosen = tf.constant([[False, False], [True, False], [False, True], [True, True]])
-    got = base.compiled_flipped(tf.repeat(image, 4, 0), chosen).numpy()[..., 0]
+    got = base.compiled(geometric.flip)(tf.repeat(image, 4, 0), chosen).numpy()[..., 0]
     assert got.tolist() == [[[0, 3], [6, 9]], [[3, 0], [9, 6]], [[6, 9], [0, 3]], [[9, 6], [3, 0]]]
 
 
 def test_flip_has_its_probabilities():
     images = np.repeat(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), 4000, 0)
-    flips = augmentation_options.Flip(horizontal=0.3, vertical=0.8)
+    flips = Flip(horizontal=0.3, vertical=0.8)
     corner = apply({"flip": flips}, (images, np.zeros(4000)))["image"][:, 0, 0, 0]
     shares = [np.mean(corner == value) for value in (0, 3, 6, 9)]
     assert shares == pytest.approx([0.7 * 0.2, 0.3 * 0.2, 0.7 * 0.8, 0.3 * 0.8], abs=0.035)
 
 
 def affine(images, fill="constant", angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
-    inverses = base.affine_inverse(
+    inverses = geometric.affine_inverse(
         *images.shape[1:3], tf.constant([angle], tf.float64), tf.constant([zoom], tf.float64),
         tf.constant([shift], tf.float64))
     return geometric.resample(tf.constant(images), inverses, fill).numpy()[0, ..., 0]
@@ -65,11 +80,11 @@ def test_rotation_fills_beyond_the_edge(fill, left, right):
 
 
 def test_rotation_stays_within_its_parameters(monkeypatch):
-    options = augmentation_options.Rotation(angle=20, zoom=0.25, shift=0.0)
+    options = Rotation(angle=20, zoom=0.25, shift=0.0)
     captured = []
     images = np.zeros((500, 8, 8, 3), np.uint8)
-    original = base.affine_inverse
-    monkeypatch.setattr(base, "affine_inverse",
+    original = geometric.affine_inverse
+    monkeypatch.setattr(geometric, "affine_inverse",
                         lambda *args: captured.append(args[2:]) or original(*args))
     apply({"rotation": options}, (images, np.zeros(500)))
     angle, zoom, shift = (value.numpy() for value in captured[0])
@@ -83,7 +98,7 @@ def test_colour_blends_with_black_mean_grey_and_grey():
     # Greys: 0.299 * 100 + 0.587 * 50 = 59.25 and 0.114 * 200 = 22.8, their mean 41.025.
     image = np.array([[[[100, 50, 0], [0, 0, 200]]]], np.uint8)
     factors = [[1, 1, 1], [0.5, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0.5, 1], [1, 1, 1.4], [1.4, 1, 1]]
-    got = base.compiled_recoloured(
+    got = base.compiled(color.adjust_color)(
         tf.repeat(image, 7, 0), tf.constant(factors, tf.float64)).numpy()[:, 0]
     assert got.tolist() == [
         [[100, 50, 0], [0, 0, 200]], [[50, 25, 0], [0, 0, 100]], [[41] * 3] * 2,
@@ -93,12 +108,12 @@ def test_colour_blends_with_black_mean_grey_and_grey():
 
 def test_colour_without_strength_changes_nothing():
     batch = (random_images(4, 9, 7), np.zeros(4))
-    options = augmentation_options.Colour(brightness=0, contrast=0, saturation=0)
+    options = ColorJitter(brightness=0, contrast=0, saturation=0)
     assert (apply({"colour": options}, batch)["image"] == batch[0]).all()
 
 
 def test_gridmask_blackens_squares_of_a_grid():
-    options = augmentation_options.Gridmask(probability=1, d_min=0.5, d_max=0.5, ratio=0.4)
+    options = GridMask(probability=1, d_min=0.5, d_max=0.5, ratio=0.4)
     black = apply({"gridmask": options}, (np.ones((400, 8, 12, 3), np.uint8), np.zeros(400)))
     black = black["image"][..., 0] == 0
     offsets = set()
@@ -118,7 +133,7 @@ def test_gridmask_blackens_squares_of_a_grid():
 
 
 def test_gridmask_masks_its_share():
-    options = augmentation_options.Gridmask(probability=0.7, ratio=0.6)
+    options = GridMask(probability=0.7, ratio=0.6)
     black = apply({"gridmask": options}, (np.ones((2000, 56, 56, 1), np.uint8), np.zeros(2000)))
     black = (black["image"] == 0).mean((1, 2, 3))
     assert np.mean(black > 0) == pytest.approx(0.7, abs=0.06)
@@ -128,7 +143,7 @@ def test_gridmask_masks_its_share():
 def test_cutmix_pastes_the_partner_and_counts_its_pixels():
     images = np.repeat(np.arange(1, 241, dtype=np.uint8), 10 * 14 * 3).reshape(240, 10, 14, 3)
     labels = np.arange(1, 241)
-    result = apply({"cutmix": OPTIONS["cutmix"]()}, (images, labels), micro_batch=4)
+    result = apply({"cutmix": CutMix()}, (images, labels), micro_batch=4)
     shares, pasted = [], np.zeros((10, 14), bool)
     for row, image in enumerate(result["image"][..., 0]):
         label, other, share = (result[key][row] for key in ("label", "second_label", "mix_weight"))
@@ -152,7 +167,7 @@ def test_cutmix_pastes_the_partner_and_counts_its_pixels():
 def test_cutmix_rectangles_have_the_papers_size():
     # One image a micro-batch is its own partner: the share alone is looked at.
     count = 4000
-    options = augmentation_options.Cutmix(alpha=1.0, probability=0.6)
+    options = CutMix(alpha=1.0, probability=0.6)
     batch = (np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count))
     share = apply({"cutmix": options}, batch, micro_batch=1)["mix_weight"]
     rng = np.random.default_rng(0)
@@ -166,8 +181,8 @@ def test_cutmix_rectangles_have_the_papers_size():
 
 def test_cutmix_swaps_labels_at_less_than_a_half():
     mixed = base.Mixed(None, tf.constant([1, 2, 0]),
-                               tf.constant([0.5, 0.25, 1.0], tf.float64))
-    result = base.labels_of(tf.constant([7, 8, 9]), mixed)
+                       tf.constant([0.5, 0.25, 1.0], tf.float64))
+    result = base.mixed_labels(tf.constant([7, 8, 9]), mixed)
     assert result["label"].numpy().tolist() == [7, 9, 9]
     assert result["second_label"].numpy().tolist() == [8, 8, 7]
     assert result["mix_weight"].numpy().tolist() == [0.5, 0.75, 1.0]
@@ -176,7 +191,7 @@ def test_cutmix_swaps_labels_at_less_than_a_half():
 
 def test_mixup_is_the_rounded_mean_with_the_partner():
     images = random_images(24, 5, 6)
-    result = apply({"mixup": augmentation_options.Mixup(alpha=2.0)}, (images, np.arange(24)),
+    result = apply({"mixup": MixUp(alpha=2.0)}, (images, np.arange(24)),
                    micro_batch=6)
     assert (result["label"] == np.arange(24)).all()
     for start in range(0, 24, 6):
@@ -191,28 +206,28 @@ def test_mixup_is_the_rounded_mean_with_the_partner():
 def test_mixup_weights_have_their_distribution():
     count = 4000
     batch = (np.zeros((count, 2, 2, 3), np.uint8), np.zeros(count))
-    share = apply({"mixup": OPTIONS["mixup"]()}, batch, micro_batch=1)["mix_weight"]
+    share = apply({"mixup": MixUp()}, batch, micro_batch=1)["mix_weight"]
     drawn = np.random.default_rng(0).beta(0.2, 0.2, count)
     assert stats.ks_2samp(share, np.maximum(drawn, 1 - drawn)).pvalue > 1e-3
 
 
 def test_partners_are_any_permutation_of_the_micro_batch():
-    uniform = draws.uniform(draws.keys(0, 0, 0, tf.range(9000)), 1)[:, 0]
-    partners = base.partners(uniform, 3).numpy().reshape(-1, 3)
+    uniform = rng.uniform(rng.keys(0, "test", 0, tf.range(9000)), 1)[:, 0]
+    partners = mixing.partners(uniform, 3).numpy().reshape(-1, 3)
     partners -= np.arange(0, 9000, 3)[:, None]
     orders, counts = np.unique(partners, axis=0, return_counts=True)
     assert len(orders) == 6
     assert stats.chisquare(counts).pvalue > 1e-4
-    assert base.partners(uniform[:7], 3).numpy()[6] == 6  # a rest is its own micro-batch
+    assert mixing.partners(uniform[:7], 3).numpy()[6] == 6  # a rest is its own micro-batch
 
 
 # All of them
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_batch_of_another_size_gets_the_same_images(name):
     images, labels = random_images(24, 20, 16), np.arange(24)
-    transforms = {name: OPTIONS[name]()}
+    transforms = {name: BUILT_IN[name]()}
     whole = apply(transforms, (images, labels), seed=3, epoch=2, positions=np.arange(100, 124))
     again = apply(transforms, (images, labels), seed=3, epoch=2, positions=np.arange(100, 124))
     part = apply(transforms, (images[8:16], labels[8:16]), seed=3, epoch=2,
@@ -228,38 +243,38 @@ def test_a_batch_of_another_size_gets_the_same_images(name):
         assert (differs["image"] != whole["image"]).any()
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_data_set_may_map_it_with_an_unknown_batch_size(name):
     images, labels = random_images(11, 20, 16), np.arange(11, dtype=np.int32)
-    augment = base.build({name: OPTIONS[name]()}, 0, 4)
+    augment = base.build({name: BUILT_IN[name]()}, 0, 4)
     data = tf.data.Dataset.from_tensor_slices((images, labels, np.arange(11))).batch(4).map(
         lambda image, label, positions: augment({"image": image, "label": label},
                                                 tf.constant(6, tf.int64), positions),
         num_parallel_calls=2)
     assert data.element_spec["image"].shape.as_list() == [None, 20, 16, 3]
-    together = apply({name: OPTIONS[name]()}, (images, labels), micro_batch=4, epoch=6)
+    together = apply({name: BUILT_IN[name]()}, (images, labels), micro_batch=4, epoch=6)
     for key, value in together.items():
         assert (np.concatenate([batch[key].numpy() for batch in data]) == value).all()
-    empty = apply({name: OPTIONS[name]()}, (images[:0], labels[:0]))
+    empty = apply({name: BUILT_IN[name]()}, (images[:0], labels[:0]))
     assert empty["image"].shape == (0, 20, 16, 3)
 
 
 def test_a_list_is_applied_in_its_order_without_changing_draws():
     images, labels = random_images(16, 16, 16), np.arange(16)
-    flip = augmentation_options.Flip(horizontal=1.0)
-    turned = augmentation_options.Perspective(probability=0.0, reflect=False)
+    flip = Flip(horizontal=1.0)
+    turned = Perspective(probability=0.0, reflect=False)
     one = apply({"flip": flip, "perspective": turned}, (images, labels))["image"]
     other = apply({"perspective": turned, "flip": flip}, (images, labels))["image"]
     assert (one == apply({"perspective": turned}, (images[:, :, ::-1], labels))["image"]).all()
     assert (other == apply({"perspective": turned}, (images, labels))["image"][:, :, ::-1]).all()
     assert (one != other).any()
-    mixed = apply({"flip": flip, "perspective": turned, "cutmix": OPTIONS["cutmix"]()},
+    mixed = apply({"flip": flip, "perspective": turned, "cutmix": CutMix()},
                   (images, labels))
     assert set(mixed) == {"image", "label", "second_label", "mix_weight"}
 
 
 def test_two_mixing_transforms_are_refused():
-    both = {"cutmix": OPTIONS["cutmix"](), "mixup": OPTIONS["mixup"]()}
+    both = {"cutmix": CutMix(), "mixup": MixUp()}
     with pytest.raises(UserError, match="leave out one of the two"):
         base.build(both, 0, 8)
 
@@ -269,24 +284,23 @@ def test_no_transforms_are_no_augmentation():
 
 
 def test_the_sentence_names_every_transform_in_order():
-    augment = base.build({"flip": OPTIONS["flip"](), "perspective":
-                                  OPTIONS["perspective"]()}, 0, 8)
+    augment = base.build({"flip": Flip(), "perspective": Perspective()}, 0, 8)
     assert augment.sentence == (
         "augmentation: flip left/right with probability 0.5 and up/down with 0; then perspective "
         "with probability 0.35, rotated and reflected corners")
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_twenty_steps_on_a_fixed_batch_halve_the_excess_over_the_entropy(name):
     rng = np.random.default_rng(0)
     labels = np.arange(16) % 4
     images = (rng.random((4, 16, 16, 3))[labels] * 160 + rng.random((16, 16, 16, 3)) * 90)
-    batch = apply({name: OPTIONS[name]()}, (images.astype(np.uint8), labels), micro_batch=2)
+    batch = apply({name: BUILT_IN[name]()}, (images.astype(np.uint8), labels), micro_batch=2)
     share = batch.get("mix_weight", np.ones(16, np.float32))
     other = batch.get("second_label", batch["label"])
     uncertain = np.where(other == batch["label"], 1.0, share)
     entropy = stats.entropy([uncertain, 1 - uncertain]).mean()
-    assert (entropy > 0.05) == (name in base.MIXING)
+    assert (entropy > 0.05) == (name in ("cutmix", "mixup"))
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
                               keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
@@ -305,22 +319,103 @@ def test_twenty_steps_on_a_fixed_batch_halve_the_excess_over_the_entropy(name):
     assert entropy - 1e-6 <= losses[-1] < entropy + (losses[0] - entropy) / 2
 
 
+GOLDEN = {"perspective": 922595979, "flip": 2494562180, "gridmask": 3199154596,
+          "cutmix": 1663916758}
+"""CRC-32 of the pixels of transforms that only move or blacken them."""
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_pixels_are_those_that_they_have_always_been(name):
+    images = random_images(16, 20, 16)
+    found = apply({name: BUILT_IN[name]()}, (images, np.arange(16)), seed=3, epoch=7,
+                  positions=np.arange(1000, 1016))["image"]
+    assert zlib.crc32(found.tobytes()) == GOLDEN[name]
+
+
+# Transforms of one's own
+
+@dataclass(frozen=True)
+class Noise:
+    """A transform as a user would write it."""
+
+    amount: int = 8
+
+    def __call__(self, images, keys):
+        drawn = rng.uniform(keys, math.prod(images.shape[1:]))
+        noise = self.amount * (2 * tf.reshape(drawn, tf.shape(images)) - 1)
+        noisy = tf.cast(images, tf.float64) + noise
+        return tf.cast(tf.clip_by_value(tf.round(noisy), 0, 255), tf.uint8)
+
+
+def test_a_transform_of_ones_own_is_keyed_by_its_name_and_the_position():
+    images, labels = random_images(12, 8, 8), np.arange(12)
+    whole = apply({"noise": Noise()}, (images, labels))["image"]
+    part = apply({"noise": Noise()}, (images[4:], labels[4:]), positions=np.arange(4, 12))["image"]
+    other = apply({"grain": Noise()}, (images, labels))["image"]
+    assert (whole[4:] == part).all()
+    assert (whole != images).mean() > 0.8
+    assert abs(whole.astype(int) - images).max() <= 8
+    assert (whole != other).mean() > 0.8
+    assert base.build({"noise": Noise(), "flip": Flip()}, 0, 8).sentence.startswith(
+        "augmentation: Noise(amount=8); then flip")
+
+
+@pytest.mark.parametrize(("transform", "found"), [
+    (lambda images, keys: tf.cast(images, tf.float32), r"float32 \[6, 8, 8, 3\]"),
+    (lambda images, keys: images[:, 1:], r"uint8 \[6, 7, 8, 3\]"),
+    (lambda images, keys: None, "NoneType")])
+def test_a_transform_that_returns_something_else_is_named(transform, found):
+    augment = base.build({"mine": transform}, 0, 2)
+    with pytest.raises(UserError, match=rf"^augmentation\.mine must return uint8 images "
+                                        rf"\[6, 8, 8, 3\], not {found}$"):
+        augment.check(6, 8)
+    data = tf.data.Dataset.from_tensors((random_images(6, 8, 8), np.arange(6), np.arange(6)))
+    with pytest.raises(UserError, match=r"^augmentation\.mine must return"):
+        data.map(lambda image, label, positions: augment(
+            {"image": image, "label": label}, tf.constant(0, tf.int64), positions))
+
+
+@pytest.mark.parametrize("make", [
+    object, lambda: lambda images: images, lambda: keras.layers.RandomZoom(0.1),
+    keras.layers.RandAugment])
+def test_what_is_not_a_transform_is_refused(make):
+    transform = make()
+    with pytest.raises(UserError, match=r"augmentation\.mine \(.+\) must have __call__\(images, "
+                                        r"keys\) or mix"):
+        base.check_transforms({"mine": transform})
+
+
+def test_images_that_are_too_small_are_refused_before_any_is_read():
+    with pytest.raises(UserError, match=r"^the perspective transform needs images of 4 x 4"):
+        base.build({"flip": Flip(), "perspective": Perspective()}, 0, 2).check(6, 3)
+
+
 # Options
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+def test_the_entries_of_runs_before_targets_are_the_built_in_transforms():
+    assert composition.transform("flip", {"horizontal": 0.25}) == Flip(horizontal=0.25)
+    assert composition.transform("colour", {}) == ColorJitter()
+
+
+def test_a_wrong_key_is_named_with_its_transform():
+    with pytest.raises(UserError, match=r"^augmentation\.mirror\.horizontal must be from 0 to 1, "
+                                        "not 2"):
+        composition.transform("mirror", {"_target_": "flowerexp.augment.geometric.Flip",
+                                         "horizontal": 2})
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_config_files_hold_the_defaults_of_the_options(name):
     loaded = OmegaConf.load(CONF / f"{name}.yaml")
     assert list(loaded) == [name]
-    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(OPTIONS[name]), loaded[name]))
-    assert merged == OPTIONS[name]()
-    assert set(loaded[name]) == set(vars(merged))
+    default = BUILT_IN[name]()
+    target = f"{type(default).__module__}.{type(default).__qualname__}"
+    assert loaded[name] == {"_target_": target, **vars(default)}
 
 
-def test_every_transform_has_a_file_and_a_function():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"none", *OPTIONS}
-    assert {**base.SINGLE, **base.MIXING}.keys() == OPTIONS.keys()
-    assert set(base.MIXING) == set(augmentation_options.MIXING)
+def test_every_transform_has_a_file():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"none", *BUILT_IN}
     assert not OmegaConf.load(CONF / "none.yaml")
 
 
@@ -333,5 +428,5 @@ def test_every_transform_has_a_file_and_a_function():
     ("mixup", "alpha", math.nan), ("gridmask", "probability", 2), ("gridmask", "d_min", 0),
     ("gridmask", "d_max", 0.1), ("gridmask", "d_max", math.inf), ("gridmask", "ratio", 1.2)])
 def test_a_value_out_of_range_is_named_with_its_key(name, key, value):
-    with pytest.raises(UserError, match=rf"^augmentation\.{name}\.{key} must be "):
-        OPTIONS[name](**{key: value})
+    with pytest.raises(UserError, match=rf"^{key} must be "):
+        BUILT_IN[name](**{key: value})

@@ -12,15 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flowerexp.augment import geometric
-from flowerexp.augment.augmentation_options import OPTIONS
-from flowerexp.augment.base import perspective_matrix, random_corners, warp
+from flowerexp import rng
+from flowerexp.augment import Perspective, geometric
+from flowerexp.augment.geometric import perspective_matrix, warp
 from flowerexp.errors import UserError
 from tests.transforms import apply, numbered, random_images
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 golden = pytest.mark.skipif(not REFERENCE.is_dir(),
                             reason="the golden vectors are not beside the checkout")
+
+
+def random_corners(height, width, seed, epoch, positions, probability, **switches):
+    keys = rng.keys(seed, "perspective", epoch, positions)
+    return geometric.random_corners(keys, height, width, probability, **switches)
 
 
 def unmoved(height, width):
@@ -106,7 +111,7 @@ def test_small_images_are_refused(height, width):
 
 def test_the_least_size_works():
     batch = (random_images(8, 4, 5), np.zeros(8))
-    assert apply({"perspective": OPTIONS["perspective"]()}, batch)["image"].shape == (8, 4, 5, 3)
+    assert apply({"perspective": Perspective()}, batch)["image"].shape == (8, 4, 5, 3)
 
 
 # Perspective: matrix and warp

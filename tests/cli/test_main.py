@@ -7,8 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from flowerexp.augment import base
-from flowerexp.augment.augmentation_options import Flip
+from flowerexp.augment import Flip, base
 from flowerexp.data import pipeline, records, sampling
 
 

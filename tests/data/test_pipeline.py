@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.augment import base
-from flowerexp.augment.augmentation_options import OPTIONS, Flip, Perspective
+from flowerexp.augment import BUILT_IN, Flip, Perspective, base
 from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, sampling
 from flowerexp.data.batching import Plan
@@ -230,7 +229,7 @@ def test_workers_that_would_pick_other_images_pick_those_of_the_first(tiny):
 def test_every_shape_of_a_batch_is_known_before_it_is_made(tiny, cache):
     """As a TPU's compiled update needs them, whatever the augmentation."""
     plan, images = plan_of(accumulation=2, updates=2), images_of(tiny, "train", cache)
-    for name, chosen in OPTIONS.items():
+    for name, chosen in BUILT_IN.items():
         augment = base.build({name: chosen()}, 0, plan.batch_size)
         batches = pipeline.training_batches(Workers(), images, ORIGINAL, plan, 0, augment)
         spec = batches(0, 0).element_spec

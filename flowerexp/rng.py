@@ -1,20 +1,24 @@
 """Random numbers as a function of their key: the same draw in any batch, process and order.
 
-SplitMix64 (Steele, Lea and Flood 2014) with the finaliser Mix13 of Stafford (2011), on tensors.
+A key is folded from the seed of the run, the purpose of the draw, the epoch and the position of
+the image in the epoch. SplitMix64 (Steele, Lea and Flood 2014) with the finalizer Mix13 of
+Stafford (2011), on tensors. The order of an epoch is drawn with NumPy in data/sampling.py.
 """
+
+from __future__ import annotations
 
 import math
 import zlib
 from typing import Any
 
-import tensorflow as tf
+from flowerexp.lazy import tf
 
 GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: SplitMix64's increment."""
 
 
 def mix(values: tf.Tensor) -> tf.Tensor:
-    """The finaliser: uint64 [...] -> uint64 [...], a bijection that spreads every bit."""
+    """The finalizer: uint64 [...] -> uint64 [...], a bijection that spreads every bit."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         shifted = tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64))
         values = tf.bitwise.bitwise_xor(values, shifted) * tf.constant(factor, tf.uint64)
@@ -22,38 +26,33 @@ def mix(values: tf.Tensor) -> tf.Tensor:
 
 
 def fold(key: tf.Tensor, value: Any) -> tf.Tensor:
-    """A new key, uint64 [...], of a key and an integer that broadcasts with it."""
+    """A new key, uint64 [...], from a key and an integer that broadcasts with it."""
     step = tf.cast(value, tf.uint64) + tf.constant(1, tf.uint64)
     return mix(key + step * tf.constant(GOLDEN, tf.uint64))
 
 
-def stream(name: str) -> int:
-    """The number that keeps the draws of one use apart from those of all others."""
-    return zlib.crc32(name.encode())
-
-
-def keys(seed: int, stream: int, epoch: Any, positions: Any) -> tf.Tensor:
+def keys(seed: int, purpose: str, epoch: Any, positions: Any) -> tf.Tensor:
     """One key for every position of an epoch.
 
     Args:
-        seed: of the run.
-        stream: see `stream`.
-        epoch: int64 scalar, or int.
+        seed: seed of the run.
+        purpose: keeps the draws of one use apart from those of all others.
+        epoch: int, or int64 scalar.
         positions: int64 [n], positions in the epoch.
 
     Returns:
         uint64 [n].
     """
-    key = fold(fold(tf.constant(0, tf.uint64), seed), stream)
+    key = fold(fold(tf.constant(0, tf.uint64), seed), zlib.crc32(purpose.encode()))
     return fold(fold(key, epoch), positions)
 
 
-def uniform(key: tf.Tensor, count: int) -> tf.Tensor:
+def uniform(keys: tf.Tensor, count: int) -> tf.Tensor:
     """`count` numbers for every key: uint64 [n] -> float64 [n, count], uniform in [0, 1).
 
     Multiples of 2^-32, so that adding a small integer rounds nothing.
     """
-    bits = fold(key[:, None], tf.range(count, dtype=tf.int64)[None])
+    bits = fold(keys[:, None], tf.range(count, dtype=tf.int64)[None])
     high = tf.bitwise.right_shift(bits, tf.constant(32, tf.uint64))
     return tf.cast(high, tf.float64) * 2.0**-32
 
@@ -65,13 +64,13 @@ def integers(uniform: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
 
 
 def symmetric_beta(alpha: float, uniform: tf.Tensor) -> tf.Tensor:
-    """Beta(alpha, alpha) of two numbers in [0, 1): float64 [n, 2] -> float64 [n] in [0, 1].
+    """Beta(alpha, alpha) from two numbers in [0, 1): float64 [n, 2] -> float64 [n] in [0, 1].
 
     Devroye 1996, "Random variate generation in one line of code": Bailey's Student t with
-    2 alpha degrees of freedom, carried over to the beta distribution. Exact for every alpha > 0
-    and without rejection, which a keyed draw would have to count.
+    2 alpha degrees of freedom, mapped to the beta distribution. Exact for every alpha > 0 and
+    without rejection, which a keyed draw would have to count.
     """
-    # Half a step from 0 keeps the power finite for alpha of 0.04 and more; beyond, 1 / inf is 0.
+    # Half a step from 0 keeps the power finite for alpha of 0.04 and more; below, 1 / inf is 0.
     radius = tf.pow(uniform[:, 0] + 2.0**-33, -1 / alpha) - 1
     cosine = tf.cos(2 * math.pi * uniform[:, 1])
     return (1 + tf.sign(cosine) / tf.sqrt(1 + 1 / (radius * cosine**2))) / 2

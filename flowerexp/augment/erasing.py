@@ -1,0 +1,62 @@
+"""Transforms that blacken a part of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowerexp import rng
+from flowerexp.augment.base import check_range, compiled, image_size
+from flowerexp.config import finite, positive
+from flowerexp.errors import UserError
+from flowerexp.lazy import tf
+
+
+@dataclass(frozen=True)
+class GridMask:
+    """Black squares in a grid of units of d pixels, of which `ratio` d stay along each edge.
+
+    Chen, Liu, Zhao and Jia 2020, "GridMask data augmentation", section 3: d uniform between its
+    bounds, the grid's offsets uniform in [0, d - 1].
+    """
+
+    probability: float = 0.8
+    """Probability that an image is masked; constant, where the paper raises it to this value."""
+    d_min: float = 96 / 224
+    """Smallest edge of a unit of the grid, as a share of the image's shorter edge."""
+    d_max: float = 1.0
+    """Largest edge of a unit; the paper's 96 to 224 pixels of 224 are 0.43 to 1."""
+    ratio: float = 0.6
+    """Share of a unit's edge that is kept: (1 - ratio)^2 of the image is black."""
+
+    def __post_init__(self) -> None:
+        check_range("probability", self.probability, 0, 1)
+        positive("d_min", self.d_min)
+        finite("d_max", self.d_max)
+        if self.d_max < self.d_min:
+            raise UserError(f"d_max must be at least d_min, {self.d_min:g}, not {self.d_max:g}")
+        check_range("ratio", self.ratio, 0, 1)
+
+    def __str__(self) -> str:
+        return (f"gridmask with probability {self.probability:g}, units of {self.d_min:.2g} to "
+                f"{self.d_max:.2g} of the edge, ratio {self.ratio:g}")
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        edges = image_size(images)
+        shorter = tf.cast(tf.minimum(*edges), tf.float64)
+        smallest, largest = (tf.cast(tf.maximum(tf.round(bound * shorter), 1), tf.int32)
+                             for bound in (self.d_min, self.d_max))
+        uniform = rng.uniform(keys, 4)
+        unit = rng.integers(uniform[:, 0], smallest, largest + 1)
+        kept = tf.cast(self.ratio * tf.cast(unit, tf.float64) + 0.5, tf.int32)
+        # A unit that is kept as a whole has no square, so the other images stay as they are.
+        kept = tf.where(uniform[:, 1] < self.probability, kept, unit)
+        offsets = rng.integers(uniform[:, 2:], 0, unit[:, None])
+        rows, columns = ((tf.range(edge) + offsets[:, axis, None]) % unit[:, None] >= kept[:, None]
+                         for axis, edge in enumerate(edges))
+        return compiled(blacken)(images, rows, columns)
+
+
+def blacken(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Black where bool [n, height] and bool [n, width] are both true."""
+    black = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(black, tf.zeros([], images.dtype), images)
