@@ -276,6 +276,7 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
     plan = Plan(workers=1, replicas=1, batch_size=config.loop.batch_size_per_replica,
                 accumulation=micro_batches, eval_batch_size=1, examples_per_epoch=data.train.count,
                 updates_per_epoch=1, epochs=1)
+    augment.check(plan.per_replica_batch, data.source.image_size)
 
     def keep_original(batch: pipeline.Batch, epoch: tf.Tensor, positions: tf.Tensor
                       ) -> pipeline.Batch:

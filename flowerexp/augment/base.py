@@ -39,8 +39,8 @@ class Transform(Protocol):
     def __call__(self, images: tf.Tensor, keys: tf.Tensor, /) -> tf.Tensor:
         """The transformed images, a function of the images and the keys alone.
 
-        It is traced once, for a `tf.data` pipeline on the CPU. An image must not depend on the
-        others of its batch.
+        It is traced for a `tf.data` pipeline on the CPU, without AutoGraph: TensorFlow operations
+        only. An image must not depend on the others of its batch.
 
         Args:
             images: uint8 [n, height, width, 3].
@@ -108,7 +108,7 @@ class Augment:
         """
         batch = {"image": tf.TensorSpec([images, image_size, image_size, 3], tf.uint8),
                  "label": tf.TensorSpec([images], tf.int32)}
-        tf.function(self.apply, autograph=False).get_concrete_function(
+        tf.function(self.__call__, autograph=False).get_concrete_function(
             batch, tf.TensorSpec([], tf.int64), tf.TensorSpec([images], tf.int64))
 
     def __call__(self, batch: Mapping[str, tf.Tensor], epoch: Any, positions: Any
@@ -129,13 +129,6 @@ class Augment:
             UserError: for images that are too small for a transform, or a transform that returns
                 anything but uint8 images of the same shape.
         """
-        # Converted by AutoGraph, an error would be raised again with a traceback in its sentence.
-        apply = tf.autograph.experimental.do_not_convert(self.apply)
-        return dict(apply(batch, epoch, positions))
-
-    def apply(self, batch: Mapping[str, tf.Tensor], epoch: Any, positions: Any
-              ) -> dict[str, tf.Tensor]:
-        """What `__call__` does, in a graph or eagerly."""
         batch = dict(batch)
         with tf.device("CPU:0"):
             for name, transform in self.transforms.items():
