@@ -32,9 +32,10 @@ from benchmarks.measuring import (
     write_report,
 )
 from flowerexp.config import Sampling
-from flowerexp.data import pipeline, records
+from flowerexp.data import pipeline, records, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
+from flowerexp.data.records import ReadSpec
 
 MIB = 2**20
 CACHES = ("encoded", "none")
@@ -57,11 +58,12 @@ def epoch(folder: Path, size: int, cache: str, batch: int) -> dict[str, float]:
     tf.io.decode_jpeg(tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)))  # starts TensorFlow
     forget_peak()
     before, _ = memory()
-    files = records.list_files(str(folder))
-    records.read(files[:1], size, True, None, cache != "none")
+    files = tfrecord.list_files(str(folder))
+    spec = ReadSpec(size, keep_images=cache != "none")
+    records.read(files[:1], spec)
     start = time.perf_counter()
     marks = [time.process_time()]
-    table = records.read(files, size, True, None, cache != "none")
+    table = records.read(files, spec)
     marks.append(time.process_time())
     updates = len(table.labels) // batch
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,

@@ -22,9 +22,10 @@ import tensorflow as tf
 from benchmarks import photos
 from benchmarks.measuring import apart, forget_peak, memory, parser, print_table, write_report
 from flowerexp.config import Sampling
-from flowerexp.data import pipeline, records, sampling
+from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
+from flowerexp.data.records import ReadSpec
 
 MIB = 2**20
 CASES = ("plain", "encoded", "decoded", "none")
@@ -34,8 +35,8 @@ BUFFER = 2048
 
 def plain_epoch(folder: Path, size: int, policy: Sampling, batch: int) -> tf.data.Dataset:
     """The yardstick: decoded once and kept, repeated by class, shuffled, batched."""
-    files = records.list_files(str(folder))
-    labels = records.read(files, size, True, None, keep_images=False).labels
+    files = tfrecord.list_files(str(folder))
+    labels = records.read(files, ReadSpec(size, keep_images=False)).labels
     repeats = tf.constant(sampling.example_repeats(labels, policy, 0, 0))
 
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -53,7 +54,8 @@ def plain_epoch(folder: Path, size: int, policy: Sampling, batch: int) -> tf.dat
 
 def project_epoch(folder: Path, size: int, policy: Sampling, batch: int, cache: str) -> Any:
     """The batches of an epoch of a run with this dataset.cache, from the files on."""
-    table = records.read(records.list_files(str(folder)), size, True, None, cache != "none")
+    table = records.read(tfrecord.list_files(str(folder)),
+                         ReadSpec(size, keep_images=cache != "none"))
     examples = int(sampling.example_repeats(table.labels, policy, 0, 0).sum())
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=examples, updates_per_epoch=examples // batch, epochs=1)
@@ -97,8 +99,8 @@ def main() -> None:
                                  arguments.batch))
     middle = {case: {key: statistics.median(one[key] for one in of_case) for key in of_case[0]}
               for case, of_case in runs.items()}
-    images = len(records.read(records.list_files(str(folder)), arguments.size, True, None,
-                              False).labels)
+    images = len(records.read(tfrecord.list_files(str(folder)),
+                              ReadSpec(arguments.size, keep_images=False)).labels)
     pixels = images * arguments.size**2 * 3
     print_table(f"memory of an epoch with oversampling to {arguments.target}: {images} photos of "
                 f"{arguments.size} px, table of pixels {pixels / MIB:.0f} MiB", [

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp.data import records
+from flowerexp.data import records, tfrecord
+from flowerexp.data.records import ReadSpec
 
 SHARED = Path(__file__).parents[2] / "shared/data/oxford102"
 
@@ -38,7 +39,7 @@ def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.N
     if not files.is_dir():
         print(f"{files} is not there: {most} noisy JPEGs of {size} px instead")
         return photo_like(most, size), np.arange(most, dtype=np.int32) % 102
-    table = records.read(records.list_files(str(files)), size, True, None)
+    table = records.read(tfrecord.list_files(str(files)), ReadSpec(size))
     assert table.images is not None
     images = table.images.numpy().tolist()[:most]
     print(f"{len(images)} photos of {files.parent.name}, {np.mean([*map(len, images)]):,.0f} bytes "

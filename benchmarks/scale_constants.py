@@ -21,11 +21,10 @@ from benchmarks.measuring import forget_peak, memory
 from flowerexp import metrics
 from flowerexp.comparison import significance
 from flowerexp.config import Hardware, Loss, Model, Optimizer, Sampling
-from flowerexp.data import pipeline, records, sampling, skipping
+from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.faults import as_text
-from flowerexp.data.frames import FRAME, record_spans
-from flowerexp.data.records import Table
+from flowerexp.data.records import ReadSpec, Table
+from flowerexp.data.tfrecord import FRAME, whole_spans
 from flowerexp.models import build, layers, losses, optimizers
 from flowerexp.runs import store
 from flowerexp.strategy import factory
@@ -72,9 +71,10 @@ def allocated(call: Callable[[], Any]) -> tuple[int, int]:
 
 def file_bytes(folder: str) -> Numbers:
     """Bytes of a record in its file and of its JPEG, over the training and validation split."""
-    files = [file for split in ("train", "val") for file in records.list_files(f"{folder}/{split}")]
-    lengths = [frame.length for file in files for frame in record_spans(file.path)[0]]
-    images = records.read(files, image_size_of(folder), True, None).images
+    files = [file for split in ("train", "val")
+             for file in tfrecord.list_files(f"{folder}/{split}")]
+    lengths = [frame.length for file in files for frame in whole_spans(file.path)]
+    images = records.read(files, ReadSpec(image_size_of(folder))).images
     assert images is not None
     jpegs = [len(image) for image in images.numpy()]
     return {"record_bytes": float(np.mean(lengths)) + FRAME,
@@ -82,7 +82,7 @@ def file_bytes(folder: str) -> Numbers:
 
 
 def image_size_of(folder: str) -> int:
-    return records.first_image_size(records.list_files(f"{folder}/train"))
+    return records.first_image_size(tfrecord.list_files(f"{folder}/train"))
 
 
 def split_memory(folder: str, cache: str, copies: int) -> Numbers:
@@ -95,14 +95,15 @@ def split_memory(folder: str, cache: str, copies: int) -> Numbers:
     """
     size = image_size_of(folder)
 
-    def load(files: tuple[records.RecordFile, ...]) -> pipeline.Split:
-        images = pipeline.Split(records.read(files, size, True, None, cache != "none"), size)
+    def load(files: tuple[tfrecord.RecordFile, ...]) -> pipeline.Split:
+        spec = ReadSpec(size, keep_images=cache != "none")
+        images = pipeline.Split(records.read(files, spec), size)
         return pipeline.cache_decoded(images) if cache == "decoded" else images
 
-    load(records.list_files(f"{folder}/val"))
+    load(tfrecord.list_files(f"{folder}/val"))
     forget_peak()
     before, _ = memory()
-    images = load(records.list_files(f"{folder}/train") * copies)
+    images = load(tfrecord.list_files(f"{folder}/train") * copies)
     gc.collect()
     after, peak = memory()
     return {f"{cache}_bytes": (after - before) / images.count,
@@ -111,25 +112,25 @@ def split_memory(folder: str, cache: str, copies: int) -> Numbers:
 
 def reading(folder: str, rounds: int) -> Numbers:
     """CPU-seconds a record, and passes over the files, of each way to read the training split."""
-    size, files = image_size_of(folder), records.list_files(f"{folder}/train")
+    size, files = image_size_of(folder), tfrecord.list_files(f"{folder}/train")
     length = sum(Path(file.path).stat().st_size for file in files)
-    table = records.read(files, size, True, None)
+    table = records.read(files, ReadSpec(size))
     count = len(table.labels)
     encoded = pipeline.Split(table, size)
     found: Numbers = {}
     cases: dict[str, Callable[[], Any]] = {
-        "walk": lambda: [record_spans(file.path) for file in files],
-        "read": lambda: records.read(files, size, True, None),
-        "read_labels_only": lambda: records.read(files, size, True, None, False),
-        "read_skipping": lambda: skipping.read(files, size, True, None),
+        "walk": lambda: [whole_spans(file.path) for file in files],
+        "read": lambda: records.read(files, ReadSpec(size)),
+        "read_labels_only": lambda: records.read(files, ReadSpec(size, keep_images=False)),
+        "read_skipping": lambda: records.read(files, ReadSpec(size, skip_bad=True)),
         "decode": lambda: pipeline.cache_decoded(encoded)}
     for name, call in cases.items():
         before = bytes_read()
         call()
         found[f"{name}_passes"] = (bytes_read() - before) / length
         found[f"{name}_seconds"] = cpu_seconds(call, rounds) / count
-    frames, _ = allocated(lambda: [record_spans(file.path)[0] for file in files])
-    ids, _ = allocated(lambda: [as_text(one.encode()) for one in table.ids])
+    frames, _ = allocated(lambda: [whole_spans(file.path) for file in files])
+    ids, _ = allocated(lambda: [one.encode().decode() for one in table.ids])
     return found | {"frame_bytes": frames / count, "id_bytes": ids / count,
                     "id_length": float(np.mean([len(one) for one in table.ids]))}
 
@@ -141,7 +142,8 @@ def streaming(folder: str, workers: int) -> Numbers:
     """
     size = image_size_of(folder)
     found: Numbers = {"stream_workers": workers}
-    tables = {split: records.read(records.list_files(f"{folder}/{split}"), size, True, None, False)
+    tables = {split: records.read(tfrecord.list_files(f"{folder}/{split}"),
+                                   ReadSpec(size, keep_images=False))
               for split in ("train", "val")}
     count = len(tables["train"].labels)
     plan = Plan(workers, workers, 16, 1, 16, count, count // (16 * workers), 1)

@@ -15,7 +15,7 @@ from flowerexp.config import Config, Sampling
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
-from flowerexp.data.prepare import raw_records
+from flowerexp.data.prepare import checks
 from flowerexp.errors import UserError
 from flowerexp.models import schedules
 from flowerexp.plots import curves, distributions, gallery, page
@@ -95,7 +95,7 @@ def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogg
     for line in view.sentences:
         logger.info(line)
     everything = all_pictures(config, view)
-    place, features = raw_records.first(view.data.train.table)
+    place, features = checks.first_record(view.data.train.table)
     with logger.steps("pictures", sum(map(len, everything.values()))) as advance:
         path = page.write(
             folder / PAGE, TEMPLATE, everything, advance, overrides=overrides,
@@ -118,7 +118,7 @@ def prepare(config: Config, logger: RunLogger) -> View:
                                              strategy.num_replicas_in_sync)
         splits = {"train": data.train, "val": data.valid}
         if test := experiment.load_test(config.dataset, data):
-            splits["test"] = Split(test.table, data.source.image_size)
+            splits["test"] = Split(test, data.source.image_size)
         advance()
         batches = []
         for policy, transform in ((Sampling(), None), (config.sampling, None),

@@ -52,7 +52,7 @@ def records_of(out):
     with open(Path(source.folder) / "test_labels.csv", newline="") as file:  # noqa: PTH123
         of_test = {row["id"]: int(row["label"]) for row in csv.DictReader(file)}
     for split, files in source.files.items():
-        table = records.read(files, source.image_size, split != "test", source.num_classes)
+        table = records.read(files, source.spec(split))
         for identifier, label, image in zip(table.ids, table.labels.tolist(),
                                             table.images.numpy(), strict=True):
             assert identifier not in by_id

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flowerexp import composition
 from flowerexp.cli import main
-from flowerexp.data import records
+from flowerexp.data import tfrecord
 from flowerexp.train import launch
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -47,7 +47,7 @@ def write_tiny(root, size=16):
         for number, part in enumerate((slice(None, half), slice(half, None))):
             names = [f"{split}{index}" for index in range(len(ids))[part]]
             file = root / split / f"{number:02d}-{size}x{size}-{len(names)}.tfrec"
-            records.write(file, encoded[part], None if split == "test" else ids[part].tolist(),
+            tfrecord.write(file, encoded[part], None if split == "test" else ids[part].tolist(),
                           names)
     return root
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from flowerexp import composition, eda
 from flowerexp.config import Sampling
 from flowerexp.data import batching, pipeline, sampling
-from flowerexp.data.prepare import raw_records
+from flowerexp.data.prepare import checks
 from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import RunLogger
@@ -214,7 +214,7 @@ def test_picked_images_are_those_of_the_split_in_order(config, cache):
 
 def test_features_are_those_of_the_first_record(config):
     table = load(config).train.table
-    place, features = raw_records.first(table)
+    place, features = checks.first_record(table)
     assert place.startswith(f"{table.files[0].path}, record 0 (")
     found = {feature.name: (feature.kind, feature.count, feature.value) for feature in features}
     length = len(table.images[0].numpy())
@@ -233,5 +233,5 @@ def test_features_are_those_of_the_first_record(config):
     ({"float_list": tf.train.FloatList(value=[0.5, 2])}, "float", "0.5, 2"),
     ({}, "no", "")])
 def test_any_feature_has_words(values, kind, words):
-    feature = raw_records.describe("a", tf.train.Feature(**values))
+    feature = checks.describe_feature("a", tf.train.Feature(**values))
     assert (feature.kind, feature.value) == (kind, words)

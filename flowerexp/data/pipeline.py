@@ -15,8 +15,8 @@ import tensorflow as tf
 from flowerexp.config import Sampling
 from flowerexp.data import records, sampling
 from flowerexp.data.batching import Plan
-from flowerexp.data.frames import FRAME
-from flowerexp.data.records import RecordFile, Table
+from flowerexp.data.records import Table
+from flowerexp.data.tfrecord import FRAME, RecordFile
 from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
 
@@ -249,7 +249,7 @@ def stream_epoch(images: Split, policy: Sampling, plan: Plan, seed: int, epoch: 
         stream = stream.concatenate(draw_of(draw))
     labels = tf.constant(images.table.labels)
     return stream.take(wanted).map(lambda serialized, number: (
-        records.parse(serialized[None], True)["image"][0], labels[number]))
+        records.parse_image(serialized), labels[number]))
 
 
 def worker_examples(plan: Plan) -> int:
@@ -286,10 +286,11 @@ def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     Where records were left out, a file is read whole and cut by the places of the others, for
     TensorFlow reads nothing that comes after a damaged record.
     """
-    if table.frames is None:
+    if table.skipped is None:
         return lambda path: tf.data.TFRecordDataset(path)
     paths = tf.constant([file.path for file in table.files])
-    kept = [frame for frames in table.frames for frame in frames]  # none of a test split, perhaps
+    kept = [span for spans in table.skipped.spans for span in spans]
+    # A test split may hold no good record.
     places = tf.reshape(tf.constant(kept, tf.int64), [-1, 2])
     ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
 
@@ -304,8 +305,8 @@ def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
 
 def mean_record_bytes(table: Table) -> float:
     """Bytes of a record on the average."""
-    if table.frames is not None:
-        kept = [frame.length + FRAME for frames in table.frames for frame in frames]
+    if table.skipped is not None:
+        kept = [span.length + FRAME for spans in table.skipped.spans for span in spans]
         return float(np.mean(kept))
     length = sum(int(tf.io.gfile.stat(file.path).length) for file in table.files)
     return length / max(1, sum(table.counts))
@@ -363,6 +364,5 @@ def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
 def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
     """JPEG bytes of a worker's own files of a streamed split, in their order."""
     paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
-    labelled = bool((images.table.labels >= 0).all())
     return tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table)).map(
-        lambda serialized: records.parse(serialized[None], labelled)["image"][0])
+        records.parse_image)

@@ -17,10 +17,10 @@ import platformdirs
 import tensorflow as tf
 
 from flowerexp.config import Dataset
-from flowerexp.data import records, sample, skipping
-from flowerexp.data.faults import DataIssue
-from flowerexp.data.records import RecordFile
-from flowerexp.data.skipping import SplitRead
+from flowerexp.data import records, sample, tfrecord
+from flowerexp.data.issues import DataIssue, Labels
+from flowerexp.data.records import ReadSpec, Table
+from flowerexp.data.tfrecord import RecordFile
 from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
 
@@ -52,6 +52,10 @@ class Source:
     num_classes: int | None
     files: dict[str, tuple[RecordFile, ...]]
 
+    def spec(self, split: str, keep_images: bool = True, skip_bad: bool = False) -> ReadSpec:
+        """What the records of a split must hold."""
+        return ReadSpec(self.image_size, Labels.of(split), self.num_classes, keep_images, skip_bad)
+
 
 def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
     """The first 16 digits of a hash of the files' names and sizes and the images of each class.
@@ -68,38 +72,28 @@ def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] 
 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
                   all_gather: AllGather = single_process
-                  ) -> tuple[tuple[records.Table, records.Table], tuple[str, ...],
-                             tuple[DataIssue, ...]]:
+                  ) -> tuple[tuple[Table, Table], tuple[str, ...], tuple[DataIssue, ...]]:
     """Training and validation split, the classes' names (numbers where they have none), and what
     was left out of any split.
 
     The test split is looked through too: with `stop` features and sizes, for its images are decoded
     when they are predicted. Raises UserError for the first record that is wrong, or with `skip`
-    for a split that is lost. `everywhere` says who reads the files.
+    for a split that is lost. `all_gather` says who reads the files.
     """
     splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
                                 all_gather)
               for split in source.files}
-    train, valid = splits["train"].table, splits["val"].table
+    train, valid = splits["train"], splits["val"]
     classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
     return ((train, valid), source.class_names or tuple(str(label) for label in range(classes)),
-            tuple(fault for split in splits.values() for fault in split.faults))
+            tuple(issue for table in splits.values() for issue in table.issues))
 
 
 def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
-               all_gather: AllGather = single_process) -> SplitRead:
-    """A split as a run reads it; raises UserError as `records.read` or `skipping.read`.
-
-    Of several workers each reads its own files, and they exchange labels and ids, but no image.
-    """
-    files, labelled = source.files[split], split != "test"
-    asked = (source.image_size, labelled, source.num_classes if labelled else None, keep_images)
-    if on_bad_record == "skip":
-        return skipping.read(files, *asked, all_gather)
-    readable = skipping.together(all_gather(lambda worker, workers: skipping.whole(
-        records.read_part(files[worker::workers], *asked))), files)
-    records.check_not_empty(readable.table)
-    return readable
+               all_gather: AllGather = single_process) -> Table:
+    """A split as a run reads it; raises UserError as `records.read`."""
+    spec = source.spec(split, keep_images, on_bad_record == "skip")
+    return records.read(source.files[split], spec, all_gather)
 
 
 def class_counts(source: Source, on_bad_record: str = "stop"
@@ -184,7 +178,7 @@ def found(dataset: Dataset, root: str, reason: str, all_gather: AllGather = sing
         if not tf.io.gfile.isdir(f"{folder}/{split}"):
             raise UserError(f"{folder}/{split} does not exist: a data set needs the folders train "
                             "and val (and test, for predictions)")
-    files = {split: records.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
+    files = {split: tfrecord.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
              if tf.io.gfile.isdir(f"{folder}/{split}")}
     image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
                                                                               all_gather)
@@ -285,7 +279,7 @@ def write_sample(parent: Path) -> Path:
             encoded = [tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
                        for image in images]
             (partial / records_folder.name / split).mkdir(parents=True)
-            records.write(
+            tfrecord.write(
                 partial / records_folder.name / split / f"00-{size}x{size}-{len(ids)}.tfrec",
                 encoded, None if split == "test" else labels.tolist(), ids)
         partial.chmod(0o755)

@@ -14,9 +14,10 @@ import pandas as pd
 import tensorflow as tf
 
 from flowerexp import metrics
-from flowerexp.data import frames, records, resizing
-from flowerexp.data.faults import BROKEN_IMAGE, DataIssue
-from flowerexp.data.records import RecordFile
+from flowerexp.data import records, resizing, tfrecord
+from flowerexp.data.issues import BROKEN_IMAGE, DataIssue, Labels
+from flowerexp.data.records import ReadSpec
+from flowerexp.data.tfrecord import RecordFile
 from flowerexp.errors import UserError
 from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
@@ -115,13 +116,8 @@ def logits_of(model: Any, size: int, views: Sequence[tuple[int, ...]]) -> Any:
 
 def count(given: Input) -> int:
     """How many pictures an input holds, as far as its files can be read."""
-    def of(path: Path) -> int:
-        try:
-            return len(frames.record_spans(str(path))[0])
-        except tf.errors.OpError:
-            return 0  # the reading names it
-
-    return len(given.pictures) + sum(map(of, given.records))
+    return len(given.pictures) + sum(len(tfrecord.whole_spans(str(path)))
+                                      for path in given.records)
 
 
 def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
@@ -138,17 +134,17 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
     for path in given.records:
-        file = RecordFile(str(path), records.promised_count(str(path)))
-        found = records.entries(file, None, None if classes is None else True, classes)
-        for number, entry in enumerate(found):
+        file = RecordFile.of(str(path))
+        spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes)
+        for number, entry in enumerate(records.inspect(file, spec)):
             example = entry.example
             if classes is not None and example and not 0 <= example.label < classes:
-                raise UserError(f"{entry.faults[0].sentence}: the run knows {classes} classes; is "
+                raise UserError(f"{entry.issues[0].sentence}: the run knows {classes} classes; is "
                                 "this its data set?")
-            identifier = entry.identifier or f"{path.name}:{number}"
-            for fault in entry.faults:
+            identifier = entry.id or f"{path.name}:{number}"
+            for fault in entry.issues:
                 yield Picture(identifier, -1, None, fault)
-            if example and not entry.faults:
+            if example and not entry.issues:
                 broken = DataIssue(file.path, number, identifier, BROKEN_IMAGE)
                 yield Picture(identifier, example.label, example.image, broken)
 

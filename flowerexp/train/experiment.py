@@ -13,11 +13,11 @@ from scipy.special import softmax
 from flowerexp import composition, metrics
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
-from flowerexp.data import batching, pipeline, records, sampling, skipping, sources
+from flowerexp.data import batching, issues, pipeline, records, sampling, sources
 from flowerexp.data.batching import Plan
-from flowerexp.data.faults import DataIssue
+from flowerexp.data.issues import DataIssue, Labels
 from flowerexp.data.pipeline import Split
-from flowerexp.data.skipping import SplitRead
+from flowerexp.data.records import ReadSpec, Table
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.models import build, layers, losses, optimizers, schedules
@@ -134,13 +134,13 @@ def load_data(dataset: Dataset, logger: RunLogger,
                          "image_size": source.image_size, "classes": len(names),
                          "train": train.count, "val": valid.count})
     skips = dataset.on_bad_record == "skip"
-    logger.record(skipped=skipping.status(skipped) if skips else None)
+    logger.record(skipped=issues.skipped_status(skipped) if skips else None)
     if skips:
-        logger.info(skipping.sentence(skipped))
+        logger.info(issues.skipped_sentence(skipped))
     return Data(source, names, cache, train, valid, skipped)
 
 
-def as_images(table: records.Table, source: Source, dataset: Dataset, cache: str) -> Split:
+def as_images(table: Table, source: Source, dataset: Dataset, cache: str) -> Split:
     """A labelled split as the pipeline feeds it, decoded if the cache says so."""
     images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
@@ -157,12 +157,12 @@ def raise_fault(images: Split, labelled: bool, error: Exception, strategy: Any =
 
     Under a strategy, of one that this process reads.
     """
-    if images.table.frames is not None:  # its bad records were left out: it comes of another thing
+    if images.table.skipped is not None:  # its bad records were left out: it comes of another thing
         return
     files = pipeline.files_here(strategy, images) if strategy else images.table.files
-    fault = records.first_fault(files, images.image_size, labelled, None)
-    if fault:
-        raise UserError(fault) from error
+    spec = ReadSpec(images.image_size, Labels.REQUIRED if labelled else Labels.ABSENT)
+    if issue := records.first_issue(files, spec):
+        raise UserError(issue) from error
 
 
 def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
@@ -314,7 +314,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
         checkpointer.load_epoch(used)
     logits = predict_logits(trainer, data.valid, True)
     test = load_test(config.dataset, data, all_gather)
-    test_logits = predict_logits(trainer, Split(test.table, data.source.image_size),
+    test_logits = predict_logits(trainer, Split(test, data.source.image_size),
                                  False) if test else None
     labels, chances = data.valid.table.labels, softmax(logits.astype(np.float64), axis=-1)
     mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), all_gather)
@@ -325,7 +325,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
         probabilities, predicted = test_rows(test, test_logits, data.counts)
         store.write_array(folder / store.TEST_PROBABILITIES, probabilities)
         store.write_json(folder / store.TEST_PREDICTIONS, predicted)
-        store.write_submission(folder, test.ids, predicted)
+        store.write_submission(folder, test.all_ids, predicted)
         logger.info(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by the "
                     f"weights of epoch {used + 1} ({config.results.use})")
     else:
@@ -340,7 +340,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
 
 
 def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
-              ) -> SplitRead | None:
+              ) -> Table | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
     if "test" not in data.source.files:
         return None
@@ -348,7 +348,7 @@ def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.sing
                                all_gather)
 
 
-def test_rows(test: SplitRead, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
               ) -> tuple[npt.NDArray[np.float16], list[int]]:
     """Probabilities float16 [test records, classes] and class ids of every test record.
 
@@ -359,8 +359,9 @@ def test_rows(test: SplitRead, logits: npt.NDArray[np.float32], counts: npt.NDAr
         counts: int64 [classes], training images of each class.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
-    probabilities = skipping.fill(metrics.softmax(logits), test.kept, commonest)
-    return probabilities, skipping.fill(logits.argmax(-1), test.kept, counts.argmax()).tolist()
+    probabilities = records.scatter_rows(metrics.softmax(logits), test.kept, commonest)
+    predicted = records.scatter_rows(logits.argmax(-1), test.kept, counts.argmax())
+    return probabilities, predicted.tolist()
 
 
 def describe(row: Scores) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flowerexp.augment import Flip, base
-from flowerexp.data import pipeline, records, sampling
+from flowerexp.data import pipeline, records, sampling, tfrecord
+from flowerexp.data.records import ReadSpec
 
 
 def command(folder, *words):
@@ -25,8 +26,8 @@ def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_pa
     picture = matplotlib.image.imread(tmp_path / "shown here.png")
     shown = {tuple(pixel) for pixel in (picture[..., :3] * 255).round().astype(int)
              .reshape(-1, 3).tolist()}
-    files = records.list_files(str(tiny / "train"))
-    images = pipeline.cache_decoded(pipeline.Split(records.read(files, 16, True, None), 16))
+    files = tfrecord.list_files(str(tiny / "train"))
+    images = pipeline.cache_decoded(pipeline.Split(records.read(files, ReadSpec(16)), 16))
     order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 0, 0, 6)
     for pixels in images.decoded.numpy()[order]:
         # 16 pixels drawn over 200: the middles of most of them stand in the picture as they are.
@@ -66,8 +67,8 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     """A wrapped augmentation changes nothing: the same pixels as the pipeline of a run gives."""
     from flowerexp.data.batching import Plan
 
-    files = records.list_files(str(tiny / "train"))
-    images = pipeline.cache_decoded(pipeline.Split(records.read(files, 16, True, None), 16))
+    files = tfrecord.list_files(str(tiny / "train"))
+    images = pipeline.cache_decoded(pipeline.Split(records.read(files, ReadSpec(16)), 16))
     augment = base.build({"flip": Flip()}, 3, 4)
     plan = Plan(1, 1, 4, 2, 1, 8, 1, 1)
     import tensorflow as tf

@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from flowerexp.augment import BUILT_IN, Flip, Perspective, base
 from flowerexp.config import Sampling
-from flowerexp.data import pipeline, records, sampling
+from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec
 
 ORIGINAL = Sampling()
 OVERSAMPLE = Sampling("oversample", 12)
@@ -33,8 +35,8 @@ def plan_of(workers=1, replicas=1, accumulation=1, batch=4, updates=9):
 
 
 def images_of(root, split, cache, shuffle_bytes=1e6):
-    files = records.list_files(str(root / split))
-    table = records.read(files, 16, split != "test", None, cache != "none")
+    files = tfrecord.list_files(str(root / split))
+    table = records.read(files, ReadSpec(16, Labels.of(split), keep_images=cache != "none"))
     images = pipeline.Split(table, 16, shuffle_bytes=shuffle_bytes)
     return pipeline.cache_decoded(images) if cache == "decoded" else images
 
@@ -186,7 +188,7 @@ def test_evaluation_shows_every_image_where_its_rows_say(tiny, cache, workers):
 def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, batch, streamed):
     """Each worker's own files, every n-th, where they are streamed; else as one process has them.
     """
-    files = tuple(records.RecordFile(f"{number}", None) for number in range(len(counts)))
+    files = tuple(tfrecord.RecordFile(f"{number}", None) for number in range(len(counts)))
     table = records.Table(None, np.zeros(sum(counts), np.int32), [], files, tuple(counts))
     images = pipeline.Split(table, 1, None if streamed else tf.zeros([sum(counts), 1, 1, 3]))
     plan = plan_of(workers=workers, replicas=workers * replicas)

@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.config import Dataset
-from flowerexp.data import records
+from flowerexp.data import records, tfrecord
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.train import experiment
@@ -54,7 +56,9 @@ def write_serialized(path, serialized):
 
 
 def read(folder, labelled=True, classes=3, size=SIZE, keep_images=True):
-    return records.read(records.list_files(str(folder)), size, labelled, classes, keep_images)
+    labels = Labels.REQUIRED if labelled else Labels.ABSENT
+    return records.read(tfrecord.list_files(str(folder)),
+                        ReadSpec(size, labels, classes, keep_images))
 
 
 def fault_of(folder, **arguments):
@@ -79,8 +83,8 @@ def test_read_gives_back_what_write_wrote(tmp_path):
     images = [jpeg(number) for number in range(7)]
     labels = [2, 0, 1, 1, 0, 2, 2]
     ids = ["a", "b", "ü", "d", "e", "f", "g"]
-    records.write(tmp_path / "01-16x16-3.tfrec", images[4:], labels[4:], ids[4:])
-    records.write(tmp_path / "00-16x16-4.tfrec", images[:4], labels[:4], ids[:4])
+    tfrecord.write(tmp_path / "01-16x16-3.tfrec", images[4:], labels[4:], ids[4:])
+    tfrecord.write(tmp_path / "00-16x16-4.tfrec", images[:4], labels[:4], ids[:4])
     table = read(tmp_path)
     assert table.images.numpy().tolist() == images
     assert table.labels.tolist() == labels
@@ -92,17 +96,8 @@ def test_read_gives_back_what_write_wrote(tmp_path):
     assert [file.count for file in table.files] == [4, 3]
 
 
-def test_place_names_file_and_record(tmp_path):
-    records.write(tmp_path / "a.tfrec", [jpeg()] * 2, [0, 0], ["", ""])
-    records.write(tmp_path / "b.tfrec", [jpeg()] * 3, [0, 0, 0], ["", "", ""])
-    table = read(tmp_path)
-    assert table.place(1) == f"{tmp_path}/a.tfrec, record 1"
-    assert table.place(2) == f"{tmp_path}/b.tfrec, record 0"
-    assert table.place(4) == f"{tmp_path}/b.tfrec, record 2"
-
-
 def test_split_without_labels(tmp_path):
-    records.write(tmp_path / "t-2.tfrec", [jpeg(0), jpeg(1)], None, ["x", "y"])
+    tfrecord.write(tmp_path / "t-2.tfrec", [jpeg(0), jpeg(1)], None, ["x", "y"])
     table = read(tmp_path, labelled=False, classes=None)
     assert table.labels.tolist() == [-1, -1]
     assert table.ids == ["x", "y"]
@@ -121,7 +116,7 @@ def test_id_is_optional_where_there_are_labels(tmp_path):
 
 def test_file_without_a_count_is_counted(tmp_path):
     write_serialized(tmp_path / "flowers.tfrec", [good(number) for number in range(5)])
-    (file,) = records.list_files(str(tmp_path))
+    (file,) = tfrecord.list_files(str(tmp_path))
     assert file.count is None
     assert read(tmp_path).counts == (5,)
 
@@ -131,7 +126,7 @@ def test_file_without_a_count_is_counted(tmp_path):
     ("00-192x192.tfrec", None), ("798.tfrec", None), ("a-12-b.tfrec", None),
     ("gs://bucket/train/15-192x192-783.tfrec", 783)])
 def test_count_that_a_name_promises(name, count):
-    assert records.promised_count(name) == count
+    assert tfrecord.RecordFile.of(name).count == count
 
 
 def test_more_records_than_a_batch_of_parsing_keep_their_order(tmp_path):
@@ -184,7 +179,7 @@ def test_labels_are_not_held_against_an_unknown_number_of_classes(tmp_path):
 
 def test_first_image_size(tmp_path):
     path = write_serialized(tmp_path / "a.tfrec", [example(image=jpeg(0, 24, 24), class_=0)])
-    assert records.first_image_size([records.RecordFile(str(path), None)]) == 24
+    assert records.first_image_size([tfrecord.RecordFile(str(path), None)]) == 24
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
@@ -194,9 +189,9 @@ def test_image_size_is_that_of_the_first_readable_file_whoever_reads_it(tmp_path
     for name, height in (("a", 0), ("b", 24), ("c", 32), ("d", 0)):
         image = jpeg(0, height, height) if height else b"no"
         write_serialized(tmp_path / f"{name}.tfrec", [example(image=image, class_=0)])
-    files = records.list_files(str(tmp_path))
-    heights, opened = records.commonest_height, []
-    monkeypatch.setattr(records, "commonest_height",
+    files = tfrecord.list_files(str(tmp_path))
+    heights, opened = records.most_common_height, []
+    monkeypatch.setattr(records, "most_common_height",
                         lambda file: opened.append(file) or heights(file))
 
     def all_gather(make):
@@ -216,16 +211,16 @@ def test_write_leaves_no_file_that_is_not_whole(tmp_path):
         raise RuntimeError("the disk of the photos is gone")
 
     with pytest.raises(RuntimeError, match="photos"):
-        records.write(tmp_path / "a-2.tfrec", images(), [0, 0], ["a", "b"])
+        tfrecord.write(tmp_path / "a-2.tfrec", images(), [0, 0], ["a", "b"])
     with pytest.raises(UserError, match=r"no \*\.tfrec file"):
-        records.list_files(str(tmp_path))
+        tfrecord.list_files(str(tmp_path))
 
 
 # Mistakes
 
 def test_folder_without_files(tmp_path):
     with pytest.raises(UserError) as mistake:
-        records.list_files(str(tmp_path))
+        tfrecord.list_files(str(tmp_path))
     assert str(tmp_path) in str(mistake.value)
 
 
@@ -389,19 +384,20 @@ def test_jpeg_with_a_cut_body_is_named_when_it_is_decoded(tmp_path):
         experiment.as_images(table, source, Dataset("sample"), "decoded")
     assert str(mistake.value).startswith(f"{path}, record 2: ")
     assert "JPEG" in str(mistake.value)
-    for labelled in (True, False):
-        found = records.first_fault(table.files, SIZE, labelled, 3)
+    for labels in (Labels.REQUIRED, Labels.ABSENT):
+        found = records.first_issue(table.files, ReadSpec(SIZE, labels, 3))
         assert found == str(mistake.value)
 
 
 def test_good_split_has_no_fault(tmp_path):
     split_with(tmp_path, good(1))
-    assert records.first_fault(records.list_files(str(tmp_path)), SIZE, True, 3) is None
+    files = tfrecord.list_files(str(tmp_path))
+    assert records.first_issue(files, ReadSpec(SIZE, num_classes=3)) is None
 
 
 def test_size_of_an_unreadable_first_image(tmp_path):
     path = write_serialized(tmp_path / "a.tfrec", [example(image=b"no", class_=0)])
     with pytest.raises(UserError) as mistake:
-        records.first_image_size([records.RecordFile(str(path), None)])
+        records.first_image_size([tfrecord.RecordFile(str(path), None)])
     assert str(path) in str(mistake.value)
     assert "dataset.image_size" in str(mistake.value)

@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.config import Dataset
-from flowerexp.data import pipeline, records, skipping, sources
+from flowerexp.data import issues, pipeline, records, sources, tfrecord
 from flowerexp.data.batching import Plan
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec, Skipped, Table
 from flowerexp.data.sampling import Sampling
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
@@ -19,6 +21,8 @@ from flowerexp.train import experiment
 from tests.data.test_records import example, good, jpeg, record_ends, write_serialized
 from tests.processes import execute, history_of, read, weights_of
 
+SKIP = ReadSpec(16, skip_bad=True)
+SKIP_TEST = ReadSpec(16, Labels.ABSENT, skip_bad=True)
 DAMAGE = 300
 """Bytes into a record's data: inside the image."""
 
@@ -85,7 +89,7 @@ def test_a_run_that_skips_is_the_run_without_the_bad_records(pair, tmp_path):
         done = execute(tmp_path, root, f"name={name}", f"dataset.on_bad_record={policy}", *chosen)
         assert done.returncode == 0, done.stderr
         if policy == "skip":
-            assert "skipped: 9 bad records, all named in status.json; the first: " in done.stdout
+            assert "skipped 9 bad records, all listed in status.json; the first: " in done.stdout
     one, other = tmp_path / "outputs/bad", tmp_path / "outputs/clean"
     assert history_of(one) == history_of(other)
     for name in ("valid_preds.json", "valid_labels.json", "valid_probs.npy", "classes.json"):
@@ -115,8 +119,9 @@ def check_test_rows(run, root, pair):
     assert probabilities[list(BAD_TEST)].tolist() == [[1, 0, 0]] * 3
     np.testing.assert_array_equal(probabilities.argmax(1), predicted)
     model = tf.keras.models.load_model(run / "model.keras", compile=False)
-    images = [record.example.image for file in records.list_files(str(root / "test"))
-              for record in records.entries(file, 16, False, None) if not record.faults]
+    images = [record.example.image for file in tfrecord.list_files(str(root / "test"))
+              for record in records.inspect(file, ReadSpec(16, Labels.ABSENT))
+              if not record.issues]
     pixels = np.stack([tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy()
                        for image in images])
     good_rows = [index for index in range(7) if index not in BAD_TEST]
@@ -129,8 +134,8 @@ def test_the_same_data_stop_a_run_by_default(pair, cache):
     with pytest.raises(UserError) as mistake:
         experiment.load_data(Dataset("tfrecords", str(pair[0]), cache=cache),
                              RunLogger(chief=False))
-    assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is a "
-                                  "broken JPEG or none at all")
+    assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is "
+                                  "not a valid JPEG")
 
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded"])
@@ -148,21 +153,21 @@ def test_what_is_kept_in_memory_is_that_of_the_clean_data(pair, cache):
 
 
 def readable(root, split="train", classes=None, **options):
-    files = records.list_files(str(root / split))
-    return skipping.read(files, 16, split != "test", classes, **options)
+    files = tfrecord.list_files(str(root / split))
+    return records.read(files, ReadSpec(16, Labels.of(split), classes, skip_bad=True, **options))
 
 
 def test_the_table_of_what_is_left(pair):
     bad, clean = pair
     for split in ("train", "val"):
         left = readable(bad, split)
-        expected = records.read(records.list_files(str(clean / split)), 16, True, None)
-        assert left.table.images.numpy().tolist() == expected.images.numpy().tolist()
-        assert left.table.labels.tolist() == expected.labels.tolist()
-        assert left.table.labels.dtype == np.int32
-        assert left.table.ids == expected.ids
-        assert left.table.counts == expected.counts
-    assert readable(clean).table.frames is None
+        expected = records.read(tfrecord.list_files(str(clean / split)), ReadSpec(16))
+        assert left.images.numpy().tolist() == expected.images.numpy().tolist()
+        assert left.labels.tolist() == expected.labels.tolist()
+        assert left.labels.dtype == np.int32
+        assert left.ids == expected.ids
+        assert left.counts == expected.counts
+    assert readable(clean).skipped is None
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -176,26 +181,27 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
     for split in source.files:
         one = sources.read_split(source, split, False, policy)
         several = sources.read_split(source, split, False, policy, all_gather)
-        assert several.table.labels.tolist() == one.table.labels.tolist()
+        assert several.labels.tolist() == one.labels.tolist()
         assert several.kept.tolist() == one.kept.tolist()
-        for name in ("ids", "counts", "files", "frames", "images"):
-            assert getattr(several.table, name) == getattr(one.table, name), name
-        for name in ("ids", "faults", "sizes"):
+        for name in ("ids", "counts", "files", "images", "all_ids", "issues"):
             assert getattr(several, name) == getattr(one, name), name
+        assert (several.skipped is None) == (policy == "stop")
+        if several.skipped:
+            assert several.skipped.spans == one.skipped.spans
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stream_leaves_out_the_same_records(pair, workers):
     """In the order of the clean data set, from any update on, on every worker."""
-    from tests.test_pipeline import Workers
+    from tests.data.test_pipeline import Workers
 
     bad, clean = pair
     plan = Plan(workers, workers, 4, 1, 4, 35, 8 // workers, 1)
     for start in (0, 2):
         parts = []
-        for table in (readable(bad, keep_images=False).table,
-                      records.read(records.list_files(str(clean / "train")), 16, True, None,
-                                   False)):
+        for table in (readable(bad, keep_images=False),
+                      records.read(tfrecord.list_files(str(clean / "train")),
+                                   ReadSpec(16, keep_images=False))):
             images = pipeline.Split(table, 16, shuffle_bytes=1e6)
             assert images.streamed
             for worker in range(workers):
@@ -208,9 +214,9 @@ def test_a_stream_leaves_out_the_same_records(pair, workers):
 
 
 def test_a_validation_stream_is_in_order(pair):
-    images = pipeline.Split(readable(pair[0], "val", keep_images=False).table, 16)
+    images = pipeline.Split(readable(pair[0], "val", keep_images=False), 16)
     streamed = list(pipeline.stream_in_order(images).as_numpy_iterator())
-    expected = readable(pair[0], "val").table.images.numpy().tolist()
+    expected = readable(pair[0], "val").images.numpy().tolist()
     assert len(expected) == 12
     assert streamed == expected
 
@@ -218,7 +224,7 @@ def test_a_validation_stream_is_in_order(pair):
 def test_a_split_of_bad_records_is_a_mistake(tmp_path):
     write_serialized(tmp_path / "a.tfrec", [example(class_=0), b"no example"])
     with pytest.raises(UserError) as mistake:
-        skipping.read(records.list_files(str(tmp_path)), 16, True, None)
+        records.read(tfrecord.list_files(str(tmp_path)), SKIP)
     assert "leaves the split empty" in str(mistake.value)
     assert f"{tmp_path}/a.tfrec, record 0" in str(mistake.value)
 
@@ -226,14 +232,15 @@ def test_a_split_of_bad_records_is_a_mistake(tmp_path):
 def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
     bad = [example(image=b"none", id=f"t{number}".encode()) for number in range(3)]
     write_serialized(tmp_path / "a-3.tfrec", bad)
-    found = skipping.read(records.list_files(str(tmp_path)), 16, False, None)
-    assert found.ids == ("t0", "t1", "t2")
+    found = records.read(tfrecord.list_files(str(tmp_path)), SKIP_TEST)
+    assert found.all_ids == ("t0", "t1", "t2")
     assert found.kept.tolist() == [False] * 3
     none = np.zeros((0, 2), np.float32)
     _, predicted = experiment.test_rows(found, none, np.array([1, 5]))
     assert predicted == [1, 1, 1]
     for keep_images in (True, False):
-        left = skipping.read(records.list_files(str(tmp_path)), 16, False, None, keep_images).table
+        left = records.read(tfrecord.list_files(str(tmp_path)),
+                            dataclasses.replace(SKIP_TEST, keep_images=keep_images))
         batches, rows = pipeline.evaluation_batches(
             tf.distribute.get_strategy(), pipeline.Split(left, 16), Plan(1, 1, 4, 1, 4, 4, 1, 1))
         assert len(rows) == len(list(batches)) == 0
@@ -254,7 +261,7 @@ def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
     cut = {"cut off": ends[2] + 30, "cut after a record": ends[2]}.get(kind)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError) as mistake:
-        skipping.read(records.list_files(str(tmp_path)), 16, False, None)
+        records.read(tfrecord.list_files(str(tmp_path)), SKIP_TEST)
     assert str(path) in str(mistake.value)
     assert "on_bad_record=skip cannot name" in str(mistake.value)
     assert "\n" not in str(mistake.value)
@@ -262,14 +269,15 @@ def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
 
 def test_filling_keeps_the_order():
     kept = np.array([False, True, True, False, True])
-    assert skipping.fill(np.array([4, 5, 6]), kept, 0).tolist() == [0, 4, 5, 0, 6]
-    rows = skipping.fill(np.ones((3, 2), np.float16), kept, np.array([0, 2], np.float16))
+    assert records.scatter_rows(np.array([4, 5, 6]), kept, 0).tolist() == [0, 4, 5, 0, 6]
+    rows = records.scatter_rows(np.ones((3, 2), np.float16), kept, np.array([0, 2], np.float16))
     assert rows.tolist() == [[0, 2], [1, 1], [1, 1], [0, 2], [1, 1]]
     assert rows.dtype == np.float16
 
 
 def test_the_commonest_class_is_the_lowest_on_a_tie():
-    test = skipping.SplitRead(None, (), ("a", "b"), np.array([True, False]), (2,))
+    test = Table(None, np.array([-1]), ["a"],
+                 skipped=Skipped((), ("a", "b"), np.array([True, False]), ()))
     logits = np.array([[0, 0, 9]], np.float32)
     probabilities, predicted = experiment.test_rows(test, logits, np.array([1, 5, 5]))
     assert predicted == [2, 1]
@@ -277,10 +285,10 @@ def test_the_commonest_class_is_the_lowest_on_a_tie():
 
 
 def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
-    table, error = readable(pair[0]).table, ValueError("of another thing")
+    table, error = readable(pair[0]), ValueError("of another thing")
     assert experiment.raise_fault(pipeline.Split(table, 16), True, error) is None
-    everything = pipeline.Split(dataclasses.replace(table, frames=None), 16)
-    with pytest.raises(UserError, match="record 3: its image is a broken JPEG"):
+    everything = pipeline.Split(dataclasses.replace(table, skipped=None), 16)
+    with pytest.raises(UserError, match="record 3: its image is not a valid JPEG"):
         experiment.raise_fault(everything, True, error)
 
 
@@ -328,9 +336,9 @@ def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kep
     write_serialized(tmp_path / "a-1.tfrec", [good(0)])
     path = write_serialized(tmp_path / "b-3.tfrec", [good(number) for number in range(3)])
     path.write_bytes(path.read_bytes()[:[0, *record_ends(path)][kept] + more])
-    left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
-    assert skipping.status(left.faults)["count"] == lost
-    assert f"skipped: {lost} bad records" in skipping.sentence(left.faults)
+    left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
+    assert issues.skipped_status(left.issues)["count"] == lost
+    assert f"skipped {lost} bad records" in issues.skipped_sentence(left.issues)
 
 
 def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
@@ -342,8 +350,8 @@ def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
 
 def test_good_records_only_is_no_change(tmp_path):
     write_serialized(tmp_path / "a-3.tfrec", [good(number) for number in range(3)])
-    left = skipping.read(records.list_files(str(tmp_path)), 16, True, None)
-    assert left.faults == ()
+    left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
+    assert left.issues == ()
     assert left.kept.all()
-    assert skipping.sentence(()) == "skipped: no record, for none is bad"
-    assert skipping.status(()) == {"count": 0, "records": []}
+    assert issues.skipped_sentence(()) == "skipped 0 records"
+    assert issues.skipped_status(()) == {"count": 0, "records": []}

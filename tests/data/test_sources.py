@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.config import Dataset
-from flowerexp.data import records, sources
+from flowerexp.data import sources, tfrecord
 from flowerexp.errors import UserError
 
 
@@ -21,7 +21,7 @@ def no_competition(monkeypatch, tmp_path):
 def make_split(folder, images, size=8, name=None):
     folder.mkdir(parents=True)
     image = tf.io.encode_jpeg(np.full((size, size, 3), 99, np.uint8)).numpy()
-    records.write(folder / (name or f"00-{size}x{size}-{images}.tfrec"), [image] * images,
+    tfrecord.write(folder / (name or f"00-{size}x{size}-{images}.tfrec"), [image] * images,
                   None if folder.name == "test" else [label % 2 for label in range(images)],
                   [f"i{number}" for number in range(images)])
 

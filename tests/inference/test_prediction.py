@@ -16,7 +16,9 @@ from scipy.special import softmax
 from sklearn.metrics import classification_report
 
 from flowerexp import metrics
-from flowerexp.data import frames, records, resizing
+from flowerexp.data import records, resizing, tfrecord
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.inference import inputs, prediction, trained
 from flowerexp.runs import store
@@ -78,12 +80,12 @@ def larger_run(tiny, tmp_path_factory):
     """A run of the same classes on images of 24 pixels."""
     root = tmp_path_factory.mktemp("larger data")
     for split in ("train", "val", "test"):
-        files = records.list_files(str(tiny / split))
-        table = records.read(files, 16, split != "test", None)
+        files = tfrecord.list_files(str(tiny / split))
+        table = records.read(files, ReadSpec(16, Labels.of(split)))
         images = [tf.io.encode_jpeg(tf.cast(tf.image.resize(tf.io.decode_jpeg(each), [24, 24]),
                                             tf.uint8)).numpy() for each in table.images]
         (root / split).mkdir()
-        records.write(root / split / "all.tfrec", images,
+        tfrecord.write(root / split / "all.tfrec", images,
                       None if split == "test" else table.labels, table.ids)
     return train(root / "larger run", root, "loop.epochs=2", "seed=1", "results.use=best")
 
@@ -201,7 +203,7 @@ def test_damaged_records_are_listed_and_the_others_predicted(trained_run, tiny, 
     root = shutil.copytree(tiny / "val", tmp_path / "val")
     first = sorted(root.iterdir())[0]
     data = bytearray(first.read_bytes())
-    place = frames.record_spans(str(first))[0][2]
+    place = tfrecord.whole_spans(str(first))[2]
     data[place.start + place.length // 2] ^= 255
     first.write_bytes(data)
     code, said, found = predicted(tmp_path, trained_run, root)
@@ -273,10 +275,10 @@ def test_a_root_of_several_sizes_gives_that_of_the_run(tiny, tmp_path):
     (lambda folder: (folder / "crimson").mkdir() or shutil.move(
         folder / "red/one.jpg", folder / "crimson"), "is named as none of the run's 3 classes"),
     (lambda folder: shutil.move(folder / "red/one.jpg", folder), "stands in no folder of a class"),
-    (lambda folder: records.write(folder / "x.tfrec", [b""], [0], ["x"]), "holds both TFRecords"),
-    (lambda folder: records.write(folder / "val.tfrec", [b""], [3], ["x"]) or [
+    (lambda folder: tfrecord.write(folder / "x.tfrec", [b""], [0], ["x"]), "holds both TFRecords"),
+    (lambda folder: tfrecord.write(folder / "val.tfrec", [b""], [3], ["x"]) or [
         shutil.rmtree(folder / name) for name in NAMES], "label 3 is out of range.*3 classes"),
-    (lambda folder: (folder / "test").mkdir() or records.write(
+    (lambda folder: (folder / "test").mkdir() or tfrecord.write(
         folder / "test/x.tfrec", [b""], None, ["x"]), "a data set without a folder val"),
     (lambda folder: [shutil.rmtree(folder / name) for name in NAMES], "holds neither TFRecords")])
 def test_data_that_cannot_be_evaluated(trained_run, photos, tmp_path, change, message):

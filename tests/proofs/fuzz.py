@@ -4,7 +4,7 @@ Run it from the checkout: python tests/proofs/fuzz.py [FILES]. It writes 2,000 m
 and 80 whole ones (flipped bytes in the file and, with right CRCs, in the record, its JPEG and the
 JPEG's header; cut ends; missing, doubled, renamed and swapped features; lengths of 2^40 with a
 right CRC, values of 2^31 bytes and more; JPEG headers that promise 60,000 x 60,000 pixels), and
-gives each to `records.read` and `cache_decoded`, to the data check, and to `skipping.read`. Each
+gives each to `records.read`, which raises or skips, to `cache_decoded` and to the data check. Each
 must end in a clean read or in a UserError that names a file; what the check and a run say of it
 must agree. Two children at a time read them, in batches; one that dies, is silent for 60 s or whose
 memory grows by more than 1 GiB over all of its files fails the proof. A minute on two free cores.
@@ -133,7 +133,7 @@ def mutate_record(random: np.random.Generator, kind: str, data: bytes) -> bytes:
 
 def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: list[int]) -> bytes:
     """The mutations of a file's bytes."""
-    from flowerexp.data.frames import masked_crc
+    from flowerexp.data.tfrecord import masked_crc
 
     starts = [sum(lengths[:number]) + 16 * number for number in range(len(lengths))]
     start = starts[int(random.integers(len(starts)))]
@@ -158,7 +158,7 @@ def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: li
 def outcomes(path: Path, number: int) -> tuple[str, str]:
     """What a run and the check make of one data set, in a word each; raises what is no outcome."""
     from flowerexp.config import Dataset
-    from flowerexp.data import records, skipping, sources
+    from flowerexp.data import records, sources
     from flowerexp.data.prepare import checks
     from flowerexp.errors import UserError
     from flowerexp.train import experiment
@@ -179,7 +179,7 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
 
     def run() -> None:
         source = sources.found(config, str(path), "")
-        table = records.read(source.files["train"], source.image_size, True, None)
+        table = records.read(source.files["train"], source.spec("train"))
         experiment.as_images(table, source, config, "decoded")
 
     def check() -> None:
@@ -190,7 +190,8 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
 
     def skip() -> None:
         source = sources.found(config, str(path), "")
-        skipping.read(source.files["train"], source.image_size, number % 2 == 0, None)
+        records.read(source.files["train"],
+                     source.spec("train" if number % 2 == 0 else "test", skip_bad=True))
 
     ran, checked = named(run), named(check)
     named(skip)

@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from flowerexp import metrics
-from flowerexp.data import pipeline, records, skipping
+from flowerexp.data import pipeline, records, tfrecord
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec
 from flowerexp.inference import load, trained
 from flowerexp.train import pictures
 from tests.data.test_records import example, jpeg, write_serialized
@@ -114,12 +116,13 @@ def check_rows(run, root):
     """What the run predicts is what its model says here of each image, in the data set's order."""
     model, size = load.load(trained.find(run))
     for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
-        left = skipping.read(records.list_files(str(root / split)), 16, split != "test", None)
-        images = pipeline.decode_all(left.table.images, size)
+        left = records.read(tfrecord.list_files(str(root / split)),
+                            ReadSpec(16, Labels.of(split), skip_bad=True))
+        images = pipeline.decode_all(left.images, size)
         expected = metrics.softmax(model(tf.cast(images, tf.float32)).numpy())
         rows = np.load(run / known)
         if split == "val":
-            assert read(run, "valid_labels.json") == left.table.labels.tolist()
+            assert read(run, "valid_labels.json") == left.labels.tolist()
             assert read(run, "valid_preds.json") == {"0": rows.argmax(1).tolist()}
         else:
             submitted = (run / "submission.csv").read_text().splitlines()[1:]

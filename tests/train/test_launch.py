@@ -11,7 +11,9 @@ import tensorflow as tf
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
 from flowerexp import composition
-from flowerexp.data import records
+from flowerexp.data import records, tfrecord
+from flowerexp.data.issues import Labels
+from flowerexp.data.records import ReadSpec
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import checkpoint, experiment
@@ -85,8 +87,8 @@ def test_its_numbers_are_those_of_scikit_learn(whole):
 
 def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
     run, _ = whole
-    files = records.list_files(str(tiny / "test"))
-    table = records.read(files, 16, False, None)
+    files = tfrecord.list_files(str(tiny / "test"))
+    table = records.read(files, ReadSpec(16, Labels.ABSENT))
     pixels = np.stack([tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy()
                        for image in table.images])
     model = tf.keras.models.load_model(run / "model.keras", compile=False)
@@ -201,8 +203,8 @@ def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
     root, path = corrupt(tiny, tmp_path, "train", lambda image: image[:len(image) // 2])
     done = execute(tmp_path, root, f"dataset.cache={cache}", "name=broken")
     assert done.returncode == 1
-    assert done.stderr == (f"flowerexp: {path}, record 3: its image is a broken JPEG or none at "
-                           "all\n")
+    assert done.stderr == (f"flowerexp: {path}, record 3: its image is not a valid "
+                           "JPEG\n")
     status = read(tmp_path / "outputs/broken", "status.json")
     assert status["state"] == "failed"
     assert "record 3" in status["error"]
@@ -223,7 +225,7 @@ def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
         for split in ("train", "val"):
             (tmp_path / split).mkdir()
             images = [tf.io.encode_jpeg(np.zeros((3, 3, 3), np.uint8)).numpy()] * 8
-            records.write(tmp_path / split / "00-3x3-8.tfrec", images, [0, 1] * 4, ["a"] * 8)
+            tfrecord.write(tmp_path / split / "00-3x3-8.tfrec", images, [0, 1] * 4, ["a"] * 8)
         overrides = [overrides[0], f"dataset.root={tmp_path}"]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
     done = execute(tmp_path, tiny, *overrides, env=environment)

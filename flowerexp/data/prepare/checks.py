@@ -4,6 +4,7 @@ Images are decoded as they are read and not kept; of a record, its id and the ha
 stay in memory.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.config import Dataset
-from flowerexp.data import records, sources
-from flowerexp.data.faults import DataIssue
-from flowerexp.data.frames import FRAME
-from flowerexp.data.records import Entry, RecordFile
+from flowerexp.data import records, sources, tfrecord
+from flowerexp.data.issues import DataIssue
+from flowerexp.data.records import Entry
 from flowerexp.data.sources import Source
+from flowerexp.data.tfrecord import FRAME, RecordFile
 from flowerexp.runs.log import RunLogger
 
 SHOWN = 20
 """Classes without training images that are named."""
+JPEG = b"\xff\xd8"
+"""The first bytes of one."""
+LONGEST = 120
+"""Letters of a value that are shown."""
 
 
 @dataclass
@@ -87,16 +92,15 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
 def check_file(source: Source, split: str, file: RecordFile, checked: Checked, seen: Seen,
                labels: list[int], advance: Callable[[int], None]) -> int:
     """Adds what is wrong with a file and the labels of its good records; returns its records."""
-    labelled, number = split != "test", 0
-    for entry in records.entries(file, source.image_size, labelled,
-                                 source.num_classes if labelled else None):
-        checked.faults += entry.faults
-        if entry.frame is None:
+    number = 0
+    for entry in records.inspect(file, source.spec(split)):
+        checked.faults += entry.issues
+        if entry.span is None:
             continue
         checked.doubts += doubts_of(entry, split, file, number, seen)
-        if entry.example is not None and not entry.faults:
+        if entry.example is not None and not entry.issues:
             labels.append(entry.example.label)
-        advance(entry.frame.length + FRAME)
+        advance(entry.span.length + FRAME)
         number += 1
     return number
 
@@ -106,17 +110,17 @@ def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: See
     """Whether a record's id or its picture was seen before; the picture in another split only."""
     doubts = []
     place = f"{file.path}, record {number}"
-    if entry.identifier:
-        before = seen.ids.setdefault(entry.identifier, place)
+    if entry.id:
+        before = seen.ids.setdefault(entry.id, place)
         if before != place:
             doubts.append(f"its id is also that of {before}")
-    if entry.example is not None and not entry.faults:
+    if entry.example is not None and not entry.issues:
         pixels = tf.io.decode_jpeg(entry.example.image, channels=3, dct_method="INTEGER_ACCURATE")
         digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
         of_split, before = seen.pictures.setdefault(digest, (split, place))
         if of_split != split:
             doubts.append(f"its picture (the same pixels) is also in {of_split}: {before}")
-    return [DataIssue(file.path, number, entry.identifier, doubt) for doubt in doubts]
+    return [DataIssue(file.path, number, entry.id, doubt) for doubt in doubts]
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
@@ -181,3 +185,58 @@ def describe(fault: DataIssue) -> str:
     if fault.id is None:
         identifier = "no readable id"
     return f"{fault.file}, record {fault.record} ({identifier}): {fault.message}"
+
+
+# One record as it is in its file, whatever the pipeline makes of it
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of a record, in words."""
+
+    name: str
+    kind: str
+    """bytes | int64 | float"""
+    count: int
+    value: str
+
+
+def first_record(table: records.Table) -> tuple[str, list[Feature]]:
+    """The place of the first record of a split, and its features by name.
+
+    Args:
+        table: of one record at least.
+    """
+    first = next(number for number, count in enumerate(table.counts) if count)
+    path = table.files[first].path
+    with tf.io.gfile.GFile(path, "rb") as file:
+        number, span = next(
+            (number, span) for number, span in enumerate(tfrecord.record_spans(file))
+            if table.skipped is None or span == table.skipped.spans[first][0])
+        data = tfrecord.read_record(file, span).data
+    features = tf.train.Example.FromString(data).features.feature
+    return (f"{path}, record {number} ({len(data)} bytes)",
+            [describe_feature(name, features[name]) for name in sorted(features)])
+
+
+def describe_feature(name: str, feature: tf.train.Feature) -> Feature:
+    """A feature in words; of bytes that are no short text, how many and what they begin with."""
+    field = feature.WhichOneof("kind") or "no_list"
+    values = list(getattr(feature, field).value) if field != "no_list" else []
+    kind = field.removesuffix("_list")
+    if kind == "bytes":
+        text = ", ".join(map(describe_bytes, values))
+    else:
+        text = ", ".join(f"{value:g}" if kind == "float" else str(value) for value in values)
+    return Feature(name, kind, len(values),
+                   text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…")
+
+
+def describe_bytes(value: bytes) -> str:
+    """The size of a JPEG, a text as it is, the first bytes of anything else."""
+    if value.startswith(JPEG):
+        height, width, channels = tf.io.extract_jpeg_shape(value).numpy().tolist()
+        return f"JPEG of {len(value)} bytes, {height} x {width} pixels, {channels} channels"
+    with contextlib.suppress(UnicodeDecodeError):
+        if (text := value.decode()).isprintable():
+            return text or "(empty)"
+    return f"{len(value)} bytes, beginning with {value[:16].hex(' ')}"

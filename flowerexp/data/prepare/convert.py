@@ -61,8 +61,9 @@ class ConversionOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= records.LARGEST:
-            raise UserError(f"--size must be from 1 to {records.LARGEST} pixels, not {self.size}")
+        if not 1 <= self.size <= records.MAX_IMAGE_SIZE:
+            raise UserError(f"--size must be from 1 to {records.MAX_IMAGE_SIZE} pixels, not "
+                            f"{self.size}")
         if not (0 < self.val < 1 and 0 <= self.test < 1 and self.shares[0] + self.shares[1] < 1):
             raise UserError(f"--val {self.val} --test {self.test} leave nothing to train on or to "
                             "validate with: --val must be greater than 0, --test 0 or more, and "

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 from PIL import ExifTags, Image
 
-from flowerexp.data import frames, records, resizing
+from flowerexp.data import resizing, tfrecord
 from flowerexp.data.prepare.photos import Listing, Photo, counted
 from flowerexp.errors import UserError
 from flowerexp.runs import store
@@ -150,10 +150,10 @@ def unreadable(data: bytes) -> str:
 
 def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
                   ids: Iterable[str]) -> None:
-    """As `records.write`, and on the disk; raises OSError where it cannot be written."""
+    """As `tfrecord.write`, and on the disk; raises OSError where it cannot be written."""
     try:
         with store.atomic_write(path) as partial:
-            records.write(partial, images, labels, ids)
+            tfrecord.write(partial, images, labels, ids)
     except tf.errors.OpError as error:
         raise OSError(str(error.message).split(" [Op")[0]) from error
 
@@ -186,19 +186,19 @@ class Parts:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.frames = functools.cache(self.record_spans)
+        self.spans = functools.cache(self.read_spans)
 
-    def record_spans(self, part: int) -> list[frames.RecordSpan]:
-        return frames.record_spans(str(part_file(self.work, part, ".tfrec")))[0]
+    def read_spans(self, part: int) -> list[tfrecord.RecordSpan]:
+        return tfrecord.whole_spans(str(part_file(self.work, part, ".tfrec")))
 
     def image(self, each: Converted) -> bytes:
         """Raises UserError where the part is not as it was written."""
-        with contextlib.suppress(IndexError), \
-                part_file(self.work, each.part, ".tfrec").open("rb") as file:
-            data, whole = frames.checked(file, self.frames(each.part)[each.row])
-            if whole:
-                image: bytes = tf.train.Example.FromString(data).features.feature[
+        path = part_file(self.work, each.part, ".tfrec")
+        with contextlib.suppress(IndexError, tf.errors.OpError), \
+                tf.io.gfile.GFile(str(path), "rb") as file:
+            record = tfrecord.read_record(file, self.spans(each.part)[each.row])
+            if not record.damage:
+                image: bytes = tf.train.Example.FromString(record.data).features.feature[
                     "image"].bytes_list.value[0]
                 return image
-        raise UserError(f"{part_file(self.work, each.part, '.tfrec')} is damaged: remove "
-                        f"{self.work} and run the same command again")
+        raise UserError(f"{path} is damaged: remove {self.work} and run the same command again")

@@ -30,7 +30,7 @@ def run_refuses(root, **options):
         data = experiment.load_data(dataset, RunLogger(chief=False))
         test = experiment.load_test(dataset, data)
         if test is not None:  # decoded as it is predicted
-            experiment.as_images(test.table, data.source, dataset, "decoded")
+            experiment.as_images(test, data.source, dataset, "decoded")
     except UserError as error:
         return str(error)
     except tf.errors.InvalidArgumentError:
@@ -77,8 +77,8 @@ def test_a_good_data_set_has_no_fault_and_every_count(root):
 BAD = {
     "missing image": (lambda: example(class_=0, id=b"x"), "'image' is missing"),
     "missing label": (lambda: example(image=jpeg(), id=b"x"), "'class' is missing"),
-    "broken header": (lambda: example(image=b"no", class_=0, id=b"x"), "broken JPEG"),
-    "broken body": (lambda: example(image=jpeg(3)[:-40], class_=0, id=b"x"), "broken JPEG"),
+    "broken header": (lambda: example(image=b"no", class_=0, id=b"x"), "not a valid JPEG"),
+    "broken body": (lambda: example(image=jpeg(3)[:-40], class_=0, id=b"x"), "not a valid JPEG"),
     "other size": (lambda: example(image=jpeg(3, 8, 8), class_=0, id=b"x"), "8x8 pixels"),
     "label": (lambda: example(image=jpeg(3), class_=-1, id=b"x"), "label -1"),
 }
@@ -145,12 +145,12 @@ def test_truncated_file_and_one_that_ends_after_a_record(root):
 def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
     import struct
 
-    from flowerexp.data import frames
+    from flowerexp.data import tfrecord
 
     path = root / "train/b-6.tfrec"
     data, place = bytearray(path.read_bytes()), record_ends(path)[0]
     data[place:place + 8] = struct.pack("<Q", 2**40)
-    data[place + 8:place + 12] = struct.pack("<I", frames.masked_crc(struct.pack("<Q", 2**40)))
+    data[place + 8:place + 12] = struct.pack("<I", tfrecord.masked_crc(struct.pack("<Q", 2**40)))
     path.write_bytes(data)
     (fault,) = of(root).faults
     assert f"a record of {2**40} bytes" in fault.message
@@ -209,18 +209,20 @@ def test_a_bad_first_image_does_not_decide_the_size(root):
 def test_masked_crc_is_that_of_tensorflow(tmp_path):
     import struct
 
-    from flowerexp.data import frames
+    from flowerexp.data import tfrecord
 
     data = [b"", b"123456789", bytes(range(256)) * 5]
     path = write_serialized(tmp_path / "a.tfrec", data)
     written, position = path.read_bytes(), 0
     for each in data:
         assert struct.unpack_from("<QI", written, position) == (
-            len(each), frames.masked_crc(struct.pack("<Q", len(each))))
+            len(each), tfrecord.masked_crc(struct.pack("<Q", len(each))))
         position += 12 + len(each)
-        assert struct.unpack_from("<I", written, position)[0] == frames.masked_crc(each)
+        assert struct.unpack_from("<I", written, position)[0] == tfrecord.masked_crc(each)
         position += 4
-    assert frames.record_spans(str(path)) == ([(12, 0), (28, 9), (53, 1280)], None)
+    assert tfrecord.whole_spans(str(path)) == [(12, 0), (28, 9), (53, 1280)]
+    assert [(record.data, record.damage) for record in tfrecord.raw_records(str(path))] == [
+        (each, None) for each in data]
 
 
 def command(*words, folder="."):
@@ -315,16 +317,16 @@ def test_one_class_and_five_thousand(tmp_path, classes):
 def test_images_are_not_kept(root, monkeypatch):
     """What stays of a record does not grow with its image."""
     held = []
-    entries = records.entries
+    inspect = records.inspect
 
-    def worker_failure_guard(*arguments):
-        for entry in entries(*arguments):
+    def inspect_and_hold(*arguments, **options):
+        for entry in inspect(*arguments, **options):
             held.append(entry.example.image)
             yield entry
 
-    monkeypatch.setattr(records, "entries", worker_failure_guard)
     seen = checks.Seen()
     source = sources.found(Dataset("tfrecords", str(root)), str(root), "")
+    monkeypatch.setattr(records, "inspect", inspect_and_hold)
     for split, files in source.files.items():
         for file in files:
             checks.check_file(source, split, file, checks.Checked(), seen, [],

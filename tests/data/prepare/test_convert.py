@@ -81,7 +81,7 @@ def test_long_splits_are_several_files_and_classes_are_mixed(tmp_path, monkeypat
     names = [Path(file.path).name for file in source.files["train"]]
     assert names == [f"{number:02d}-16x16-{count}.tfrec"
                      for number, count in enumerate([10, 10, 10, 10, 10, 9, 9])]
-    table = records.read(source.files["train"], 16, True, 2)
+    table = records.read(source.files["train"], source.spec("train"))
     assert 0 < table.labels[:10].mean() < 1
 
 

@@ -249,7 +249,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     source = sources.found(Dataset("tfrecords", str(tmp_path)), str(tmp_path), "")
     assert source.class_names == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
-        table = records.read(source.files[split], 24, split != "test", 3)
+        table = records.read(source.files[split], source.spec(split))
         assert sorted(table.ids) == sorted(f"image_{number:05d}.jpg" for number in SPLITS[key])
         if split != "test":
             assert table.labels.tolist() == [LABELS[int(name[6:11]) - 1] - 1 for name in table.ids]
