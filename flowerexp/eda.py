@@ -18,7 +18,7 @@ from flowerexp.data.pipeline import Split
 from flowerexp.data.prepare import checks
 from flowerexp.errors import UserError
 from flowerexp.models import schedules
-from flowerexp.plots import curves, distributions, gallery, page
+from flowerexp.plots import distributions, gallery, page, style
 from flowerexp.plots.page import Picture
 from flowerexp.runs.log import RunLogger
 from flowerexp.strategy import factory
@@ -244,7 +244,7 @@ def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figur
 
 def batch_grids(view: View, kind: str) -> Figure:
     """The first images of the original and of the sampled batch side by side."""
-    return gallery.beside([
+    return gallery.side_by_side([
         (f"{name}: {len(set(batch.labels.tolist()))} classes in {len(batch.labels)} images",
          batch.images[:FROM_BATCH],
          [(view.data.names[label],) for label in batch.labels[:FROM_BATCH]])
@@ -290,7 +290,7 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
     names = [data.names[label] for label in batch["label"]]
     after = [name if share == 1 else f"{share:.2f} {name}\n{1 - share:.2f} {data.names[other]}"
              for name, other, share in zip(names, others, shares, strict=True)]
-    curves.save(gallery.pairs(batch["original"], names, batch["image"], after, augment.sentence),
+    style.save(gallery.pairs(batch["original"], names, batch["image"], after, augment.sentence),
                path)
     logger.info(augment.sentence)
     logger.info(f"picture: {path}")

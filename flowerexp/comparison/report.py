@@ -18,7 +18,7 @@ from flowerexp.comparison import summary, tables
 from flowerexp.comparison.comparison import Comparison
 from flowerexp.comparison.pairs import Pair
 from flowerexp.comparison.rows import Row
-from flowerexp.plots import curves, page
+from flowerexp.plots import classes, confusion, history, page
 from flowerexp.plots.page import Picture
 from flowerexp.runs.reader import SECONDS, Run, chosen_epoch
 
@@ -90,19 +90,19 @@ def pictures_of_row(row: Row, prefix: str) -> list[Picture]:
     pictures = []
     if trained := [run.history for run in runs if run.history]:
         pictures.append(Picture(file_name(prefix, row.name, "history"), "Metrics by epoch",
-                                lambda: curves.history(trained)))
+                                lambda: history.draw(trained)))
     predicted = [run for run in runs if run.predictions.size]
     names, counts = names_of(predicted), counts_of(row)
-    if predicted and len(names) <= curves.MOST_CLASSES:
+    if predicted and len(names) <= confusion.MOST_CLASSES:
         pictures.append(Picture(
             file_name(prefix, row.name, "confusion"), "Confusion matrix, last epoch",
-            lambda: curves.confusion(confusion(predicted, len(names)), names, len(predicted))))
+            lambda: confusion.draw(confusion_sum(predicted, len(names)), names, len(predicted))))
     if predicted and len(counts) == len(names):
         pictures.append(Picture(
             file_name(prefix, row.name, "classes"),
             "F1 of each class against its training images, last epoch"
             + (f", mean of {len(predicted)} runs" if len(predicted) > 1 else ""),
-            lambda: curves.class_scores(counts, class_f1(predicted, "last", len(counts)), names)))
+            lambda: classes.draw(counts, class_f1(predicted, "last", len(counts)), names)))
     return pictures
 
 
@@ -112,14 +112,14 @@ def pictures_of_pair(pair: Pair, rows: dict[str, Row], prefix: str) -> list[Pict
     title = f"{pair.name}-against-{pair.baseline}"
     pictures = [Picture(
         file_name(prefix, title, "history"), f"Metrics by epoch; dashed: {pair.baseline}",
-        lambda: curves.history([run.history for run in runs], [run.history for run in baseline],
+        lambda: history.draw([run.history for run in runs], [run.history for run in baseline],
                               pair.name, pair.baseline))]
     names, counts = names_of(runs), counts_of(rows[pair.name])
     if len(names) == len(names_of(baseline)) == len(counts):
         pictures.append(Picture(
             file_name(prefix, title, "classes"),
             f"Change in F1 of each class against its training images, {pair.epoch} epoch",
-            lambda: curves.class_scores(
+            lambda: classes.draw(
                 # Sums of the same numbers in another order are not a change.
                 counts, (class_f1(runs, pair.epoch, len(counts))
                          - class_f1(baseline, pair.epoch, len(counts))).round(12),
@@ -139,7 +139,7 @@ def counts_of(row: Row) -> npt.NDArray[np.int64]:
     return max((run.class_counts for run in row.runs), key=len)
 
 
-def confusion(runs: Sequence[Run], num_classes: int) -> npt.NDArray[np.int64]:
+def confusion_sum(runs: Sequence[Run], num_classes: int) -> npt.NDArray[np.int64]:
     """int64 [classes, classes], the last epoch's matrix summed over the runs; rows are labels."""
     matrices = [metrics.confusion_matrix(run.labels, run.predictions[-1], num_classes)
                 for run in runs]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from flowerexp.plots import curves
+from flowerexp.plots import style
 
 WHOLE = 60
 """More classes are drawn in two halves."""
@@ -33,7 +33,7 @@ def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
     order = np.argsort(-first, kind="stable")
     figure, parts = by_class(order, names)
     sets = [(counts / counts.sum(), name, colour, side) for counts, name, colour, side
-            in zip((first, second), called, (curves.GREY, curves.BLUE), (-1, 1), strict=True)]
+            in zip((first, second), called, (style.GREY, style.BLUE), (-1, 1), strict=True)]
     for axis, part in parts:
         places = np.arange(len(part))
         for share, name, colour, side in sets:
@@ -63,12 +63,12 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
     for axis, part in parts:
         places = np.arange(len(part))
         mean, low, high = spread[part].T
-        axis.stairs(planned[part], np.arange(len(part) + 1) - 0.5, color=curves.GREY, alpha=0.35,
+        axis.stairs(planned[part], np.arange(len(part) + 1) - 0.5, color=style.GREY, alpha=0.35,
                     fill=True, label="repeats of the class")
-        axis.vlines(places, low, high, color=curves.ORANGE,
+        axis.vlines(places, low, high, color=style.ORANGE,
                     linewidth=2 if len(part) <= WHOLE else 1,
                     label="range over its images in the first epoch")
-        axis.plot(places, mean, "o", color=curves.BLUE, markersize=4 if len(part) <= WHOLE else 2,
+        axis.plot(places, mean, "o", color=style.BLUE, markersize=4 if len(part) <= WHOLE else 2,
                   linestyle="none", label="their mean")
         axis.set_ylabel("times in an epoch", fontsize=9)
         axis.set_ylim(0, 1.08 * max(spread[part, 2].max(), planned[part].max()))
@@ -91,11 +91,12 @@ def by_class(order: npt.NDArray[np.integer], names: Sequence[str]
         axis.set_xlim(-0.7, longest - 0.3)
         axis.tick_params(labelsize=8)
         if len(order) <= MOST_NAMES:
-            axis.set_xticks(range(len(part)), [curves.plain(names[label], 30) for label in part],
+            axis.set_xticks(range(len(part)),
+                            [style.escape_mathtext(names[label], 30) for label in part],
                             rotation=90, fontsize=8 if longest <= WHOLE else 6)
         else:
             axis.set_xticks([])
-        curves.clear(axis)
+        style.simplify(axis)
         axis.grid(visible=False, axis="x")
     return figure, list(zip(axes, halves, strict=True))
 
@@ -124,12 +125,12 @@ def learning_rate(rates: npt.NDArray[np.floating], updates_per_epoch: int, title
     greatest = int(rates.argmax())
     steps = np.linspace(0, len(rates) - 1, MOST_POINTS).astype(int)
     chosen = np.unique([*steps, greatest])
-    axis.plot(chosen / updates_per_epoch, rates[chosen], color=curves.BLUE, linewidth=1.5)
+    axis.plot(chosen / updates_per_epoch, rates[chosen], color=style.BLUE, linewidth=1.5)
     side = 6 if 2 * greatest < len(rates) else -6
     for update, word, place in ((0, "first", (16, 4)), (greatest, "greatest", (side, 15)),
                                 (len(rates) - 1, "last", (-6, 4))):
         where = (update / updates_per_epoch, float(rates[update]))
-        axis.plot(*where, "o", color=curves.ORANGE, markersize=4)
+        axis.plot(*where, "o", color=style.ORANGE, markersize=4)
         axis.annotate(f"{word} {rates[update]:.3g}", where, xytext=place, fontsize=8,
                       textcoords="offset points", ha="left" if place[0] > 0 else "right",
                       va="bottom")
@@ -138,6 +139,6 @@ def learning_rate(rates: npt.NDArray[np.floating], updates_per_epoch: int, title
     axis.set_ylim(0, 1.2 * float(rates.max()))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.tick_params(labelsize=8)
-    curves.clear(axis)
+    style.simplify(axis)
     axis.set_title(title, fontsize=10)
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure, FigureBase
 
-from flowerexp.plots import curves
+from flowerexp.plots.style import escape_mathtext
 
 Pixels = npt.NDArray[np.uint8]
 TILE = 1.9
@@ -39,7 +39,7 @@ def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: in
     return figure
 
 
-def beside(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], columns: int = 3
+def side_by_side(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], columns: int = 3
            ) -> Figure:
     """Several grids side by side, (title, images, names) each as of `grid`, of as many images."""
     width, height = size_of(len(groups[0][1]), columns, len(groups[0][2][0]))
@@ -69,10 +69,10 @@ def fill(figure: FigureBase, images: Pixels, names: Sequence[Sequence[str]], tit
         axis.axis("off")
     for axis, image, lines in zip(axes, images, names, strict=False):
         axis.imshow(image)
-        axis.set_title("\n".join(curves.plain(line, LETTERS) for line in lines), fontsize=7.5,
+        axis.set_title("\n".join(escape_mathtext(line, LETTERS) for line in lines), fontsize=7.5,
                        loc="left", pad=3)
-    figure.suptitle("\n".join(textwrap.wrap(curves.plain(title, 200), 18 * columns)), fontsize=9.5,
-                    y=1 - 0.08 / height, va="top")
+    figure.suptitle("\n".join(textwrap.wrap(escape_mathtext(title, 200), 18 * columns)),
+                    fontsize=9.5, y=1 - 0.08 / height, va="top")
 
 
 def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_after: Sequence[str],
@@ -93,6 +93,7 @@ def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_afte
         for axis, image, name in ((left, original, names_before[number]),
                                   (right, transformed, names_after[number])):
             axis.imshow(image)
-            axis.set_title("\n".join(map(curves.plain, name.split("\n"))), fontsize=8, loc="left")
+            axis.set_title("\n".join(map(escape_mathtext, name.split("\n"))), fontsize=8,
+                           loc="left")
     figure.suptitle("\n".join(textwrap.wrap(title, 40 * columns)), fontsize=9)
     return figure

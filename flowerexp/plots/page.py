@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from flowerexp.plots import curves
+from flowerexp.plots import style
 from flowerexp.runs import store
 
 PICTURES = "pictures"
@@ -56,7 +56,7 @@ def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]],
     """
     drawn = {}
     for picture in (picture for several in pictures.values() for picture in several):
-        drawn[picture.file] = curves.png(picture.draw())
+        drawn[picture.file] = style.png(picture.draw())
         if advance:
             advance()
     sources = {file: f"data:image/png;base64,{base64.b64encode(content).decode()}"

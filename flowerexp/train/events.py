@@ -19,7 +19,7 @@ from flowerexp import composition, metrics
 from flowerexp.config import Config
 from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
-from flowerexp.plots import curves
+from flowerexp.plots import confusion
 from flowerexp.runs.store import Scores
 from flowerexp.train.checkpoint import CompletedEpochs
 
@@ -74,7 +74,7 @@ class Events:
             for tag, value in scalars.items():
                 if value is not None:
                     tf.summary.scalar(tag, value)
-            if self.num_classes <= curves.MOST_CLASSES:
+            if self.num_classes <= confusion.MOST_CLASSES:
                 matrix = metrics.confusion_matrix(self.labels, np.array(predictions),
                                                   self.num_classes)
                 tf.summary.image(CONFUSION, confusion_image(matrix)[None])

@@ -1,5 +1,4 @@
-"""The pictures that a finished run leaves in its folder, and why one is not drawn. No TensorFlow.
-"""
+"""The pictures in the folder of a finished run, and why one is missing. No TensorFlow here."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from flowerexp import metrics
-from flowerexp.plots import curves, gallery
+from flowerexp.plots import classes, confusion, gallery, history, style
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 
@@ -18,48 +17,49 @@ CONFUSION = "confusion.png"
 MISTAKES = "mistakes.png"
 CLASSES = "classes.png"
 MOST_MISTAKES = 24
-"""In the grid of mistakes."""
+"""The most images in the grid of mistakes."""
 
 
-def draw(folder: Path, logger: RunLogger, history: Sequence[Scores], names: Sequence[str],
+def draw(folder: Path, logger: RunLogger, rows: Sequence[Scores], names: Sequence[str],
          counts: npt.NDArray[np.integer], labels: npt.NDArray[np.integer],
          probabilities: npt.NDArray[np.floating], mistaken: npt.NDArray[np.uint8]) -> None:
-    """Draws history, confusion matrix, mistakes and scores of the classes into a run folder.
+    """Draws history, confusion matrix, mistakes and class scores into a run folder.
 
     Args:
-        folder: of the run.
-        journal: shows how far it is, and says what is not drawn.
-        history: of every epoch.
-        names, counts: of the classes, int [classes] training images.
-        labels: int [images] of the validation set.
-        probabilities: float [images, classes], predicted of it.
+        folder: the run's.
+        logger: shows the progress and names what is not drawn.
+        rows: the history, a row per epoch.
+        names: the names of the classes.
+        counts: int [classes], training images.
+        labels: int [images], of the validation set.
+        probabilities: float [images, classes], predicted for the validation set.
         mistaken: uint8 [n, height, width, 3], the images of `worst_mistakes`.
     """
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(names))
-    figures: dict[str, Callable[[], Figure]] = {HISTORY: lambda: curves.history([history])}
-    if len(names) <= curves.MOST_CLASSES:
-        figures[CONFUSION] = lambda: curves.confusion(matrix, names)
+    figures: dict[str, Callable[[], Figure]] = {HISTORY: lambda: history.draw([rows])}
+    if len(names) <= confusion.MOST_CLASSES:
+        figures[CONFUSION] = lambda: confusion.draw(matrix, names)
     else:
-        logger.info(f"{CONFUSION} is not drawn, nor is TensorBoard's matrix of every epoch: "
-                    f"{len(names)} classes are more than {curves.MOST_CLASSES}")
+        logger.info(f"{CONFUSION} and TensorBoard's confusion matrices are not drawn: "
+                    f"{len(names)} classes are more than {confusion.MOST_CLASSES}")
     wrong = confident_mistakes(labels, probabilities)
     if len(wrong):
         figures[MISTAKES] = lambda: mistakes(worst_mistakes(labels, probabilities), len(wrong),
                                              names, labels, probabilities, mistaken)
     else:
-        logger.info(f"{MISTAKES} is not drawn: every validation image is right")
-    figures[CLASSES] = lambda: curves.class_scores(counts, metrics.f1_where_present(matrix), names)
+        logger.info(f"{MISTAKES} is not drawn: every validation image is classified correctly")
+    figures[CLASSES] = lambda: classes.draw(counts, metrics.f1_where_present(matrix), names)
     with logger.steps("pictures", len(figures)) as advance:
         for name, figure in figures.items():
-            curves.save(figure(), folder / name)
+            style.save(figure(), folder / name)
             advance()
 
 
 def confident_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]
                        ) -> npt.NDArray[np.int64]:
-    """int64 [mistakes], indices of the images that are called another class than their own.
+    """int64 [mistakes], the indices of the misclassified images, the most confident first.
 
-    From the highest probability of what they are called; of equal ones the first image is first.
+    Among equal probabilities the earlier image is first.
     """
     wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
@@ -67,18 +67,18 @@ def confident_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArr
 
 def worst_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]
                    ) -> npt.NDArray[np.int64]:
-    """Those of `confident_mistakes` that a picture has room for."""
+    """The first MOST_MISTAKES of `confident_mistakes`."""
     return confident_mistakes(labels, probabilities)[:MOST_MISTAKES]
 
 
 def mistakes(shown: npt.NDArray[np.integer], count: int, names: Sequence[str],
              labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating],
              images: npt.NDArray[np.uint8]) -> Figure:
-    """The grid of these mistakes, of `count` in all; the other arguments are those of `draw`."""
-    called = probabilities.argmax(-1)
-    lines = [(f"true {names[labels[index]]}", f"called {names[called[index]]}",
-              f"with probability {probabilities[index].max():.3f}") for index in shown.tolist()]
-    which = (f"The {len(shown)} most confident of {count} mistakes among {len(labels)} validation "
-             "images" if len(shown) < count else
-             f"Mistakes among {len(labels)} validation images: {count}, the most confident first")
-    return gallery.grid(images, lines, which)
+    """The grid of these mistakes out of `count`; the other arguments are those of `draw`."""
+    predicted = probabilities.argmax(-1)
+    lines = [(f"true: {names[labels[index]]}", f"pred: {names[predicted[index]]}",
+              f"probability {probabilities[index].max():.3f}") for index in shown.tolist()]
+    which = (f"the {len(shown)} most confident of {count}" if len(shown) < count else
+             f"{count}, the most confident first")
+    return gallery.grid(images, lines,
+                        f"Misclassified among {len(labels)} validation images: {which}")

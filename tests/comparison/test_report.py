@@ -11,7 +11,7 @@ import pytest
 
 from flowerexp import metrics
 from flowerexp.comparison import comparison, report
-from flowerexp.plots import curves
+from flowerexp.plots import confusion, history, style
 from flowerexp.plots.page import wrap
 from flowerexp.runs import store
 from tests.folders import write_run
@@ -108,7 +108,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
     compared = bare(tmp_path / "earlier")
     report.write(compared, tmp_path / "out")
     mine = pictures / "row-01-mine-history.png"
-    curves.save(curves.history([compared.rows[0].runs[0].history]), mine)
+    style.save(history.draw([compared.rows[0].runs[0].history]), mine)
     copy = shutil.copy(next(pictures.glob("*-confusion.png")), pictures / "kept.png")
     (pictures / "notes.txt").write_text("mine")
     (pictures / "empty.png").touch()
@@ -122,7 +122,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
 def test_failure_leaves_the_old_page_and_no_partial_file(tmp_path, monkeypatch):
     page = report.write(bare(tmp_path / "run"), tmp_path / "out")
     before = page.read_bytes()
-    monkeypatch.setattr(curves, "confusion", lambda *_: 1 / 0)
+    monkeypatch.setattr(confusion, "draw", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report.write(bare(tmp_path / "other"), tmp_path / "out")
     assert page.read_bytes() == before
@@ -153,7 +153,7 @@ def test_matrix_and_dots_are_of_all_seeds_at_the_last_epoch(compared):
     by_run = np.stack([run.predictions[-1] for run in row.runs])
     right = int((by_run == LABELS).sum())
     assert matrix.draw().axes[0].get_title() == (
-        f"Validation: {right} of {2 * len(LABELS)} images right, 2 runs together")
+        f"Validation: {right} of {2 * len(LABELS)} images correct, sum of 2 runs")
     import sklearn.metrics
     f1 = [sklearn.metrics.f1_score(LABELS, ids, average=None) for ids in by_run]
     dots = classes.draw().axes[0].collections[0].get_offsets()

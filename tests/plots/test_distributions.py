@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from flowerexp.config import Sampling, Schedule
 from flowerexp.data import sampling, sources
 from flowerexp.models import schedules
-from flowerexp.plots import curves, distributions
+from flowerexp.plots import distributions, style
 from tests.plots.test_gallery import HOSTILE
 
 FLOWERS = json.loads(sources.CLASSES_FILE.read_text())
@@ -30,8 +30,8 @@ def test_bars_are_the_shares_of_both_sets_from_the_largest_of_the_first():
                                   ["a", "b", "c"], "a title")
     axis, = figure.axes
     assert labels(axis) == ["b", "c", "a"]
-    assert bars(axis, curves.GREY) == [0.5, 0.3, 0.2]
-    assert bars(axis, curves.BLUE) == [0.2, 0, 0.8]
+    assert bars(axis, style.GREY) == [0.5, 0.3, 0.2]
+    assert bars(axis, style.BLUE) == [0.2, 0, 0.8]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "other"]
 
 
@@ -40,9 +40,9 @@ def test_bars_are_the_shares_of_both_sets_from_the_largest_of_the_first():
 def test_over_60_classes_are_two_halves(classes, parts):
     counts = np.arange(1, classes + 1)
     figure = distributions.shares(counts, counts[::-1], ("one", "other"), FLOWERS, "")
-    assert [len(bars(axis, curves.GREY)) for axis in figure.axes] == parts
+    assert [len(bars(axis, style.GREY)) for axis in figure.axes] == parts
     assert [name for axis in figure.axes for name in labels(axis)] == FLOWERS[:classes][::-1]
-    drawn = [share for axis in figure.axes for share in bars(axis, curves.GREY)]
+    drawn = [share for axis in figure.axes for share in bars(axis, style.GREY)]
     np.testing.assert_allclose(drawn, counts[::-1] / counts.sum())
     assert sum(drawn) == pytest.approx(1)
 
@@ -94,7 +94,7 @@ def test_names_of_any_text_are_drawn(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a glyph that no font has
         figure = distributions.shares(counts, counts, ("one", "other"), HOSTILE, "")
-        curves.save(figure, tmp_path / "a.png")
+        style.save(figure, tmp_path / "a.png")
     drawn = [text for axis in figure.axes for text in labels(axis)]
     assert len(drawn) == len(HOSTILE)
     assert {"two lines", r"\$x^\$", ""} <= set(drawn), "a $ is no mathematics"

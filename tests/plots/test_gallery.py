@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from flowerexp.plots import curves, gallery
+from flowerexp.plots import gallery, style
 from tests.html import CLASSES
 
 HOSTILE = [*CLASSES[:6], "$x^$", "very long " * 9, "two\nlines", ""]
@@ -24,8 +24,8 @@ def images(count):
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 3), (6, 1, 6), (7, 2, 6)])
 def test_images_stand_in_rows_under_their_lines(count, rows, columns):
     shown = images(count)
-    figure = gallery.grid(shown, [(f"true {n}", f"called {n}") for n in range(count)], "a title")
-    assert tiles(figure) == [(image.tolist(), f"true {n}\ncalled {n}")
+    figure = gallery.grid(shown, [(f"true {n}", f"predicted {n}") for n in range(count)], "a title")
+    assert tiles(figure) == [(image.tolist(), f"true {n}\npredicted {n}")
                              for n, image in enumerate(shown)]
     assert len(figure.axes) == rows * columns
     assert figure.get_suptitle() == "a title"
@@ -33,7 +33,7 @@ def test_images_stand_in_rows_under_their_lines(count, rows, columns):
 
 def test_grids_stand_beside_each_other_each_under_its_title():
     shown, names = images(5), [(name,) for name in "abcde"]
-    figure = gallery.beside([("one", shown, names), ("two", shown[::-1], names[::-1])])
+    figure = gallery.side_by_side([("one", shown, names), ("two", shown[::-1], names[::-1])])
     one, two = figure.subfigs
     assert tiles(one) == [(image.tolist(), name) for image, (name,) in
                           zip(shown, names, strict=True)]
@@ -55,6 +55,6 @@ def test_names_of_any_text_are_drawn(tmp_path):
         warnings.simplefilter("error")
         for figure in (gallery.grid(shown, [(name, name) for name in HOSTILE], "$x^$"),
                        gallery.pairs(shown, HOSTILE, shown, HOSTILE, "a title")):
-            curves.save(figure, tmp_path / "a.png")
+            style.save(figure, tmp_path / "a.png")
             for _, lines in tiles(figure):
                 assert max(len(line.replace("\\", "")) for line in lines.split("\n")) <= 40

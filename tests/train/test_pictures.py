@@ -3,25 +3,26 @@
 import numpy as np
 import pytest
 
-from flowerexp.plots import curves
+from flowerexp.plots import confusion
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import pictures
-from tests.plots.test_curves import FLOWERS, epochs
+from tests.plots.test_confusion import FLOWERS
+from tests.plots.test_history import epochs
 
 ALL = {"history.png", "confusion.png", "mistakes.png", "classes.png"}
 
 
-def probabilities_of(called, classes, confidence):
-    """float64 [images, classes]: `confidence` for the class an image is called, the rest equal."""
+def probabilities_of(predicted, classes, confidence):
+    """float64 [images, classes]: `confidence` for the predicted class, the rest equal."""
     values = np.repeat((1 - np.array(confidence))[:, None] / max(classes - 1, 1), classes, 1)
-    values[np.arange(len(called)), called] = confidence
+    values[np.arange(len(predicted)), predicted] = confidence
     return values
 
 
-def draw(folder, labels, called, classes):
+def draw(folder, labels, predicted, classes):
     confidence = np.linspace(0.9, 0.6, len(labels))
-    probabilities = probabilities_of(called, classes, confidence)
+    probabilities = probabilities_of(predicted, classes, confidence)
     shown = pictures.worst_mistakes(np.array(labels), probabilities)
     pictures.draw(folder, RunLogger(folder), epochs(2),
                   [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
@@ -31,22 +32,22 @@ def draw(folder, labels, called, classes):
 
 
 def test_mistakes_are_those_of_the_highest_probability_first():
-    labels, called = np.array([0, 1, 2, 0, 1]), [0, 2, 1, 1, 1]
-    probabilities = probabilities_of(called, 3, [0.99, 0.6, 0.8, 0.6, 0.9])
+    labels, predicted = np.array([0, 1, 2, 0, 1]), [0, 2, 1, 1, 1]
+    probabilities = probabilities_of(predicted, 3, [0.99, 0.6, 0.8, 0.6, 0.9])
     assert pictures.confident_mistakes(labels, probabilities).tolist() == [2, 1, 3]
 
 
 def test_grid_shows_each_mistake_with_its_names_and_probability():
-    labels, called = np.array([0, 1, 2, 0]), [0, 2, 1, 1]
-    probabilities = probabilities_of(called, 3, [0.99, 0.6, 0.8125, 0.7])
+    labels, predicted = np.array([0, 1, 2, 0]), [0, 2, 1, 1]
+    probabilities = probabilities_of(predicted, 3, [0.99, 0.6, 0.8125, 0.7])
     images = np.full((2, 2, 2, 3), np.array([2, 3])[:, None, None, None], np.uint8)
     figure = pictures.mistakes(np.array([2, 3]), 3, FLOWERS, labels, probabilities, images)
     assert [(int(axis.images[0].get_array().max()), axis.get_title(loc="left"))
             for axis in figure.axes if axis.images] == [
-        (2, f"true {FLOWERS[2]}\ncalled {FLOWERS[1]}\nwith probability 0.812"),
-        (3, f"true {FLOWERS[0]}\ncalled {FLOWERS[1]}\nwith probability 0.700")]
+        (2, f"true: {FLOWERS[2]}\npred: {FLOWERS[1]}\nprobability 0.812"),
+        (3, f"true: {FLOWERS[0]}\npred: {FLOWERS[1]}\nprobability 0.700")]
     assert " ".join(figure.get_suptitle().split()) == (
-        "The 2 most confident of 3 mistakes among 4 validation images")
+        "Misclassified among 4 validation images: the 2 most confident of 3")
 
 
 def test_a_run_of_104_classes_has_all_pictures_and_nothing_to_say(tmp_path):
@@ -60,12 +61,12 @@ def test_a_run_of_104_classes_has_all_pictures_and_nothing_to_say(tmp_path):
 def test_no_mistake_is_no_grid_and_that_is_said(tmp_path, classes):
     drawn, said = draw(tmp_path, np.arange(9) % classes, np.arange(9) % classes, classes)
     assert drawn == ALL - {"mistakes.png"}
-    assert "mistakes.png is not drawn: every validation image is right" in said
+    assert "mistakes.png is not drawn: every validation image is classified correctly" in said
 
 
 def test_too_many_classes_are_no_matrix_and_that_is_said(tmp_path):
     labels = np.arange(5000)
     drawn, said = draw(tmp_path, labels, np.minimum(labels + 1, 4999), 5000)
     assert drawn == ALL - {"confusion.png"}
-    assert f"confusion.png is not drawn, nor is TensorBoard's matrix of every epoch: 5000 classes "\
-        f"are more than {curves.MOST_CLASSES}" in said
+    assert ("confusion.png and TensorBoard's confusion matrices are not drawn: 5000 classes are "
+            f"more than {confusion.MOST_CLASSES}") in said
