@@ -4,6 +4,8 @@ import contextlib
 import csv
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,15 +42,46 @@ Scores = dict[str, float | None]
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path of the same suffix, which becomes `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    """A temporary path of the same suffix, whose file becomes that of `path` if the block succeeds.
+
+    A symbolic link stays: the file that it names is replaced. A device, a pipe or /dev/stdout stays
+    as well: the finished file is copied into it.
+
+    Raises:
+        UserError: for a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file")
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder, f"file{path.suffix}")
+            yield partial
+            # Without O_TRUNC, because standard output may be a file that holds earlier lines.
+            with partial.open("rb") as source, \
+                    open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:  # noqa: PTH123
+                shutil.copyfileobj(source, stream)
+        return
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{target.name}")
     try:
         yield partial
         sync(partial)
-        partial.replace(path)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to no regular file, or to an open descriptor, as /dev/stdout does."""
+    if not path.exists():
+        return False
+    if not path.is_file():
+        return True
+    descriptors = Path(f"/proc/{os.getpid()}/fd")
+    while path.parent.resolve() != descriptors and path.is_symlink():
+        path = path.parent / path.readlink()
+    return path.parent.resolve() == descriptors
 
 
 def sync(path: Path) -> None:

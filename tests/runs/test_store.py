@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,85 @@ def test_temporary_path_has_the_suffix_of_its_file(tmp_path):
         partial.write_text("weights")
         assert not (tmp_path / "new/model.keras").exists()
     assert names(tmp_path / "new") == ["model.keras"]
+
+
+# Every kind of path that a user can name
+
+def test_the_file_behind_a_symbolic_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("disk/real.csv")
+    (tmp_path / "second.csv").symlink_to(tmp_path / "link.csv")
+    store.write_text(tmp_path / "second.csv", "new")
+    assert (tmp_path / "second.csv").is_symlink()
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "disk/real.csv").read_text() == "new"
+    assert names(tmp_path / "disk") == ["real.csv"]
+
+
+def test_a_link_to_a_file_that_does_not_exist_yet_creates_it(tmp_path):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "later/real.csv")
+    store.write_text(tmp_path / "link.csv", "new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "later/real.csv").read_text() == "new"
+
+
+def test_the_null_device_stays_a_device(tmp_path):
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:  # who may not make one may not replace the machine's either
+        null = Path("/dev/null")
+    before = null.stat()
+    (tmp_path / "link").symlink_to(null)
+    for path in (null, tmp_path / "link"):
+        store.write_text(path, "gone")
+        store.write_array(path, np.arange(3))
+        assert (null.stat().st_ino, null.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert stat.S_ISCHR(before.st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_device_that_takes_no_more_is_an_error():
+    with pytest.raises(OSError, match="No space left"):
+        store.write_text(Path("/dev/full"), "text")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_pipe_gets_the_whole_file_and_stays_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe.csv").read_text)
+        store.write_text(tmp_path / "pipe.csv", "a\n" * 50_000)
+        assert read.result(30) == "a\n" * 50_000
+    assert (tmp_path / "pipe.csv").is_fifo()
+    assert names(tmp_path) == ["pipe.csv"]
+
+
+STREAM = "from pathlib import Path; from flowerexp.runs import store; import os, sys; " \
+         "os.write(1, b'before\\n'); store.write_text(Path(sys.argv[1]), 'text\\n')"
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("to_file", [False, True], ids=["pipe", "file"])
+def test_standard_output_is_written_after_what_it_holds(tmp_path, path, to_file):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    with (tmp_path / "out").open("w+") as file:
+        done = subprocess.run([sys.executable, "-c", STREAM, path], cwd=tmp_path, check=True,
+                              stdout=file if to_file else subprocess.PIPE, text=True,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+        file.seek(0)
+        assert (file.read() if to_file else done.stdout) == "before\ntext\n"
+    assert names(tmp_path) == ["link", "out"]
+
+
+def test_a_folder_is_refused_by_a_sentence(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    for name in ("folder", "link"):
+        with pytest.raises(UserError, match="is a folder: give the name of a file"):
+            store.write_text(tmp_path / name, "text")
+    assert names(tmp_path / "folder") == []
 
 
 # Histories and predictions
