@@ -103,7 +103,7 @@ def main(words: Sequence[str]) -> None:
             if not any(word.partition("=")[0] in PRINTING for word in words):
                 from flowerexp.sweeps import session  # as above
 
-                stack.enter_context(session.closing())
+                stack.enter_context(session.sweep_session())
             parsed = get_args(words)
             overrides = composition.quoted(parsed.overrides)
             composition.check_group_overrides(overrides)

@@ -1,7 +1,7 @@
-"""A job of a sweep: its folder executed by a process of its own, its end told, the tables renewed.
+"""One job of a sweep: executes its folder in a child process, records its exit, updates the tables.
 
-Hydra's launchers call `run_job` for every job, each in whatever process it likes. A request to stop
-is a line in the sweep's file `.stop`, which all of them see. No TensorFlow here.
+Hydra's launchers call `run_job` for every job, in whatever process and on whatever machine they
+like. No TensorFlow here.
 """
 
 import contextlib
@@ -26,181 +26,163 @@ from flowerexp.runs.log import RunLogger, now
 from flowerexp.runs.status import RunStatus
 from flowerexp.train import launch
 
-STOP = ".stop"
-REFUSED = ".refused"
-"""The jobs that could not be started, a sentence a line."""
-DEADLINE = ".deadline"
+EVENTS = ".sweep"
+"""What the processes of a sweep tell each other: lines of a kind of event and its text. They only
+append to it: a signal handler may not wait for a lock, as rewriting it would require."""
+DEADLINE, STOP, REFUSED = "deadline", "stop", "refused"
+"""Kinds of events: the time.time() at which all jobs stop; a request to stop (a signal's number,
+`failure` or `quota`); a sentence on a job that could not be started."""
 QUOTA = "quota"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 120
 """How long a cluster may take from its first signal to the requeue of a preempted job."""
 PATIENCE_SECONDS = 60.0
-"""How long a job waits for a process that lost its sweep and is on its way to a checkpoint."""
+"""How long a job waits for a process that lost its sweep and is saving its last checkpoint."""
 
 
-def request_stop(folder: Path, reason: str) -> None:
-    """Leaves a request for all jobs of the sweep: a signal's number, `failure` or `quota`."""
-    with (folder / STOP).open("a", encoding="utf-8") as file:
-        file.write(f"{reason}\n")
+def add_event(sweep: Path, kind: str, text: object) -> None:
+    with (sweep / EVENTS).open("a", encoding="utf-8") as file:
+        file.write(f"{kind} {text}\n")
 
 
-def stop_requests(folder: Path) -> list[str]:
-    return lines_of(folder / STOP)
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines of a file, none where it does not exist."""
+def events(sweep: Path, kind: str) -> list[str]:
+    """The texts of all events of a kind, in order."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = (sweep / EVENTS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-
-
-def set_deadline(folder: Path, seconds: float | None) -> None:
-    """Leaves for all jobs of the sweep the time.time() at which they stop, or that there is none.
-    """
-    if seconds is None:
-        (folder / DEADLINE).unlink(missing_ok=True)
-    else:
-        store.write_text(folder / DEADLINE, f"{seconds}\n")
-
-
-def deadline_of(folder: Path) -> float | None:
-    try:
-        return float((folder / DEADLINE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    return [line.removeprefix(f"{kind} ") for line in lines if line.startswith(f"{kind} ")]
 
 
 def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launcher: str) -> float:
-    """Executes a job's folder in a process of its own, and brings the sweep's tables up to date.
+    """Executes the folder of a job in a child process and updates the tables of the sweep.
 
     Args:
-        folder: of the job, below that of the sweep.
-        launcher: the name of Hydra's; the jobs of others than `basic` run side by side, and their
-            sentences go to their run.log only.
+        folder: of the job, inside that of the sweep.
+        composed: the config as Hydra composed it.
+        overrides: of the job.
+        launcher: name of Hydra's launcher; jobs of all but `basic` run in parallel and log to their
+            run.log only.
 
     Returns:
-        The best validation F1, the objective of a sweeper that optimises; 0 for a job that did not
-        finish.
+        The best validation F1, the objective of an optimizing sweeper; 0 for an unfinished job.
     """
-    deadline = deadline_of(folder.parent)
+    sweep, parallel, logger = folder.parent, launcher != "basic", RunLogger()
+    deadline = next(map(float, events(sweep, DEADLINE)), None)
     if deadline is not None and time.time() >= deadline:
-        request_stop(folder.parent, QUOTA)
-    if stop_requests(folder.parent):
+        add_event(sweep, STOP, QUOTA)
+    if events(sweep, STOP):
         return 0.0
-    logger = RunLogger()
-    if launcher == "basic":
+    if not parallel:
         logger.console.rule(escape(folder.name), align="left", characters="-")
     try:
         config = composition.check(composed)
         with launch.locked(folder, PATIENCE_SECONDS):
             starts = launch.initialize_run_dir(config, folder, composed, overrides)
-    except (UserError, OSError) as error:  # it costs this job, not those that are left
+    except (UserError, OSError) as error:  # costs this job, not the remaining ones
         sentence = f"{folder.name}: {composition.explain(error)}"
         logger.info(f"not run: {sentence}")
-        with (folder.parent / REFUSED).open("a", encoding="utf-8") as file:
-            file.write(f"{sentence}\n")
+        add_event(sweep, REFUSED, sentence)
         return 0.0
     if starts:
-        if launcher != "basic":
+        if parallel:
             logger.info(f"{folder.name}: started, {folder / store.LOG}")
-        stopped_externally = execute_in_process(folder, deadline, quiet=launcher != "basic")
+        stopped_externally = execute_in_child(folder, deadline, quiet=parallel)
         if stopped_externally and launcher.startswith("submitit"):
-            logger.info(f"{folder.name}: interrupted, and not by the sweep: waiting "
-                        f"{GRACE_SECONDS} s for the cluster to requeue or to end this job")
-            time.sleep(GRACE_SECONDS)  # a job that ended by itself would not be requeued
-    status = RunStatus.load_or_new(folder)
-    score = best_score(folder)
-    ended = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
-             if status.state == "done" else f"{status.state} {status.error or ''}".rstrip())
-    logger.info(f"{folder.name}: {ended}")
+            logger.info(f"{folder.name}: interrupted from outside the sweep: waiting "
+                        f"{GRACE_SECONDS} s for the cluster to requeue or end this job")
+            time.sleep(GRACE_SECONDS)  # a job that exits by itself would not be requeued
+    status, score = RunStatus.load_or_new(folder), best_score(folder)
+    done = status.state == "done"
+    outcome = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
+               if done else f"{status.state} {status.error or ''}".rstrip())
+    logger.info(f"{folder.name}: {outcome}")
     try:
-        write_tables(folder.parent)
-    except OSError as error:  # a full disk costs the tables, not the jobs that are left
-        logger.info(f"{folder.parent}: the tables cannot be written ({error.strerror})")
+        write_tables(sweep)
+    except OSError as error:  # a full disk costs the tables, not the remaining jobs
+        logger.info(f"{sweep}: the tables cannot be written ({error.strerror})")
     if status.state == "failed" and config.on_failure == "stop":
-        request_stop(folder.parent, "failure")
-    return score if status.state == "done" else 0.0
+        add_event(sweep, STOP, "failure")
+    return score if done else 0.0
 
 
 def best_score(folder: Path) -> float:
-    """The best validation F1 of a run; 0 before its first epoch, and where it cannot be read."""
+    """The best validation F1 of a run; 0 before its first epoch, or if its history is damaged."""
     try:
         history = store.read_history(folder)
-    except UserError:  # the job's own process has said so
+    except UserError:  # reported by the process of the job
         return 0.0
     best = metrics.best_epoch(history)
     return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
-def execute_in_process(folder: Path, deadline: float | None, quiet: bool) -> bool:
-    """Runs `python -m flowerexp resume` on a folder, passes on requests to stop, and settles it.
+def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
+    """Runs `python -m flowerexp resume` on a folder, forwards requests to stop, records its exit.
 
     Returns:
-        Whether it was stopped in order by a signal that the sweep did not ask for.
+        Whether it was stopped in order by a signal that did not come from the sweep.
     """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                 signal.signal(number, signal.SIG_IGN)  # in a launcher's worker; the sweep asks
-    # This package, not one that lies where the command was given; and sentences, for the traceback
-    # stands in the status.
+    # This package, not another one in the working directory.
     package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
         filter(None, (package, os.environ.get("PYTHONPATH"))))}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    # In a session of its own, a Ctrl-C at the terminal reaches it once, through the sweep.
+    environment.pop("HYDRA_FULL_ERROR", None)  # sentences; status.json has the traceback
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
                "--parent", str(os.getpid())]
     if deadline is not None:
         command += ["--deadline", str(deadline)]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=errors,
+    with tempfile.TemporaryFile() as stderr:
+        # In its own session, a Ctrl-C at the terminal reaches it once, through the sweep.
+        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr,
                                    stdout=subprocess.DEVNULL if quiet else None)
         try:
-            asked = wait(process, folder.parent)
+            stop_requested = wait(process, folder.parent)
         finally:
-            if process.poll() is None:  # something of ours or the launcher's went wrong
+            if process.poll() is None:  # an error of ours or the launcher's
                 process.terminate()
                 process.wait()
-        errors.seek(0)
-        said = errors.read().decode("utf-8", "backslashreplace").strip()
-    record_exit(folder, process.returncode, said, asked)
+        stderr.seek(0)
+        stderr_text = stderr.read().decode("utf-8", "backslashreplace").strip()
+    record_exit(folder, process.returncode, stderr_text, stop_requested)
     if process.returncode == launch.OUT_OF_TIME:
-        request_stop(folder.parent, QUOTA)
-    return not asked and process.returncode > 128
+        add_event(folder.parent, STOP, QUOTA)
+    return not stop_requested and process.returncode > 128
 
 
 def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
-    """Waits for a job's process; returns whether it was asked to stop."""
-    passed = 0
+    """Waits for a job's process, forwards requests to stop; returns whether there were any."""
+    forwarded = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
-            return passed > 0
-        # Of the end of the quota every job knows by itself.
-        reasons = [reason for reason in stop_requests(sweep) if reason != QUOTA]
-        for reason in reasons[passed:]:
+            return forwarded > 0
+        # Each job knows the deadline of the quota itself.
+        reasons = [reason for reason in events(sweep, STOP) if reason != QUOTA]
+        for reason in reasons[forwarded:]:
             process.send_signal(signal.SIGINT if reason == str(int(signal.SIGINT))
                                 else signal.SIGTERM)
-        passed = len(reasons)
+        forwarded = len(reasons)
 
 
-def record_exit(folder: Path, code: int, said: str, asked: bool) -> None:
-    """Says in a folder's status and log how its process ended, where it could not itself.
+def record_exit(folder: Path, code: int, stderr_text: str, stop_requested: bool) -> None:
+    """Records in the status and log of a run how its process ended, if that could not itself.
 
     Args:
-        code: the process's exit code, minus the number of a signal that killed it.
-        said: what it left on its standard error stream.
-        asked: whether the sweep had asked it to stop.
+        folder: of the run.
+        code: exit code, or minus the number of the signal that killed the process.
+        stderr_text: what it wrote to its standard error stream.
+        stop_requested: whether the sweep had asked it to stop.
     """
     try:
         with launch.locked(folder):
             if RunStatus.load_or_new(folder).state not in ("new", "running"):
                 return
             logger = RunLogger(folder)
-            if asked and (code < 0 or code > 128):
+            if stop_requested and (code < 0 or code > 128):
                 logger.debug("interrupted before it could save")
                 logger.record(state="interrupted", ended=now())
                 return
@@ -209,21 +191,22 @@ def record_exit(folder: Path, code: int, said: str, asked: bool) -> None:
                 if -code == signal.SIGKILL:
                     error += ", as the system does when memory runs out"
             else:
-                error = f"{said.splitlines()[-1] if said else 'no word'} (exit code {code})"
-            logger.debug(f"failed: {error}\n{said}".strip())
-            logger.record(state="failed", error=error, traceback=said or None, ended=now())
+                last = stderr_text.splitlines()[-1] if stderr_text else "no message"
+                error = f"{last} (exit code {code})"
+            logger.debug(f"failed: {error}\n{stderr_text}".strip())
+            logger.record(state="failed", error=error, traceback=stderr_text or None, ended=now())
     except UserError:  # another process has the folder now
         return
     except OSError as error:
         RunLogger().info(f"{folder}: the status cannot be written ({error.strerror})")
 
 
-def write_tables(folder: Path) -> None:
-    """Writes comparison.csv and comparison.md of the sweep's runs as they are now, whole."""
+def write_tables(sweep: Path) -> None:
+    """Writes comparison.csv and comparison.md of the sweep's runs in their present state."""
     from flowerexp.comparison import comparison, tables
 
-    # The jobs of some launchers end side by side; the last one sees all of them.
-    with filelock.FileLock(folder / ".tables.lock"):
-        compared = comparison.compare([folder])
+    # Parallel jobs end at the same time; the last one sees all of them.
+    with filelock.FileLock(sweep / ".tables.lock"):
+        compared = comparison.compare([sweep])
         for name in ("csv", "md"):
-            store.write_text(folder / f"comparison.{name}", tables.FORMATS[name](compared))
+            store.write_text(sweep / f"comparison.{name}", tables.FORMATS[name](compared))

@@ -57,7 +57,8 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         folder = fresh_folder(config, folder)
     if config.dry_run:
         logger = RunLogger()
-        preview.show(logger, folder.parent, preview.preview({folder.name: config}))
+        preview.show(logger, folder.parent, preview.preview({folder.name: config},
+                                                             dry_run=True))
         logger.info("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)

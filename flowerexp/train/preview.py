@@ -1,7 +1,7 @@
 """What runs would be: their data found and their numbers derived, before any of them starts.
 
-The work is done in a process of its own, for it needs TensorFlow, which the parent of a sweep does
-not import, and gives the devices back when it ends.
+A child process does it, because it needs TensorFlow, which the parent of a sweep does not import,
+and releases the devices when it ends.
 """
 
 import concurrent.futures
@@ -13,14 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
-from flowerexp.config import Config, Hardware
+from flowerexp.config import Config, Dataset, Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger, exit_with_parent
 from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
+
+COMPETITION_CLASS_COUNTS = (18, 782)
+"""Training images of the competition's rarest and commonest class; the others are not published."""
 
 
 @dataclass(frozen=True)
@@ -29,111 +34,170 @@ class Preview:
 
     source: str
     """Which data set it takes, and why."""
-    data: str
-    """The fingerprint of the data."""
-    plan: Plan | None
-    """None where the number of replicas shows only on the machine that will run it."""
+    data: str | None
+    """The fingerprint of the data; None if they are not here."""
+    plans: tuple[Plan, ...]
+    """One plan; several, which bound its numbers, if the images of each class are not known; none
+    if the number of replicas shows only on the machine that will run it."""
 
 
-def preview(configs: Mapping[str, Config], elsewhere: bool = False) -> dict[str, Preview]:
+def preview(configs: Mapping[str, Config], remote: bool = False, dry_run: bool = False
+            ) -> dict[str, Preview]:
     """The preview of every config.
 
     Args:
         configs: by the name of the run.
-        elsewhere: whether the runs will be on other machines than this one.
+        remote: whether the runs will be on other machines than this one.
+        dry_run: whether the published sizes of the competition stand in for its files if these are
+            not here. Nothing may be trained by them.
 
     Raises:
-        UserError: for data or weights that are not there, or numbers that do not fit, by the
-            name of the first run.
+        UserError: for missing data or weights, or numbers that do not fit, by the name of the first
+            such run.
     """
     by_hardware: dict[str, dict[str, Config]] = {}
     for name, config in configs.items():
         by_hardware.setdefault(repr(config.hardware), {})[name] = config
-    found: dict[str, Preview] = {}
-    for group in by_hardware.values():  # a process can set up one strategy only
+    previews: dict[str, Preview] = {}
+    for group in by_hardware.values():  # a process can set up only one strategy
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, context) as process:
             try:
-                found |= process.submit(look, group, elsewhere).result()
+                previews |= process.submit(preview_in_child, group, remote, dry_run).result()
             except BrokenProcessPool as error:
-                raise UserError("the process that looks at the data before the start was killed: "
-                                "is there too little memory?") from error
-    return {name: found[name] for name in configs}
+                raise UserError("the process that checks the data before the start was killed: is "
+                                "there too little memory?") from error
+    return {name: previews[name] for name in configs}
 
 
-def look(configs: Mapping[str, Config], elsewhere: bool) -> dict[str, Preview]:
-    """The previews of configs of one hardware, in a fresh process."""
+def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
+                     ) -> dict[str, Preview]:
+    """The previews of configs with the same hardware, in a fresh process."""
     exit_with_parent(os.getppid())
-    asked = next(iter(configs.values())).hardware
-    factory.prepare(asked)
+    hardware = next(iter(configs.values())).hardware
+    factory.prepare(hardware)
     with RunLogger().native_log():
-        from flowerexp.data import sources
         from flowerexp.models import build
+        from flowerexp.train import experiment
 
-        workers, replicas = replicas_here(asked) if not elsewhere else replicas_asked(asked)
+        workers, replicas = configured_replicas(hardware) if remote else local_replicas(hardware)
         tables: dict[str, Any] = {}
-        found: dict[str, Preview] = {}
+        previews: dict[str, Preview] = {}
         for name, config in configs.items():
             try:
                 key = repr(config.dataset)
                 if key not in tables:
-                    source = sources.find(config.dataset)
-                    tables[key] = source, *sources.class_counts(
-                        source, config.dataset.on_bad_record)
+                    tables[key] = find_data(config.dataset, dry_run)
                 build.check_weights_exist(config.model)
-                source, counts, data = tables[key]
-                found[name] = of_run(config, source, counts, data, workers, replicas)
+                source, data, counts = tables[key]
+                plans = [] if replicas is None else [
+                    experiment.derive(config, source, each, workers, replicas)[0]
+                    for each in counts]
+                previews[name] = Preview(source.reason, data, tuple(dict.fromkeys(plans)))
             except UserError as error:
                 where = f"{name}: " if len(configs) > 1 else ""
                 raise UserError(f"{where}{error}") from error
-    return found
+    return previews
 
 
-def of_run(config: Config, source: Any, counts: Any, data: str, workers: int,
-           replicas: int | None) -> Preview:
-    """The preview of one run on a source whose classes have these counts and this fingerprint."""
-    from flowerexp.train import experiment
+def find_data(dataset: Dataset, dry_run: bool
+              ) -> tuple[Any, str | None, list[npt.NDArray[np.int64]]]:
+    """A data set's source, its fingerprint, and its counts, int64 [classes] images of each class.
 
-    numbers = None
-    if replicas is not None:
-        numbers, _ = experiment.derive(config, source, counts, workers, replicas)
-    return Preview(source.reason, data, numbers)
+    With the published sizes in place of the files there is no fingerprint, and several counts.
+    """
+    from flowerexp.data import sources
+
+    if dry_run and dataset.kind == "flowers":
+        try:
+            sources.competition_root(dataset)
+        except UserError:
+            return published_source(dataset), None, published_counts()
+    source = sources.find(dataset)
+    counts, data = sources.class_counts(source, dataset.on_bad_record)
+    return source, data, [counts]
 
 
-def replicas_here(asked: Hardware) -> tuple[int, int | None]:
+def published_source(dataset: Dataset) -> Any:
+    """The competition's data set without its files, for a dry run."""
+    from flowerexp.data import sources
+
+    least, most = COMPETITION_CLASS_COUNTS
+    train, valid, test = sources.COMPETITION_COUNTS.values()
+    reason = (f"dataset: the competition's files are not here; planned with its published sizes: "
+              f"{train:,} training, {valid:,} validation and {test:,} test images of "
+              f"{sources.COMPETITION_CLASSES} classes. The images of each class are not published, "
+              f"only their range, {least} to {most}: numbers that depend on them are ranges (~: "
+              "approximate)")
+    return sources.Source("flowers", reason, "", dataset.image_size or 192, None,
+                          sources.COMPETITION_CLASSES, {})
+
+
+def published_counts() -> list[npt.NDArray[np.int64]]:
+    """Counts of images by class, int64 [104], that span what the published sizes allow.
+
+    The first has as many of the largest and smallest classes as possible, the last as many equal
+    ones. Repeating each class up to N images makes the most examples of the first and the fewest
+    of the last (a sum of a convex function of the counts); the second is a long tail between them.
+    """
+    from flowerexp.data import sources
+
+    classes, total = sources.COMPETITION_CLASSES, sources.COMPETITION_COUNTS["train"]
+    least, most = COMPETITION_CLASS_COUNTS
+    extreme = np.full(classes, least)
+    extreme[:(total - classes * least) // (most - least)] = most
+    tail = np.round(least + (most - least) * np.exp(-0.0728 * np.arange(classes))).astype(np.int64)
+    equal = np.full(classes, (total - least - most) // (classes - 2))
+    equal[[0, -1]] = most, least
+    for counts in (extreme, tail):
+        counts[classes // 2] += total - counts.sum()
+    rest = total - equal.sum()
+    equal[1:1 + rest] += 1
+    return [extreme, tail, equal]
+
+
+def local_replicas(hardware: Hardware) -> tuple[int, int | None]:
     """Workers and replicas of this machine's strategy."""
     from flowerexp.data import pipeline
 
-    strategy, _ = factory.build_strategy(asked)
+    strategy, _ = factory.build_strategy(hardware)
     return pipeline.count_workers(strategy), strategy.num_replicas_in_sync
 
 
-def replicas_asked(asked: Hardware) -> tuple[int, int | None]:
-    """One worker, and the replicas that the config itself tells, for a machine out of sight."""
-    return 1, asked.replicas or (1 if asked.kind == "cpu" else None)
+def configured_replicas(hardware: Hardware) -> tuple[int, int | None]:
+    """One worker, and the replicas that the config itself tells, for another machine."""
+    return 1, hardware.replicas or (1 if hardware.kind == "cpu" else None)
 
 
 def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> None:
-    """Prints the data set, and a line for every run: epochs, updates of an epoch and in all, images
-    of an update, and what was done of it before.
+    """Prints the data set, and a line for every run: epochs, updates of an epoch and in total,
+    images of an update, and how far it is.
 
     Args:
-        folder: that holds the runs' folders.
+        logger: that prints them.
+        folder: that contains the folders of the runs.
+        previews: by the name of the run.
     """
     for source in dict.fromkeys(each.source for each in previews.values()):
         logger.info(source)
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)  # names of 34 in 80 columns
     table.add_column("run", overflow="fold")
-    for title in ("epochs", "updates\nan epoch", "updates\nin all", "images of\nan update"):
+    for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):
         table.add_column(title, justify="right")
-    table.add_column("before")
+    table.add_column("status")
     for name, each in previews.items():
-        numbers = each.plan
-        cells = ("-",) * 4 if numbers is None else (
-            str(numbers.epochs), str(numbers.updates_per_epoch), str(numbers.updates),
-            str(numbers.update_size))
         status = RunStatus.load_or_new(folder / name)
-        done = status.epochs_done
-        table.add_row(name, *cells, {"done": "finished"}.get(
-            status.state, f"{done} epochs" if done else "new"))
+        done = f"{status.epochs_done} epochs" if status.epochs_done else "new"
+        epochs, updates, total, size = (cell(name, each.plans) for name in (
+            "epochs", "updates_per_epoch", "updates", "update_size"))
+        # Of the product of two numbers that vary, the plans do not show the extremes.
+        about = "~" if "-" in epochs[1:] and "-" in updates[1:] else ""
+        table.add_row(name, epochs, updates, about + total, size,
+                      "finished" if status.state == "done" else done)
     logger.console.print(table)
+
+
+def cell(number: str, plans: tuple[Plan, ...]) -> str:
+    """A number of the plans by its name, or its range; `-` without a plan."""
+    values = sorted({getattr(plan, number) for plan in plans})
+    return "-".join(map(str, values[:1] + values[1:][-1:])) or "-"

@@ -1,13 +1,13 @@
 """Proof: a run that is killed at any moment and executed again ends as if nothing had happened.
 
-Run it from the checkout: python tests/proofs/faults.py [KILLS], 25 kills unless told otherwise. It
-starts real runs of a small network with BatchNorm, dropout, augmentation and oversampling, which
-also save inside epochs, and kills them with SIGKILL: while TensorFlow is imported, before the first
-checkpoint, while one is written or removed, while an epoch's results are written, between epochs,
-while predictions are written, and at random moments. Then SIGTERM, a second process, a full disk,
-unreadable checkpoints, and a folder moved to another path. Every run is executed again, and every
-result of it is compared with those of one that was never interrupted, bit for bit (times aside).
-Two cases run at a time; 25 kills took 21 minutes on two cores that had as much else to do.
+Run it from the checkout: python tests/proofs/faults.py [KILLS], 25 kills by default. It starts real
+runs of a small network with BatchNorm, dropout, augmentation and oversampling, which also save
+inside epochs, and kills them with SIGKILL: while TensorFlow is imported, before the first
+checkpoint, while one is written or removed, while the results of an epoch are written, between
+epochs, while predictions are written, and at random moments. Then SIGTERM, a second process, a full
+disk, unreadable checkpoints, and a folder moved to another path. Every run is executed again, and
+all its results are compared with those of an uninterrupted run, bit for bit (except times).
+Two cases run at a time; 25 kills took 21 minutes on two cores that were shared with other work.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ def has(run, *patterns):
     return any(next(run.glob(pattern), None) for pattern in patterns)
 
 
-def said(run, words):
+def logged(run, words):
     return (run / "run.log").exists() and words in (run / "run.log").read_text()
 
 
 MOMENTS = {
-    "before the first checkpoint": lambda run: said(run, "parameters"),
+    "before the first checkpoint": lambda run: logged(run, "parameters"),
     "while a checkpoint is written": lambda run: (
         has(run, "checkpoints/update-*") and has(run, "checkpoints/.partial-*/*")),
     "between epochs": lambda run: has(run, f"checkpoints/update-{2 * UPDATES:08d}"),
     "while predictions are written": lambda run: has(run, ".partial-*_probs.npy", "test_probs.npy"),
     "at random": None,
-    "while TensorFlow is imported": lambda run: said(run, "run: "),
+    "while TensorFlow is imported": lambda run: logged(run, "run: "),
     "while an epoch's results are written": lambda run: (
         has(run, "checkpoints/update-*") and has(run, ".partial-history.json",
                                                  ".partial-valid_preds.json")),
@@ -64,7 +64,7 @@ MOMENTS = {
 
 
 class Proof:
-    """The place, the data and the uninterrupted run of all cases."""
+    """The folder, the data and the uninterrupted run of all cases."""
 
     def __init__(self, place):
         self.place = place
@@ -76,7 +76,7 @@ class Proof:
         done = self.finish("straight")
         self.seconds = time.monotonic() - start
         self.straight = place / "outputs/straight"
-        assert "going on" not in done
+        assert "resuming" not in done
         print(f"uninterrupted: {self.seconds:.1f} s", flush=True)
 
     def begin(self, name, *more, **options):
@@ -98,11 +98,11 @@ class Proof:
         with ONE_AT_A_TIME:
             same_results(self.straight, run)
         assert read(run, "status.json")["state"] == "done"
-        assert not has(run, ".partial-*", "checkpoints/.partial-*"), "something half is left"
+        assert not has(run, ".partial-*", "checkpoints/.partial-*"), "a partial file is left"
         assert len(list((run / "checkpoints").iterdir())) <= 3
 
     def kill(self, name, moment, seconds):
-        """Starts or goes on with a run and kills it; returns what it had done, None if it ended."""
+        """Starts or resumes a run and kills it; returns its progress, None if it ended before."""
         run = self.place / "outputs" / name
         process = self.begin(name)
         end = time.monotonic() + (seconds if moment is None else 120)
@@ -127,7 +127,7 @@ def kill_case(proof, number, title, seconds, again):
     for attempt in range(3):
         if before is not None:
             break
-        name = f"killed {number} attempt {attempt + 2}"  # it was faster than we looked
+        name = f"killed {number} attempt {attempt + 2}"  # it had finished before the kill
         before = proof.kill(name, MOMENTS[title], 0.9 * seconds)
     assert before is not None, f"no kill {title}"
     if again is not None:
@@ -148,7 +148,7 @@ def sigterm_and_second_process(proof):
     assert read(run, "status.json")["state"] == "interrupted"
     assert "resuming from" in proof.finish("stopped")
     proof.compare(run)
-    return "a second process is refused; SIGTERM, and on"
+    return "a second process is refused; SIGTERM, resumed"
 
 
 def limit_files():
@@ -156,7 +156,7 @@ def limit_files():
 
 
 def full_disk(proof):
-    """A tmpfs of so little that the third checkpoint does not fit; else files that may not grow."""
+    """A tmpfs too small for the third checkpoint, or a limit of file sizes without mounts."""
     disk = proof.place / "small disk"
     disk.mkdir()
     size = sum(file.stat().st_size for file in next(
@@ -171,14 +171,14 @@ def full_disk(proof):
         assert "cannot be written" in full or "No space left" in full, full
         if mounted:
             subprocess.run(["mount", "-o", "remount,size=256M", str(disk)], check=True)
-        going_on = proof.finish("full", *where)
+        resumed = proof.finish("full", *where)
         proof.compare(run)
     finally:
         if mounted:
             subprocess.run(["umount", str(disk)], check=True)
-    how = "tmpfs" if mounted else "RLIMIT_FSIZE, for a tmpfs cannot be mounted here"
-    return (f"full disk ({how}): {full.strip().splitlines()[-1][:60]}..., and on"
-            f"{' from a checkpoint' * ('resuming from' in going_on)}")
+    how = "tmpfs" if mounted else "RLIMIT_FSIZE, because a tmpfs cannot be mounted here"
+    return (f"full disk ({how}): {full.strip().splitlines()[-1][:60]}..., resumed"
+            f"{' from a checkpoint' * ('resuming from' in resumed)}")
 
 
 def truncate(path):
@@ -225,16 +225,16 @@ def none_readable(proof, killed):
 
 
 def moved(proof, killed):
-    elsewhere = proof.place / "another [place]"
-    elsewhere.mkdir()
-    run = elsewhere / "moved run"
+    other_place = proof.place / "another [place]"
+    other_place.mkdir()
+    run = other_place / "moved run"
     shutil.copytree(killed, run)
     done = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(run)], check=False,
-                          cwd=elsewhere, capture_output=True, text=True, timeout=240)
+                          cwd=other_place, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     proof.compare(run)
-    return "moved to another path, and on"
+    return "moved to another path, resumed"
 
 
 def main(kills):

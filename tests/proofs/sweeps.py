@@ -1,8 +1,8 @@
-"""Proof: the jobs of a sweep that are killed, stopped or preempted go on to their end.
+"""Proof: jobs of a sweep that are killed, stopped or preempted resume and finish.
 
-Run it from the checkout: python tests/proofs/sweeps.py. Real sweeps, one after another and by the
-launchers joblib and submitit_local, and real signals to jobs, launchers and sweeps. pytest runs
-it, two tests at a time; two minutes on two quiet cores.
+Run it from the checkout: python tests/proofs/sweeps.py. Real sweeps, by Hydra's basic launcher,
+joblib and submitit_local, and real signals to jobs, launchers and sweeps. pytest runs it, two tests
+at a time; two minutes on two quiet cores.
 """
 
 import os
@@ -87,10 +87,10 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_pat
     """Slurm tells a job by SIGUSR2, or by SIGTERM first; submitit's local executor stands in."""
     words = ("-m", "loop.log_interval=5,6,7", "loop.epochs=40", "loop.steps_per_execution=1",
              "hydra/launcher=submitit_local", "name=queue")
-    whole, told, preempted = (tmp_path / f"outputs/queue/loop.log_interval={number}+seed=0"
+    whole, warned, preempted = (tmp_path / f"outputs/queue/loop.log_interval={number}+seed=0"
                               for number in (5, 6, 7))
     process = begin(tmp_path, tiny, *words)
-    for job, first in ((told, signal.SIGUSR2), (preempted, signal.SIGTERM)):
+    for job, first in ((warned, signal.SIGUSR2), (preempted, signal.SIGTERM)):
         wait_for_epochs(job, 2, process)
         pid = read(job, "status.json")["pid"]
         worker = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -100,7 +100,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_pat
         os.kill(worker, signal.SIGUSR2)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
-    for job in (told, preempted):
+    for job in (warned, preempted):
         assert "resuming from" in (job / "run.log").read_text()
         same_results(whole, job)
     assert "resuming from" not in (whole / "run.log").read_text()

@@ -1,11 +1,11 @@
-"""Proof: two workers end together, whatever happens to one of them, and go on exactly.
+"""Proof: two workers end together, whatever happens to one of them, and resume exactly.
 
 Run it from the checkout: python tests/proofs/workers.py. It starts real pairs on the loopback: one
-that nothing happens to; one whose chief is killed with SIGKILL, and which is ended by SIGTERM to
-the other worker alone when both are started again, and then goes on to the end; one whose minutes
-are over, and which goes on; one of which one worker has a mistake of its own; one of which one
-worker reads a bad record; one with fewer files than workers. The workers' clocks
-differ. It prints what it saw, and takes two minutes on two quiet cores.
+that is not disturbed; one whose chief is killed with SIGKILL, which is restarted, stopped by
+SIGTERM to the other worker alone, and resumed to the end; one that reaches its time limit and is
+resumed; one in which one worker has a mistake of its own; one in which one worker reads a bad
+record; one with fewer files than workers. The clocks of the workers differ. It prints what it saw,
+and takes two minutes on two quiet cores.
 """
 
 import os
@@ -29,11 +29,11 @@ from tests.processes import (
 )
 
 LONGEST = 60
-"""Seconds after which no worker may wait for one that is gone."""
+"""Seconds within which a worker must notice that another is lost."""
 
 
 class Proof:
-    """The place and the data of all pairs."""
+    """The folder and the data of all pairs."""
 
     def __init__(self, place):
         self.place, self.root = place, place / "data"
@@ -49,12 +49,12 @@ class Proof:
 
 
 def end(workers, codes, *words):
-    """What they printed, once they ended with these codes and said these words."""
+    """The seconds until they ended with these codes and words, and what they printed."""
     start = time.monotonic()
     ends = end_workers(workers)
-    said = " ".join(output + errors for _, output, errors in ends)
+    printed = " ".join(output + errors for _, output, errors in ends)
     assert [code for code, *_ in ends] == codes, ends
-    assert all(word in said for word in words), ends
+    assert all(word in printed for word in words), ends
     return time.monotonic() - start, ends
 
 
@@ -82,7 +82,7 @@ def killed_and_stopped(proof):
     print(f"SIGTERM to worker 1 alone: both ended with 143 after {done} epochs", flush=True)
     end(proof.begin("broken"), [0, 0], "resuming from")
     same_results(proof.run("whole"), run)
-    print("started again: every result as uninterrupted, bit for bit", flush=True)
+    print("rerun: every result as uninterrupted, bit for bit", flush=True)
 
 
 def out_of_time(proof):
@@ -90,7 +90,7 @@ def out_of_time(proof):
         "interrupted by loop.max_minutes=0.02")
     end(proof.begin("timed"), [0, 0], "resuming from")
     same_results(proof.run("whole"), proof.run("timed"))
-    print("out of time: both ended with 75, and went on bit for bit", flush=True)
+    print("out of time: both ended with 75, and resumed bit for bit", flush=True)
 
 
 def one_mistaken(proof):

@@ -32,7 +32,7 @@ def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
     assert f"not started: {good.name}" in stopped.stdout
 
 
-def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path, tiny):
+def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_resumes_it(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
     done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.4")
     assert done.returncode == launch.OUT_OF_TIME, done.stderr
@@ -40,7 +40,7 @@ def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path
     assert "interrupted by loop.max_minutes" in done.stdout
     (untouched,) = [line for line in done.stdout.splitlines() if line.startswith("not started: ")]
     assert runs[1].name in untouched
-    assert not (runs[0].parent / ".deadline").exists()
+    assert not (runs[0].parent / ".sweep").exists()
     if runs[0].name not in untouched:  # a busy machine may take the quota for the plan
         assert read(runs[0], "status.json")["state"] == "interrupted"
         assert "interrupted by loop.max_minutes=0.4" in (runs[0] / "run.log").read_text()
@@ -48,7 +48,7 @@ def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_goes_on(tmp_path
     assert plan.returncode == 0, plan.stderr  # another quota is no other run
 
 
-def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
+def test_a_folder_resumes_by_itself_from_anywhere(tmp_path, tiny):
     (tmp_path / "data").symlink_to(tiny)
     words = ("dataset.root=data", "loop.epochs=5000", "loop.steps_per_execution=1", "name=moved")
     run = tmp_path / "outputs/moved"
@@ -56,17 +56,17 @@ def test_a_folder_goes_on_by_itself_from_anywhere(tmp_path, tiny):
     wait_for_epochs(run, 1, process)
     process.terminate()
     process.communicate()
-    elsewhere = tmp_path / "another place"
-    elsewhere.mkdir()
-    moved = run.rename(elsewhere / "run folder")
-    going_on = subprocess.Popen([sys.executable, "-m", "flowerexp", "resume", "run folder"],
-                                cwd=elsewhere, stdout=subprocess.PIPE, text=True)
-    wait_for_epochs(moved, len(read(moved, "history.json")) + 1, going_on)
-    going_on.terminate()
-    output, _ = going_on.communicate(timeout=60)
-    assert going_on.returncode == 128 + signal.SIGTERM
+    other_place = tmp_path / "another place"
+    other_place.mkdir()
+    moved = run.rename(other_place / "run folder")
+    resumed = subprocess.Popen([sys.executable, "-m", "flowerexp", "resume", "run folder"],
+                                cwd=other_place, stdout=subprocess.PIPE, text=True)
+    wait_for_epochs(moved, len(read(moved, "history.json")) + 1, resumed)
+    resumed.terminate()
+    output, _ = resumed.communicate(timeout=60)
+    assert resumed.returncode == 128 + signal.SIGTERM
     assert "resuming from" in output
-    nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(elsewhere)],
+    nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(other_place)],
                              capture_output=True, text=True, check=False)
     assert nothing.returncode == 1
     assert "is no run folder" in nothing.stderr
@@ -86,13 +86,13 @@ def test_slurm_is_asked_for_what_its_options_say(tmp_path, tiny):
     done = execute(tmp_path, tiny, *words,
                    env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
     assert done.returncode == 1
-    said, sentence = done.stderr.splitlines()
-    assert said == "full"  # of sbatch itself
+    slurm, sentence = done.stderr.splitlines()
+    assert slurm == "full"  # of sbatch itself
     assert sentence.startswith("flowerexp: the launcher could not run its jobs (full)")
     assert "not started: default+seed=1, default+seed=2" in done.stdout
     asked = {line.removeprefix("#SBATCH --") for line in
              (tmp_path / "script").read_text().splitlines() if line.startswith("#SBATCH")}
     assert asked >= {"partition=flowers", "mem=7GB", "time=240", "signal=USR2@120", "nodes=1",
                      "cpus-per-task=4", "gpus-per-node=1", "array=0-1%2", "open-mode=append"}
-    elsewhere = execute(tmp_path, tiny, *words, env={**os.environ, "PATH": "/usr/bin:/bin"})
-    assert "there is no srun here" in elsewhere.stderr
+    without = execute(tmp_path, tiny, *words, env={**os.environ, "PATH": "/usr/bin:/bin"})
+    assert "srun not found" in without.stderr

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -104,16 +105,44 @@ def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tin
     assert list(tmp_path.rglob("status.json")) == []
 
 
+def test_a_dry_run_plans_with_the_published_sizes_where_the_competition_is_not_here(tmp_path):
+    if Path("/kaggle/input/tpu-getting-started").exists():
+        pytest.skip("the competition is here")
+    words = [sys.executable, RUN, "sweep=notebook", "hardware=cpu"]
+    environment = {key: value for key, value in os.environ.items() if key != "FLOWERS_ROOT"}
+
+    def execute_here(*more):
+        return subprocess.run([*words, *more], cwd=tmp_path, env=environment, text=True,
+                              capture_output=True, timeout=240)
+
+    done = execute_here("dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert ("planned with its published sizes: 12,753 training, 3,712 validation and 7,382 test "
+            "images of 104 classes") in done.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert lines["original+seed=0"] == ["30", "797", "23910", "16", "new"]
+    assert lines["accumulate_8_lr_x8+seed=0"] == ["30", "99", "2970", "128", "new"]
+    # 31,682 examples where all but two classes are equal, 37,948 with 14 classes of 782
+    assert lines["oversample_300+seed=0"] == ["30", "247-296", "7410-8880", "128", "new"]
+    epochs, updates, total, *_ = lines["oversample_300_fewer_epochs+seed=0"]
+    assert (epochs, updates, total[0]) == ("10-12", "247-296", "~")
+    assert list(tmp_path.iterdir()) == []
+    refused = execute_here()
+    assert refused.returncode == 1
+    assert "the competition's files" in refused.stderr
+    assert list(tmp_path.rglob("status.json")) == []
+
+
 @pytest.mark.parametrize(("overrides", "message"), [
     (["loop.epochs=1,0"], "loop.epochs must be at least 1, not 0"),
     (["sampling=original,class_weights"], "did you mean 'class_weight'?"),
-    (["seed=1,1"], "two jobs of the sweep are called default+seed=1"),
-    (["name=a,b"], "name cannot be swept"),
+    (["seed=1,1"], "two jobs of the sweep would be named default+seed=1"),
+    (["name=a,b"], "name is a sweep-level option"),
     (["model=1,2"], "model=1 chooses no option"),
-    (["seed=1,2", "hydra.sweep.subdir=a"], "hydra.sweep.subdir cannot be chosen"),
-    (["loop.max_minutes=1,2"], "loop.max_minutes cannot be swept"),
-    (["seed=1,2", "fresh=true"], "fresh=true has no meaning in a sweep"),
-    (["seed=1,2", "hardware=workers"], "hardware=workers has no meaning in a sweep"),
+    (["seed=1,2", "hydra.sweep.subdir=a"], "hydra.sweep.subdir cannot be set"),
+    (["loop.max_minutes=1,2"], "loop.max_minutes is a sweep-level option"),
+    (["seed=1,2", "fresh=true"], "fresh=true is not supported in a sweep"),
+    (["seed=1,2", "hardware=workers"], "hardware=workers is not supported in a sweep"),
     (["loop.batch_size_per_replica=8,64"],
      "loop.batch_size_per_replica=64+seed=0: an epoch of 40 examples makes no update of 64"),
     (["seed=1,2", "dataset.root=/nowhere"], "root /nowhere does not exist"),
@@ -128,38 +157,38 @@ def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, ov
 
 def test_a_mistake_of_our_own_in_the_callback_is_loud(capsys):
     """Hydra would warn and run the jobs unplanned."""
-    with pytest.raises(SystemExit) as ended, session.closing():
+    with pytest.raises(SystemExit) as ended, session.sweep_session():
         session.Sweep().on_multirun_start(None)  # no config at all
     assert ended.value.code == 1
     assert "AttributeError" in capsys.readouterr().err
 
 
-def test_a_request_to_stop_is_kept_though_nobody_reads_any_more(tmp_path):
+def test_a_request_to_stop_is_kept_after_the_reader_of_the_output_has_gone(tmp_path):
     terminal = os.dup(1)
     reader, writer = os.pipe()
     os.close(reader)
-    with session.signals_taken(tmp_path):
+    with session.stop_on_signals(tmp_path):
         try:
             os.dup2(writer, 1)
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os.dup2(terminal, 1)
-    assert jobs.stop_requests(tmp_path) == [str(int(signal.SIGTERM))]
+    assert jobs.events(tmp_path, jobs.STOP) == [str(int(signal.SIGTERM))]
 
 
 def fail_in_the_midst(job, requests):
-    with session.closing():
-        _, opened = session.CURRENT.get()
+    with session.sweep_session():
+        active = session.ACTIVE.get()
         write_run(job, ["experiment=original"], [0, 1], [[0, 1]], state="interrupted")
-        opened.append(session.ActiveSweep(job.parent, (job,)))
+        active.folder, active.jobs = job.parent, (job,)
         for reason in requests:
-            jobs.request_stop(job.parent, reason)
+            jobs.add_event(job.parent, jobs.STOP, reason)
         raise RuntimeError("a worker has gone")
 
 
 @pytest.mark.parametrize(("requests", "code"), [
     ([], None), (["15"], 128 + 15), (["failure"], None)])
-def test_what_a_launcher_raises_goes_out_after_the_table_unless_it_was_asked_to_stop(
+def test_an_exception_of_a_launcher_follows_the_table_unless_the_sweep_was_stopped(
         tmp_path, capsys, requests, code):
     with pytest.raises((SystemExit, RuntimeError)) as ended:
         fail_in_the_midst(tmp_path / "sweep/a+seed=0", requests)
@@ -167,7 +196,7 @@ def test_what_a_launcher_raises_goes_out_after_the_table_unless_it_was_asked_to_
     assert "1 of 1 jobs are not finished" in capsys.readouterr().out
 
 
-def test_a_key_of_sweeps_is_refused_in_a_single_run(tmp_path, tiny):
+def test_a_sweep_level_key_is_refused_in_a_single_run(tmp_path, tiny):
     done = execute(tmp_path, tiny, "on_failure=stop")
     assert done.returncode == 1
     assert "on_failure has a meaning in a sweep only" in done.stderr
@@ -176,13 +205,13 @@ def test_a_key_of_sweeps_is_refused_in_a_single_run(tmp_path, tiny):
 def test_a_sweep_and_a_run_cannot_share_a_folder(basic, place, tiny, tmp_path):
     single = execute(place, tiny, "name=sampling")
     assert single.returncode == 1
-    assert "outputs/sampling holds the runs of a sweep" in single.stderr
+    assert "outputs/sampling contains the runs of a sweep" in single.stderr
     run = tmp_path / "outputs/mine/.hydra"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("seed: 0\n")
     several = execute(tmp_path, tiny, "-m", "seed=1,2", "name=mine")
     assert several.returncode == 1
-    assert "outputs/mine holds a single run" in several.stderr
+    assert "outputs/mine contains a single run" in several.stderr
 
 
 # To the end
@@ -246,6 +275,22 @@ def test_other_launchers_make_the_same_folders_and_the_same_table(basic, tmp_pat
     for name in NAMES:
         same_results(basic[0] / name, folder / name)
     assert rows_of(folder) == rows_of(basic[0])
+
+
+def test_a_config_directory_of_ones_own_reaches_the_plan_and_the_jobs(tmp_path, tiny):
+    """Through a launcher whose workers compose the jobs themselves."""
+    (tmp_path / "my conf/loss").mkdir(parents=True)
+    (tmp_path / "my conf/loss/mine.yaml").write_text("defaults: [focal, _self_]\ngamma: 0.5\n")
+    words = ("-m", "--config-dir=my conf", "hydra/launcher=joblib", "loop.epochs=1")
+    done = execute(tmp_path, tiny, *words, "loss=mine")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "outputs/default/loss=mine+seed=0"
+    assert read(run, "status.json")["state"] == "done"
+    assert yaml.safe_load((run / ".hydra/config.yaml").read_text())["loss"]["gamma"] == 0.5
+    wrong = execute(tmp_path, tiny, *words, "loss=mine,yours")
+    assert wrong.returncode == 1
+    assert "loss=yours does not exist: loss is one of cross_entropy, focal, " in wrong.stderr
+    assert "mine" in wrong.stderr
 
 
 def test_optuna_gets_the_best_validation_f1_and_a_trial_that_cannot_run_costs_no_other(
