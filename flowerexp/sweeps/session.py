@@ -4,7 +4,6 @@ Before: every job is composed and checked, the plan printed. After: the table, a
 """
 
 import contextlib
-import os
 import shlex
 import shutil
 import signal
@@ -235,26 +234,19 @@ def remove_unused(folder: Path) -> None:
         folder.rmdir()
 
 
-@contextlib.contextmanager
-def stop_on_signals(folder: Path) -> Iterator[None]:
-    """Turns SIGINT, SIGTERM and SIGHUP into requests to stop.
+def stop_on_signals(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Turns SIGINT, SIGTERM and SIGHUP into requests to stop, inside a block.
 
     The handler raises nothing: Hydra would end without a message and orphan the jobs.
     """
     def handle(number: int, _frame: object) -> None:
         jobs.add_event(folder, jobs.STOP, number)
-        with contextlib.suppress(OSError):  # the terminal or the reader may have gone
-            os.write(1, f"{signal.Signals(number).name}: stopping the running job\n".encode())
+        launch.print_in_handler(f"{signal.Signals(number).name}: stopping the running job")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup sets
         numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return launch.handling_signals(numbers, handle)
 
 
 def close_sweep(active: ActiveSweep) -> int:

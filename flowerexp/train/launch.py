@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         folder = fresh_folder(config, folder)
     if config.dry_run:
         logger = RunLogger()
-        preview.show(logger, folder.parent, preview.preview({folder.name: config},
-                                                             dry_run=True))
+        previews = preview.preview({folder.name: config}, dry_run=True)
+        preview.show(logger, folder.parent, previews)
         logger.info("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +108,7 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         lock.acquire(timeout=patience)
     except filelock.Timeout:
         status = RunStatus.load_or_new(folder)
-        holder = (f"process {status.pid} on {status.host}" if status.pid
-                  else "another process")
+        holder = f"process {status.pid} on {status.host}" if status.pid else "another process"
         raise UserError(f"{folder} is in use by {holder}: wait until it ends, or choose another "
                         "name=") from None
     try:
@@ -201,9 +200,8 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
         differing = [f"fingerprint of the data: {then} there, {data} here"]
     if differing:
         raise UserError(f"{folder} contains a run with another config "
-                        f"({'; '.join(differing[:5])}"
-                        f"{'; and more' * (len(differing) > 5)}): choose another name=, "
-                        "or start a new run with fresh=true")
+                        f"({'; '.join(differing[:5])}{'; and more' * (len(differing) > 5)}): "
+                        "choose another name=, or start a new run with fresh=true")
 
 
 def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:
@@ -214,7 +212,7 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
                    versions=provenance.versions(), git=provenance.commit(),
                    started=RunStatus.load_or_new(folder).started or now())
     logger.info(f"run: {folder}")
-    with stop_request:
+    with handling_signals(SIGNALS, stop_request.handle_signal):
         try:
             with logger.native_log():
                 from flowerexp.strategy import workers
@@ -222,21 +220,19 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
 
                 with workers.worker_failure_guard(config.hardware):
                     code = experiment.run(config, folder, logger, stop_request)
-        except UserError as error:
-            record_failure(logger, str(error))
-            raise
-        except OSError as error:
-            record_failure(logger, f"{error.filename or folder}: {error.strerror or error}")
-            if error.errno in DISK_ERRORS:
-                raise UserError(f"{error.filename or folder}: {error.strerror}: earlier "
-                                "checkpoints are intact; fix this, then rerun the command") \
-                    from error
-            raise
         except KeyboardInterrupt:
             logger.record(state="interrupted", ended=now())
             raise
+        except OSError as error:
+            problem = f"{error.filename or folder}: {error.strerror or error}"
+            record_failure(logger, problem)
+            if error.errno in DISK_ERRORS:
+                raise UserError(problem, "earlier checkpoints are intact; fix this, then rerun the "
+                                         "command") from error
+            raise
         except BaseException as error:
-            record_failure(logger, f"{type(error).__name__}: {first_line(error)}")
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            record_failure(logger, kind + (first_line(error) if kind else str(error)))
             raise
     if code == 0:
         logger.record(state="done", ended=now())
@@ -274,7 +270,6 @@ class StopRequest:
 
     def __init__(self, minutes: float | None = None, deadline: float | None = None) -> None:
         self.received = 0
-        self.previous: dict[int, Any] = {}
         seconds = [60 * minutes] if minutes is not None else []
         seconds += [deadline - time.time()] if deadline is not None else []
         self.end_time = time.monotonic() + min(seconds) if seconds else None
@@ -284,25 +279,33 @@ class StopRequest:
             return 128 + self.received
         return OUT_OF_TIME if self.end_time is not None and time.monotonic() >= self.end_time else 0
 
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                self.previous[number] = signal.signal(number, self._handle_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _handle_signal(self, number: int, _frame: object) -> None:
+    def handle_signal(self, number: int, _frame: object) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
-        # Not through the console, whose lock the interrupted code may hold. That nobody reads the
-        # pipe any more is not a failure.
-        with contextlib.suppress(OSError):
-            os.write(1, f"{signal.Signals(number).name}: stopping after the current updates\n"
-                     .encode())
+        print_in_handler(f"{signal.Signals(number).name}: stopping after the current updates")
+
+
+@contextlib.contextmanager
+def handling_signals(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Installs a signal handler for the block; in the main thread, as others cannot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def print_in_handler(sentence: str) -> None:
+    """Prints from a signal handler: not through the console, whose lock the interrupted code may
+    hold, and with no error if the reader of the output has gone.
+    """
+    with contextlib.suppress(OSError):
+        os.write(1, f"{sentence}\n".encode())
 
 
 def summary(folder: Path) -> str:

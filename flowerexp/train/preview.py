@@ -104,7 +104,7 @@ def find_data(dataset: Dataset, dry_run: bool
               ) -> tuple[Any, str | None, list[npt.NDArray[np.int64]]]:
     """A data set's source, its fingerprint, and its counts, int64 [classes] images of each class.
 
-    With the published sizes in place of the files there is no fingerprint, and several counts.
+    The published sizes that stand in for missing files have no fingerprint and several counts.
     """
     from flowerexp.data import sources
 
@@ -112,48 +112,36 @@ def find_data(dataset: Dataset, dry_run: bool
         try:
             sources.competition_root(dataset)
         except UserError:
-            return published_source(dataset), None, published_counts()
+            train, valid, test = sources.COMPETITION_COUNTS.values()
+            classes, (least, most) = sources.COMPETITION_CLASSES, COMPETITION_CLASS_COUNTS
+            reason = ("dataset: the competition's files are not here; planned with its published "
+                      f"sizes: {train:,} training, {valid:,} validation and {test:,} test images "
+                      f"of {classes} classes. The images of each class are not published, only "
+                      f"their range, {least} to {most}: numbers that depend on them are ranges (~: "
+                      "approximate)")
+            source = sources.Source("flowers", reason, "", dataset.image_size or 192, None,
+                                    classes, {})
+            return source, None, extreme_counts(train, classes, least, most)
     source = sources.find(dataset)
     counts, data = sources.class_counts(source, dataset.on_bad_record)
     return source, data, [counts]
 
 
-def published_source(dataset: Dataset) -> Any:
-    """The competition's data set without its files, for a dry run."""
-    from flowerexp.data import sources
+def extreme_counts(total: int, classes: int, least: int, most: int
+                   ) -> list[npt.NDArray[np.int64]]:
+    """Two counts of images by class, int64 [classes], with this sum, minimum and maximum.
 
-    least, most = COMPETITION_CLASS_COUNTS
-    train, valid, test = sources.COMPETITION_COUNTS.values()
-    reason = (f"dataset: the competition's files are not here; planned with its published sizes: "
-              f"{train:,} training, {valid:,} validation and {test:,} test images of "
-              f"{sources.COMPETITION_CLASSES} classes. The images of each class are not published, "
-              f"only their range, {least} to {most}: numbers that depend on them are ranges (~: "
-              "approximate)")
-    return sources.Source("flowers", reason, "", dataset.image_size or 192, None,
-                          sources.COMPETITION_CLASSES, {})
-
-
-def published_counts() -> list[npt.NDArray[np.int64]]:
-    """Counts of images by class, int64 [104], that span what the published sizes allow.
-
-    The first has as many of the largest and smallest classes as possible, the last as many equal
-    ones. Repeating each class up to N images makes the most examples of the first and the fewest
-    of the last (a sum of a convex function of the counts); the second is a long tail between them.
+    The first has as many of the largest and smallest classes as possible, the second as many equal
+    ones. Repeating each class up to N images makes the most examples of the first and the fewest of
+    the second, because that is a sum of a convex function of the counts.
     """
-    from flowerexp.data import sources
-
-    classes, total = sources.COMPETITION_CLASSES, sources.COMPETITION_COUNTS["train"]
-    least, most = COMPETITION_CLASS_COUNTS
-    extreme = np.full(classes, least)
-    extreme[:(total - classes * least) // (most - least)] = most
-    tail = np.round(least + (most - least) * np.exp(-0.0728 * np.arange(classes))).astype(np.int64)
-    equal = np.full(classes, (total - least - most) // (classes - 2))
+    unequal, equal = np.full(classes, least), np.full(classes, (total - least - most) // (
+        classes - 2))
+    unequal[:(total - classes * least) // (most - least)] = most
+    unequal[-2] += total - unequal.sum()
     equal[[0, -1]] = most, least
-    for counts in (extreme, tail):
-        counts[classes // 2] += total - counts.sum()
-    rest = total - equal.sum()
-    equal[1:1 + rest] += 1
-    return [extreme, tail, equal]
+    equal[1:1 + total - equal.sum()] += 1
+    return [unequal, equal]
 
 
 def local_replicas(hardware: Hardware) -> tuple[int, int | None]:

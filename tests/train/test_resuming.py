@@ -281,7 +281,7 @@ def test_the_time_is_the_sooner_of_the_runs_own_and_the_sweeps():
     assert launch.StopRequest(1, time.time() - 1)()
     assert launch.StopRequest(1e-9, time.time() + 60)()
     stopped = launch.StopRequest()
-    stopped._handle_signal(signal.SIGTERM, None)
+    stopped.handle_signal(signal.SIGTERM, None)
     assert stopped()
 
 
