@@ -80,7 +80,7 @@ class Sweep(Callback):
 def sweep_session() -> Iterator[None]:
     """Closes the sweep that Hydra opens inside the block, with its table and exit code.
 
-    Hydra's on_multirun_end is no place for it: an exception of a launcher or a sweeper skips that.
+    Not in Hydra's on_multirun_end, which an exception of a launcher or a sweeper skips.
     """
     active = ActiveSweep()
     with active.cleanup:

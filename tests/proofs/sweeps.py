@@ -28,7 +28,7 @@ from tests.processes import (
 )
 
 
-def test_killed_and_interrupted_jobs_go_on_to_their_end(tmp_path, tiny):
+def test_killed_and_interrupted_jobs_resume_and_finish(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=16", "loop.steps_per_execution=1", "name=long")
     first, second = (tmp_path / f"outputs/long/default+seed={seed}" for seed in (1, 2))
     process = begin(tmp_path, tiny, *words)
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_a_parallel_sweep_in_order(tmp_path, tiny, launcher, seeds, 
         assert f"not started: {untouched}" in output
 
 
-def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(tmp_path, tiny):
+def test_a_preempted_job_is_requeued_and_ends_with_the_same_results(tmp_path, tiny):
     """Slurm tells a job by SIGUSR2, or by SIGTERM first; submitit's local executor stands in."""
     words = ("-m", "loop.log_interval=5,6,7", "loop.epochs=40", "loop.steps_per_execution=1",
              "hydra/launcher=submitit_local", "name=queue")

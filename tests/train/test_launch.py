@@ -126,7 +126,7 @@ def test_rerun_it_says_that_it_is_finished_and_changes_nothing(whole, place, tin
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_another_config_is_refused_and_fresh_starts_beside(whole, place, tiny):
+def test_another_config_is_refused_and_fresh_starts_a_second_folder(whole, place, tiny):
     refused = execute(place, tiny, "name=whole", "loop.epochs=5", "seed=1")
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
