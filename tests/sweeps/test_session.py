@@ -284,7 +284,7 @@ def test_a_config_directory_of_ones_own_reaches_the_plan_and_the_jobs(tmp_path, 
     words = ("-m", "--config-dir=my conf", "hydra/launcher=joblib", "loop.epochs=1")
     done = execute(tmp_path, tiny, *words, "loss=mine")
     assert done.returncode == 0, done.stderr
-    run = tmp_path / "outputs/default/loss=mine+seed=0"
+    run = tmp_path / "outputs/default/default+seed=0"
     assert read(run, "status.json")["state"] == "done"
     assert yaml.safe_load((run / ".hydra/config.yaml").read_text())["loss"]["gamma"] == 0.5
     wrong = execute(tmp_path, tiny, *words, "loss=mine,yours")
