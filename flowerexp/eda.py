@@ -1,4 +1,4 @@
-"""Look before training: what the pipeline makes of a data set, as pictures and one page."""
+"""Data exploration: what the pipeline makes of a dataset, as pictures and one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
 from flowerexp.data.prepare import checks
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 from flowerexp.models import schedules
 from flowerexp.plots import distributions, gallery, page, style
 from flowerexp.plots.page import Picture
@@ -28,21 +28,9 @@ from flowerexp.train.experiment import Data
 PAGE = "eda.html"
 TEMPLATE = "eda.html.jinja"
 SAMPLES = 24
-"""Images in a grid of samples."""
+"""How many images a grid of samples shows."""
 FROM_BATCH = 12
-"""Images in a grid of a batch."""
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """A line of the page's table."""
-
-    name: str
-    label: int
-    train: int
-    valid: int
-    sampled: int
-    """How often its images are seen in the first epoch, before it is cut to whole updates."""
+"""How many images a grid of a batch shows."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +42,44 @@ class Batch:
     labels: npt.NDArray[np.int32]
     """[update size]"""
     shapes: str
-    """What one replica gets, in words."""
+    """The names, dtypes and shapes of the arrays that one replica receives."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What the page is made of."""
+    """The data and numbers behind the page."""
 
     data: Data
     numbers: Plan
     splits: dict[str, Split]
-    """By name: train, val and, where there is one, test."""
+    """The splits by name: train, val and, if the dataset has one, test."""
     original: Batch
+    """The first update without sampling and augmentation."""
     sampled: Batch
-    """Without and with the config's sampling, both before augmentation."""
+    """The first update with the config's sampling, before augmentation."""
     repeats: npt.NDArray[np.int64]
     """[training images], how often each is seen in the first epoch."""
     sentences: list[str]
+    """The derived numbers of the run, in sentences."""
 
 
 def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogger) -> Path:
-    """Writes eda.html and its pictures, and says in what numbers the run would be trained.
+    """Writes eda.html and its pictures, and logs the derived numbers of the run.
 
-    The data are read, repeated and batched as by a run on the hardware of this machine; images
-    stay encoded until they are shown.
+    The data are read, repeated and batched as by a run on this machine; images stay encoded until
+    they are shown.
 
     Args:
-        config: of the run.
-        overrides: that made it, for the page.
-        folder: of the page and of pictures/.
-        journal: says what a run would, and where the page is.
+        config: the config of the run.
+        overrides: the overrides that composed it, for the page.
+        folder: the folder for the page and for pictures/.
+        logger: logs what a run would log, and the path of the page.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: whatever a run would end with before its first update.
+        UserError: the errors of a run before its first update.
     """
     view = prepare(config, logger)
     for line in view.sentences:
@@ -107,7 +97,7 @@ def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogg
 
 
 def prepare(config: Config, logger: RunLogger) -> View:
-    """Reads the data and the first updates; raises UserError as `look`."""
+    """Reads the data and the first updates; raises UserError like `look`."""
     strategy, sentence = factory.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
     with logger.steps("data and first updates", 5) as advance:
@@ -130,29 +120,33 @@ def prepare(config: Config, logger: RunLogger) -> View:
     sentences = [
         f"hardware: {sentence}", *map(split_sentence, splits.items()),
         *batching.sentences(config, numbers, data.counts),
-        f"batch: each replica gets {fed.shapes} in an update, as {numbers.accumulation} x "
-        f"{numbers.batch_size} images", augment.sentence if augment else "augmentation: none"]
+        f"batch: each replica receives {fed.shapes} per update, as {numbers.accumulation} x "
+        f"{counted(numbers.batch_size, 'image')}",
+        augment.sentence if augment else "augmentation: none"]
     return View(data, numbers, splits, original, sampled, repeats, sentences)
 
 
 def split_sentence(split: tuple[str, Split]) -> str:
-    """Images and classes of a split, (name, images)."""
+    """The images and classes of a split, given as (name, images)."""
     name, images = split
     labels = images.table.labels
+    total = f"{name}: {counted(images.count, 'image')}"
     if (labels < 0).all():
-        return f"{name}: {images.count} images without labels"
+        return f"{total} without labels"
     counts = np.bincount(labels)
     present = counts[counts > 0]
-    return (f"{name}: {images.count} images of {len(present)} classes, {present.min()} to "
-            f"{present.max()} each")
+    each = f"{low} to {high}" if (low := present.min()) < (high := present.max()) else f"{high}"
+    return f"{total} of {counted(len(present), 'class')}, {each} each"
 
 
-def class_rows(view: View) -> list[ClassRow]:
-    """The counts of every class, in label order."""
-    valid, sampled = counts_of(view)
-    return [ClassRow(name, label, *map(int, (view.data.counts[label], valid[label],
-                                             sampled[label])))
-            for label, name in enumerate(view.data.names)]
+def class_rows(view: View) -> list[tuple[str, list[int]]]:
+    """Name, and label, training, validation and sampled images of every class, in label order.
+
+    Sampled images are those of the first epoch before it is cut to whole updates.
+    """
+    numbers = np.column_stack([np.arange(len(view.data.names)), view.data.counts,
+                               *counts_of(view)])
+    return list(zip(view.data.names, numbers.tolist(), strict=True))
 
 
 def counts_of(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -167,7 +161,7 @@ def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, policy
                 augment: base.Augment | None) -> Batch:
     """The first update that the pipeline would feed with this policy and augmentation.
 
-    A policy whose epoch is shorter than the config's still fills one update, as in a run.
+    An epoch shorter than the config's still fills one update, as in a run.
     """
     one = replace(numbers, updates_per_epoch=1)
     batches = pipeline.training_batches(strategy, data.train, policy, one, config.seed, augment)
@@ -203,31 +197,32 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
         return Picture(f"samples-{name}.png", f"Samples of {name}",
                        lambda: samples(name, images, data.names, config.seed))
 
-    seen = f"How often an image is seen in an epoch ({kind})"
+    seen = f"How often an image is seen per epoch ({kind})"
     return {
         "labels": [
-            shares("labels-validation.png", "Training against validation", valid, "training",
-                   "validation"),
-            shares("labels-sampled.png", f"Original against sampled ({kind}), first epoch",
+            shares("labels-validation.png", "Class shares in the training and validation sets",
+                   valid, "training", "validation"),
+            shares("labels-sampled.png",
+                   f"Class shares in the first epoch, without and with sampling ({kind})",
                    sampled, "original", "sampled")],
         "repeats": [Picture("repeats.png", seen, lambda: distributions.occurrences(
             sampling.class_repeats(data.counts, config.sampling), spread, data.names, seen))],
         "samples": [samples_of(name, images) for name, images in view.splits.items()],
         "batches": [Picture(
             "batches.png", "The first images of the first update, before augmentation: original "
-            f"beside {kind}", lambda: batch_grids(view, kind))],
+            f"and {kind}", lambda: batch_grids(view, kind))],
         "rates": [Picture(
             "learning-rate.png", "The learning rate of every update",
             lambda: distributions.learning_rate(
                 rates, numbers.updates_per_epoch,
-                f"Learning rate of {len(rates)} updates ({config.schedule.kind})"))],
+                f"Learning rate of {counted(len(rates), 'update')} ({config.schedule.kind})"))],
     }
 
 
 def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figure:
-    """A grid of images of a split under their classes, or their ids where they have no labels.
+    """A grid of random images of a split with their classes, or their ids if they have no labels.
 
-    Which ones are drawn by lot; they stand in the split's order.
+    They are shown in the split's order.
     """
     random = np.random.default_rng((seed, images.count))
     chosen = np.sort(random.choice(images.count, min(SAMPLES, images.count), replace=False))
@@ -239,35 +234,34 @@ def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figur
     except tf.errors.InvalidArgumentError as error:
         experiment.raise_fault(images, split != "test", error)
         raise
-    return gallery.grid(shown, lines, f"{split}: {len(chosen)} of {images.count} images")
+    return gallery.grid(shown, lines, f"{split}: {len(chosen)} of {counted(images.count, 'image')}")
 
 
 def batch_grids(view: View, kind: str) -> Figure:
     """The first images of the original and of the sampled batch side by side."""
     return gallery.side_by_side([
-        (f"{name}: {len(set(batch.labels.tolist()))} classes in {len(batch.labels)} images",
+        (f"{name}: {counted(len(set(batch.labels.tolist())), 'class')} in "
+         f"{counted(len(batch.labels), 'image')}",
          batch.images[:FROM_BATCH],
          [(view.data.names[label],) for label in batch.labels[:FROM_BATCH]])
         for batch, name in ((view.original, "original"), (view.sampled, kind))])
 
 
 def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger) -> None:
-    """Draws the first images of the first epoch beside what the augmentation makes of them.
+    """Draws the first images of the first epoch before and after augmentation.
 
-    The same pipeline as in a run, in micro-batches of the config, so that mixed pairs are those of
-    a run.
+    The pipeline and micro-batches are those of a run, and therefore the mixed pairs too.
 
     Args:
-        config: whose data set, sampling, seed and augmentation are shown.
+        config: the config with the dataset, sampling, seed and augmentation.
         count: how many images, at least 1.
-        path: of the PNG.
-        journal: says which data set was taken.
+        path: the PNG.
+        logger: logs which dataset is used.
 
     Raises:
-        UserError: without an augmentation, or for a data set that a run would refuse.
+        UserError: without an augmentation, or for a dataset that a run would refuse.
     """
-    augment = base.build(config.augmentation, config.seed,
-                                 config.loop.batch_size_per_replica)
+    augment = base.build(config.augmentation, config.seed, config.loop.batch_size_per_replica)
     if augment is None:
         raise UserError("augmentation=none leaves images as they are: choose one, for example "
                         "augmentation=perspective")

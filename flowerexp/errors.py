@@ -1,4 +1,5 @@
-"""The one exception of the user's mistakes; everything else that is raised is our own."""
+"""The one exception for the user's mistakes, and what sentences share. Any other exception is a bug.
+"""
 
 
 class UserError(ValueError):
@@ -12,6 +13,12 @@ class UserError(ValueError):
     def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(f"{problem}: {remedy}" if remedy else problem)
         self.problem = problem
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`, `2 classes`."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def first_line(error: BaseException | str) -> str:

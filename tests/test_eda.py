@@ -63,8 +63,8 @@ def test_command_says_the_numbers_of_the_run(command, config):
     assert "train: 40 images of 3 classes, 5 to 24 each" in printed
     assert "val: 13 images of 3 classes, 4 to 5 each" in printed
     assert "test: 7 images without labels" in printed
-    assert ("batch: each replica gets image uint8 [8, 16, 16, 3], label int32 [8], second_label "
-            "int32 [8], share float32 [8] in an update, as 2 x 4 images") in printed
+    assert ("batch: each replica receives image uint8 [8, 16, 16, 3], label int32 [8], "
+            "second_label int32 [8], mix_weight float32 [8] per update, as 2 x 4 images") in printed
 
 
 def test_page_is_whole_in_itself_and_names_stay_text(command):
@@ -74,6 +74,15 @@ def test_page_is_whole_in_itself_and_names_stay_text(command):
     assert policy == needed
     shown = html.unescape(re.sub("<wbr>", "", text))
     assert all(name in shown for name in NAMES)
+
+
+def test_page_begins_with_its_pictures(command):
+    text = (command[0] / eda.PAGE).read_text(encoding="utf-8")
+    main = text.index("<main>")
+    first, last = text.index("<img", main), text.rindex("<img")
+    assert first < text.index('id="summary"') > last
+    assert text.index('id="table"') > last
+    assert text.count("<h2", main, first) == 1
 
 
 def test_pictures_stand_in_the_page_and_beside_it(command):
@@ -99,7 +108,7 @@ def test_table_counts_every_split_and_the_sampled_epoch(command, config):
     assert cells[0][3] == 24
     assert 11 <= cells[1][3] <= 22
     assert 10 <= cells[2][3] <= 15
-    assert "The test split holds 7 images without labels" in text
+    assert "The test split has 7 images without labels" in text
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -161,7 +170,7 @@ def test_learning_rate_is_the_table_of_the_run(pictured, config):
     rates = schedules.learning_rates(config.schedule, 12, config.loop.lr_scaling)
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), rates)
     assert [text.get_text() for text in axis.texts] == [
-        f"first {rates[0]:.3g}", f"greatest {rates.max():.3g}", f"last {rates[-1]:.3g}"]
+        f"first {rates[0]:.3g}", f"highest {rates.max():.3g}", f"last {rates[-1]:.3g}"]
 
 
 def decoded(images):

@@ -14,6 +14,7 @@ import pandas as pd
 from flowerexp.comparison.pairs import Pair, asked_pairs, build_pair, named_pairs
 from flowerexp.comparison.rows import Row, baselines_first, build_rows
 from flowerexp.config import one_of
+from flowerexp.errors import counted
 from flowerexp.runs.reader import (
     EPOCHS,
     Paths,
@@ -70,9 +71,8 @@ class Comparison:
         return report.write_page(self, Path(path))
 
     def __repr__(self) -> str:
-        of = [f"{len(several)} {word}{'s' * (len(several) != 1)}" for several, word in (
-            (self.rows, "row"), (self.pairs, "pair"), (self.failures, "failure"))]
-        return f"<Comparison: {', '.join(of)}>"
+        return (f"<Comparison: {counted(len(self.rows), 'row')}, "
+                f"{counted(len(self.pairs), 'pair')}, {counted(len(self.failures), 'failure')}>")
 
     def _repr_html_(self) -> str:
         from flowerexp.comparison import tables

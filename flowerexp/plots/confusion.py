@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from flowerexp.errors import counted
 from flowerexp.plots.style import escape_mathtext
 
 MOST_NAMES = 40
@@ -48,7 +49,8 @@ def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -
         list_errors(axis, matrix, labels)
     axis.set_xlabel("predicted class" if few else "predicted class (number)", fontsize=9)
     axis.set_ylabel("true class" if few else "true class (number)", fontsize=9)
-    axis.set_title(f"Validation: {np.trace(matrix)} of {matrix.sum()} images correct"
+    images = counted(int(matrix.sum()), "image")
+    axis.set_title(f"Validation: {np.trace(matrix)} of {images} correct"
                    + (f", sum of {runs} runs" if runs > 1 else ""), fontsize=10)
     return figure
 

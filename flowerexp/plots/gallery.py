@@ -1,7 +1,4 @@
-"""Grids of images under their names: samples, batches, mistakes, augmented pairs. No TensorFlow.
-
-Every function returns a Figure, so that what it draws can be read back.
-"""
+"""Grids of captioned images: samples, batches, mistakes, augmented pairs. No TensorFlow here."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,24 +11,24 @@ from flowerexp.plots.style import escape_mathtext
 
 Pixels = npt.NDArray[np.uint8]
 TILE = 1.9
-"""Inches of an image's side."""
+"""The side of an image in inches."""
 LINE = 0.15
-"""Inches of a line under it."""
+"""The height of a line of its caption in inches."""
 LETTERS = 33
-"""That fit into a line."""
+"""The most characters in a line of a caption."""
 TITLE = 0.4
-"""Inches of the title, two lines."""
+"""The height of the two-line title in inches."""
 FEWEST = 3
-"""Columns that a title needs."""
+"""The fewest columns that leave room for the title."""
 
 
 def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: int = 6) -> Figure:
-    """Images in rows, each under its lines.
+    """Images in rows, each below its caption.
 
     Args:
-        images: uint8 [n, height, width, 3], one at least.
-        names: n times the lines of an image, as many for each; a long one is cut.
-        title: over the whole.
+        images: uint8 [n, height, width, 3], at least one.
+        names: the lines of each image's caption, the same number for each; long ones are cut.
+        title: the title of the grid.
     """
     columns = max(FEWEST, min(columns, len(images)))
     figure = Figure(figsize=size_of(len(images), columns, len(names[0])))
@@ -41,7 +38,7 @@ def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: in
 
 def side_by_side(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], columns: int = 3
            ) -> Figure:
-    """Several grids side by side, (title, images, names) each as of `grid`, of as many images."""
+    """Several grids of equally many images, each given as (title, images, names) of `grid`."""
     width, height = size_of(len(groups[0][1]), columns, len(groups[0][2][0]))
     figure = Figure(figsize=((width + 0.4) * len(groups), height))
     parts = figure.subfigures(1, len(groups), squeeze=False, wspace=0.4 / width).ravel()
@@ -51,14 +48,14 @@ def side_by_side(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], 
 
 
 def size_of(images: int, columns: int, lines: int) -> tuple[float, float]:
-    """Width and height of a grid in inches."""
+    """The width and height of a grid in inches."""
     rows = -(-images // columns)
     return columns * (TILE + 0.15), rows * (TILE + LINE * lines + 0.1) + TITLE + 0.05
 
 
 def fill(figure: FigureBase, images: Pixels, names: Sequence[Sequence[str]], title: str,
          columns: int) -> None:
-    """Draws the images of `grid` into a figure of their size."""
+    """Draws the images of `grid` into a figure of this size."""
     width, height = size_of(len(images), columns, len(names[0]))
     rows, line = -(-len(images) // columns), LINE * len(names[0]) + 0.1
     figure.subplots_adjust(left=0.075 / width, right=1 - 0.075 / width, wspace=0.08,
@@ -77,11 +74,11 @@ def fill(figure: FigureBase, images: Pixels, names: Sequence[Sequence[str]], tit
 
 def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_after: Sequence[str],
           title: str) -> Figure:
-    """Images beside what became of them, four pairs a row, each under its label.
+    """Images before and after a transform, four pairs per row, each below its name.
 
     Args:
         before, after: uint8 [n, height, width, 3].
-        title: over the whole.
+        title: the title of the figure.
     """
     rows, columns = -(-len(before) // 4), min(4, len(before))
     figure = Figure(figsize=(3.3 * columns, 2.1 * rows + 0.5), layout="constrained")

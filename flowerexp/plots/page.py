@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from flowerexp.errors import counted
 from flowerexp.plots import style
 from flowerexp.runs import store
 
@@ -80,14 +81,10 @@ def render(template: str, filters: Sequence[Callable[..., Any]], **values: Any) 
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1]), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {function.__name__: function
-                            for function in (digest, plural, wrap, *filters)}
+                            for function in (digest, counted, wrap, *filters)}
     text = environment.get_template(template).render(values)
     # A file name may hold bytes that are not text.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def plural(word: str, several: Sequence[Any]) -> str:
-    return word if len(several) == 1 else f"{word}s"
 
 
 def digest(text: str) -> str:

@@ -1,7 +1,7 @@
-"""TensorBoard events of a run: its scalars and confusion matrix by epoch, its hyperparameters.
+"""TensorBoard events of a run: scalars and confusion matrix by epoch, and hyperparameters.
 
-All of it follows from config, plan and the files of the run folder, so the event file is written
-anew when a run goes on, and no step is there twice.
+All of it follows from the config, the plan and the files of the run folder, so the event file is
+rewritten when a run resumes, and no step is duplicated.
 """
 
 import math
@@ -24,11 +24,11 @@ from flowerexp.runs.store import Scores
 from flowerexp.train.checkpoint import CompletedEpochs
 
 SIDE = 300
-"""Pixels of a confusion matrix's side, at least."""
+"""The smallest side of a confusion matrix in pixels."""
 LEARNING_RATE = "learning_rate"
 SPEED = "images_per_second"
 CONFUSION = "confusion"
-"""Tags beside those of the scores, `train/loss` and so on."""
+"""Tags in addition to those of the scores, such as `train/loss`."""
 
 
 class Events:
@@ -101,15 +101,15 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
 
 
 def confusion_image(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """A confusion matrix as pixels: the root of the share of each true class (rows), in blue.
+    """A confusion matrix as pixels: the square root of the share of each true class (rows).
 
-    Without Matplotlib's axes, which cost fifty times as much with 104 classes.
+    Without Matplotlib's axes, which take fifty times as long with 104 classes.
 
     Returns:
-        uint8 [side, side, 3], several pixels a cell where there are few classes.
+        uint8 [side, side, 3], several pixels per cell if there are few classes.
     """
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    colours = colormaps["Blues"](np.sqrt(shares), bytes=True)[..., :3]
+    colors = colormaps["Blues"](np.sqrt(shares), bytes=True)[..., :3]
     scale = math.ceil(SIDE / len(matrix))
-    pixels: npt.NDArray[np.uint8] = colours.repeat(scale, 0).repeat(scale, 1)
+    pixels: npt.NDArray[np.uint8] = colors.repeat(scale, 0).repeat(scale, 1)
     return pixels

@@ -53,7 +53,7 @@ def test_very_many_classes_are_steps_without_names():
     for axis, part in zip(figure.axes, (counts[:2500], counts[2500:]), strict=True):
         steps = axis.patches[0].get_data()
         np.testing.assert_allclose(steps.values, part / counts.sum())
-        assert axis.get_xlabel() == "2500 classes, too many for their names"
+        assert axis.get_xlabel() == "2500 classes, too many to name"
 
 
 def test_occurrences_are_the_mean_and_the_range_from_the_most_repeated_class():
@@ -85,7 +85,7 @@ def test_curve_is_the_table_of_rates_with_its_three_numbers(kind, end, updates):
     assert {x[0], x[-1]} == {0, (updates - 1) / 5}
     assert rates.max() in y
     assert [text.get_text() for text in axis.texts] == [
-        f"first {rates[0]:.3g}", f"greatest {rates.max():.3g}", f"last {rates[-1]:.3g}"]
+        f"first {rates[0]:.3g}", f"highest {rates.max():.3g}", f"last {rates[-1]:.3g}"]
     assert [line.get_ydata()[0] for line in axis.lines[1:]] == [rates[0], rates.max(), rates[-1]]
 
 

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from flowerexp.errors import counted
 from flowerexp.plots import classes, confusion, history, style
 from tests.plots.test_confusion import matrix_of
 from tests.plots.test_history import epochs
@@ -41,3 +42,10 @@ def test_picture_is_the_same_bytes_again(tmp_path):
     content = (tmp_path / "one.png").read_bytes()
     assert content == (tmp_path / "two.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+@pytest.mark.parametrize(("number", "noun", "text"), [
+    (0, "image", "0 images"), (1, "epoch", "1 epoch"), (2, "epoch", "2 epochs"),
+    (1, "class", "1 class"), (104, "class", "104 classes")])
+def test_nouns_follow_their_number(number, noun, text):
+    assert counted(number, noun) == text
