@@ -1,5 +1,4 @@
-"""The one exception for the user's mistakes, and what sentences share. Any other exception is a bug.
-"""
+"""The one exception for user mistakes, and what sentences share. Anything else raised is a bug."""
 
 
 class UserError(ValueError):
