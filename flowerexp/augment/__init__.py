@@ -3,8 +3,9 @@
 `base` holds the protocols `Transform` and `MixingTransform` and the `Augment` that applies the
 transforms of a run; `geometric` moves pixels (`Perspective`, `Flip`, `Rotation`), `color` changes
 their values (`ColorJitter`), `erasing` blackens some (`GridMask`), `mixing` combines two images
-(`CutMix`, `MixUp`). To add a transform, write one class here, or in a module of your own, and one
-file in `conf/augmentation` that names it. Nothing here imports TensorFlow before it is used.
+(`CutMix`, `MixUp`), and `keras_layers` adapts preprocessing layers of Keras. To add a transform,
+write one class here, or in a module of your own, and one file in `conf/augmentation` that names it.
+Nothing here imports TensorFlow before it is used.
 """
 
 from flowerexp.augment.base import Augment, MixingTransform, Transform, build, check_transforms

@@ -3,6 +3,7 @@
 Every random number is keyed by (seed, name of the transform, epoch, position in the epoch), so
 that an image gets the same pixels in any batch, process and order. A transform of your own is
 one class, named by `_target_` in a file of the config group `augmentation`; see `Transform`.
+Preprocessing layers of Keras are transforms too (augment/keras_layers.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from flowerexp import rng
+from flowerexp.augment.keras_layers import KerasLayer, is_keras_layer
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -146,15 +148,18 @@ def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment
     """The augmentation of a run, or None without transforms.
 
     Args:
-        transforms: name in the config -> transform, in the order of application.
+        transforms: name in the config -> transform or preprocessing layer of Keras, in the order
+            of application.
         seed: seed of the run.
         micro_batch: number of images in a micro-batch.
 
     Raises:
         UserError: see `check_transforms`.
     """
+    transforms = {name: KerasLayer(each) if is_keras_layer(each) else each
+                  for name, each in transforms.items()}
     check_transforms(transforms)
-    return Augment(dict(transforms), seed, micro_batch) if transforms else None
+    return Augment(transforms, seed, micro_batch) if transforms else None
 
 
 def is_mixing(transform: Any) -> bool:

@@ -371,9 +371,7 @@ def test_a_transform_that_returns_something_else_is_named(transform, found):
         augment.check(6, 8)
 
 
-@pytest.mark.parametrize("make", [
-    object, lambda: lambda images: images, lambda: keras.layers.RandomZoom(0.1),
-    keras.layers.RandAugment])
+@pytest.mark.parametrize("make", [object, lambda: lambda images: images])
 def test_what_is_not_a_transform_is_refused(make):
     transform = make()
     with pytest.raises(UserError, match=r"augmentation\.mine \(.+\) must have __call__\(images, "
