@@ -215,10 +215,10 @@ def build_trainer(name: str, size: int, batch: int, updates: int) -> Trainer:
 def run_updates(trainer: Trainer, size: int, rounds: int) -> tuple[float, float]:
     """Median CPU-seconds and wall seconds of an epoch of the plan, on images in memory."""
     random = np.random.default_rng(0)
-    table = Table(None, random.integers(0, CLASSES, 256).astype(np.int32), [""] * 256, (), ())
     pixels = tf.constant(random.integers(0, 256, (256, size, size, 3), np.uint8))
+    table = Table(pixels, random.integers(0, CLASSES, 256).astype(np.int32), [""] * 256)
     plan = trainer.plan
-    batches = pipeline.training_batches(trainer.strategy, pipeline.Split(table, size, pixels),
+    batches = pipeline.training_batches(trainer.strategy, pipeline.Split(table, size),
                                         Sampling(), plan, 0, None)
     seconds = []
     for epoch in range(rounds + 1):

@@ -24,7 +24,7 @@ def images_in_memory(count: int, size: int) -> Split:
     random = np.random.default_rng(0)
     pixels = tf.constant(random.integers(0, 256, (count, size, size, 3), np.uint8))
     labels = random.integers(0, CLASSES, count).astype(np.int32)
-    return Split(Table(None, labels, [""] * count, (), ()), size, pixels)
+    return Split(Table(pixels, labels, [""] * count), size)
 
 
 def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:

@@ -3,12 +3,14 @@
 A run that raises, a run that skips and `data check` all take their sentences from here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-import tensorflow as tf
+from flowerexp.lazy import tf
 
 MAX_LABELS = 2**20
 """The bound of labels where the number of classes is not given; each class below takes memory."""
@@ -28,7 +30,7 @@ class Labels(Enum):
     """Prediction: both are optional."""
 
     @classmethod
-    def of(cls, split: str) -> "Labels":
+    def of(cls, split: str) -> Labels:
         """What the records of train, val or test must have."""
         return cls.ABSENT if split == "test" else cls.REQUIRED
 

@@ -32,16 +32,20 @@ Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
 class Split:
     """A split as the pipeline feeds it.
 
-    table: labels and ids, and the encoded images unless they are streamed.
+    table: labels and ids, and the images (encoded or decoded) unless they are streamed.
     image_size: height and width in pixels.
-    decoded: uint8 [n, height, width, 3], or None where images are decoded when they are used.
     shuffle_bytes: memory of the shuffle buffer where images are streamed.
     """
 
     table: Table
     image_size: int
-    decoded: tf.Tensor | None = None
     shuffle_bytes: float = 0.0
+
+    @property
+    def decoded(self) -> tf.Tensor | None:
+        """uint8 [n, height, width, 3], or None where images are decoded when they are used."""
+        images = self.table.images
+        return images if images is not None and images.dtype == tf.uint8 else None
 
     @property
     def count(self) -> int:
@@ -49,7 +53,7 @@ class Split:
 
     @property
     def streamed(self) -> bool:
-        return self.decoded is None and self.table.images is None
+        return self.table.images is None
 
 
 def decode(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -66,25 +70,17 @@ def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
 
 def cache_decoded(images: Split) -> Split:
     """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
+    if images.decoded is not None:
+        return images
     size = images.image_size
-    decoded = aligned_empty((images.count, size, size, 3))
+    decoded = records.aligned_empty((images.count, size, size, 3))
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
     for batch in without_autotune(batches.prefetch(PREFETCH)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
-    # Without a copy: a conversion would hold the table three times for a moment.
-    tensor = tf.experimental.dlpack.from_dlpack(decoded.__dlpack__())
-    return Split(replace(images.table, images=None), size, tensor)
-
-
-def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Memory that starts at a multiple of 64 bytes, as TensorFlow wants it."""
-    count = int(np.prod(shape))
-    raw = np.empty(count + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + count].reshape(shape)
+    return Split(replace(images.table, images=records.as_tensor(decoded)), size)
 
 
 def load(images: Split, indices: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,8 @@ A record is a tf.train.Example with the features `image` (JPEG bytes), `class` (
 test split) and `id` (bytes; optional where there are labels). An issue is named by file and record.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import itertools
@@ -15,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from flowerexp.data.issues import (
     DataIssue,
@@ -28,6 +29,7 @@ from flowerexp.data.issues import (
 )
 from flowerexp.data.tfrecord import RawRecord, RecordFile, RecordSpan, raw_records
 from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
 
 BATCH = 256
@@ -36,6 +38,8 @@ THREADS = 4
 """Threads that decode images."""
 FIRST_IMAGES = 32
 """Images that tell the size of all."""
+ALIGNMENT = 64
+"""Bytes, of the memory that TensorFlow takes without a copy."""
 MAX_IMAGE_SIZE = 8192
 """The greatest height and width in pixels that is taken from images."""
 
@@ -100,10 +104,11 @@ class Skipped:
 class Table:
     """A split in memory.
 
-    images: string [n], JPEG bytes, or None where only labels and ids were kept.
+    images: string [n], JPEG bytes, or uint8 [n, height, width, 3], decoded; None where only labels
+        and ids were kept.
     labels: int32 [n]; -1 in a split without labels.
     ids: n texts, empty where a record has none.
-    files: files in reading order.
+    files: files in reading order; none where the split came as arrays.
     counts: number of the table's records in each file.
     skipped: what was left out; None where the table holds every record.
     """
@@ -128,6 +133,23 @@ class Table:
     def kept(self) -> npt.NDArray[np.bool_]:
         """bool [records], whether each record is in the table."""
         return self.skipped.kept if self.skipped else np.ones(len(self.labels), np.bool_)
+
+
+def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Memory that starts at a multiple of 64 bytes, as TensorFlow wants it."""
+    count = int(np.prod(shape))
+    raw = np.empty(count + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start:start + count].reshape(shape)
+
+
+def as_tensor(pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
+    """The same memory as a tensor, where it is aligned; tf.constant holds it three times."""
+    if pixels.ctypes.data % ALIGNMENT or not (pixels.flags.c_contiguous and pixels.flags.writeable):
+        copy = aligned_empty(pixels.shape)
+        copy[:] = pixels
+        pixels = copy
+    return tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
 
 
 def read(files: Sequence[RecordFile], spec: ReadSpec, all_gather: AllGather = single_process

@@ -1,5 +1,7 @@
 """Which data set a run uses: where its files are, its size and classes, and why this one."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -7,21 +9,21 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import platformdirs
-import tensorflow as tf
 
 from flowerexp.config import Dataset
 from flowerexp.data import records, sample, tfrecord
-from flowerexp.data.issues import DataIssue, Labels
+from flowerexp.data.issues import MAX_LABELS, DataIssue, Labels
 from flowerexp.data.records import ReadSpec, Table
 from flowerexp.data.tfrecord import RecordFile
 from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
 
 COMPETITION = "tpu-getting-started"
@@ -33,15 +35,64 @@ CLASSES_FILE = Path(__file__).with_name("flower_classes.json")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set that was found.
+class Arrays:
+    """A split in memory.
 
-    kind: sample | flowers | tfrecords.
+    images: uint8 [n, size, size, 3], RGB.
+    labels: int [n], from 0; None in a test split.
+    ids: n texts, which name test images in the submission; None numbers the images from 0.
+
+    Raises:
+        UserError: for other types, shapes or lengths.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.integer] | None = None
+    ids: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        shape, count = np.shape(self.images), len(self.images)
+        if (self.images.dtype != np.uint8 or len(shape) != 4 or not count or shape[3] != 3
+                or shape[1] != shape[2]):
+            raise UserError("images must be uint8 [n, size, size, 3] with at least one image, not "
+                            f"{self.images.dtype} {list(shape)}")
+        if self.labels is not None and (
+                np.shape(self.labels) != (count,) or self.labels.dtype.kind not in "iu"
+                or not 0 <= self.labels.min() <= self.labels.max() < MAX_LABELS):
+            raise UserError(f"labels must be {count} integers from 0, one for each image, not "
+                            f"{self.labels.dtype} {list(np.shape(self.labels))}")
+        if self.ids is not None and len(self.ids) != count:
+            raise UserError(f"ids must be {count} texts, one for each image, not {len(self.ids)}")
+
+    def table(self, keep_images: bool = True) -> Table:
+        """The split as the pipeline takes it; -1 where there are no labels."""
+        count = len(self.images)
+        labels = np.full(count, -1) if self.labels is None else self.labels
+        ids = range(count) if self.ids is None else self.ids
+        return Table(records.as_tensor(self.images) if keep_images else None,
+                     labels.astype(np.int32), [str(each) for each in ids])
+
+    @property
+    def digest(self) -> str:
+        """A hash of images, labels and ids."""
+        table = self.table(keep_images=False)
+        found = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        found.update(json.dumps([self.images.shape, table.labels.tolist(), table.ids]).encode())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its splits as TFRecord files or as arrays in memory.
+
+    kind: sample | flowers | tfrecords | arrays.
     reason: a sentence on which data set was taken and why.
-    folder: holds train, val and perhaps test.
+    folder: folder that holds train, val and perhaps test; "memory" for arrays.
+    image_size: height and width in pixels.
     class_names: in label order, or None where the classes have numbers only.
     num_classes: None where only the labels tell.
-    files: of `train`, `val` and, where there is one, `test`.
+    files: files of `train`, `val` and, where there is one, `test`; empty for arrays.
+    arrays: arrays of the same splits; empty for files.
     """
 
     kind: str
@@ -51,22 +102,65 @@ class Source:
     class_names: tuple[str, ...] | None
     num_classes: int | None
     files: dict[str, tuple[RecordFile, ...]]
+    arrays: dict[str, Arrays] = field(default_factory=dict)
+
+    @classmethod
+    def of_arrays(cls, train: Arrays, val: Arrays, test: Arrays | None = None,
+                  class_names: Sequence[str] | None = None,
+                  reason: str = "dataset: arrays in memory") -> Source:
+        """The source of splits in memory, which are kept decoded whatever dataset.cache says.
+
+        Raises:
+            UserError: where train or val has no labels, splits differ in size, or a label has no
+                name.
+        """
+        arrays = {"train": train, "val": val} | ({"test": test} if test else {})
+        sizes = {split: each.images.shape[1] for split, each in arrays.items()}
+        if len({*sizes.values()}) > 1:
+            raise UserError(f"images of all splits must have one size, not {sizes}")
+        for split in ("train", "val"):
+            labels = arrays[split].labels
+            if labels is None:
+                raise UserError(f"labels of {split} are missing")
+            if class_names is not None and labels.max() >= len(class_names):
+                raise UserError(f"labels of {split} must be under {len(class_names)}, the number "
+                                f"of class names, not {labels.max()}")
+        return cls("arrays", reason, "memory", sizes["train"],
+                   tuple(class_names) if class_names is not None else None,
+                   len(class_names) if class_names is not None else None, {}, arrays)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """train, val and, where there is one, test."""
+        return tuple(self.arrays or self.files)
 
     def spec(self, split: str, keep_images: bool = True, skip_bad: bool = False) -> ReadSpec:
         """What the records of a split must hold."""
         return ReadSpec(self.image_size, Labels.of(split), self.num_classes, keep_images, skip_bad)
 
 
-def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
-    """The first 16 digits of a hash of the files' names and sizes and the images of each class.
+class SourceFactory(Protocol):
+    """A data set of one's own: constructed with its keys, then called for its source.
 
-    And of the places of the records that were left out, where there are any: a mended byte changes
-    neither names nor sizes, and outside of the training set no count.
+    It is called before the run (for its plan) and by the run, and must return the same both times.
     """
-    files = {split: [(Path(file.path).name, tf.io.gfile.stat(file.path).length) for file in files]
-             for split, files in source.files.items()}
+
+    def __call__(self) -> Source: ...
+
+
+def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
+    """16 hexadecimal digits that tell whether a run would resume on the same data.
+
+    A hash of the files' names and sizes (or the arrays' bytes), of the images of each class, and
+    of the places of skipped records: mending one changes neither names nor sizes, and outside of
+    the training set no count.
+    """
+    splits: dict[str, Any] = {split: each.digest for split, each in source.arrays.items()}
+    for split, files in source.files.items():
+        splits[split] = [(Path(file.path).name, tf.io.gfile.stat(file.path).length)
+                         for file in files]
     places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
-    known = [files, counts, *([places] if places else [])]
+    known = [splits, counts, *([places] if places else [])]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
@@ -82,7 +176,7 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
     """
     splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
                                 all_gather)
-              for split in source.files}
+              for split in source.splits}
     train, valid = splits["train"], splits["val"]
     classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
     return ((train, valid), source.class_names or tuple(str(label) for label in range(classes)),
@@ -92,6 +186,8 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
 def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
                all_gather: AllGather = single_process) -> Table:
     """A split as a run reads it; raises UserError as `records.read`."""
+    if source.arrays:
+        return source.arrays[split].table(keep_images)
     spec = source.spec(split, keep_images, on_bad_record == "skip")
     return records.read(source.files[split], spec, all_gather)
 

@@ -5,6 +5,8 @@ read here and not by TensorFlow, which allocates whatever a damaged length says 
 after a damaged record.
 """
 
+from __future__ import annotations
+
 import contextlib
 import re
 import struct
@@ -14,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
-import tensorflow as tf
 
 from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 
 HEAD = 12
 """Bytes before a record's data."""
@@ -37,7 +39,7 @@ class RecordFile:
     count: int | None
 
     @classmethod
-    def of(cls, path: str) -> "RecordFile":
+    def of(cls, path: str) -> RecordFile:
         """`...-COUNT.tfrec` promises records; `...-of-N.tfrec` numbers files."""
         match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
         return cls(path, int(match.group(1)) if match else None)

@@ -1,5 +1,7 @@
 """What several worker processes do together: exchange what each reads, and end when one is lost."""
 
+from __future__ import annotations
+
 import contextlib
 import pickle
 import re
@@ -7,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import tensorflow as tf
 
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 from flowerexp.strategy import factory
 
 Made = TypeVar("Made")

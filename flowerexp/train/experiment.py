@@ -122,7 +122,12 @@ def load_data(dataset: Dataset, logger: RunLogger,
     images = sum(len(table.labels) for table in labelled)
     decoded_bytes = images * source.image_size**2 * 3
     cache = dataset.cache
-    if cache == "auto":
+    if source.arrays:
+        if cache == "none":
+            raise UserError("dataset.cache=none streams files, and this data set is arrays in "
+                            "memory: leave it out")
+        cache = "decoded"
+    elif cache == "auto":
         cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
     train, valid = (as_images(table, source, dataset, cache) for table in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
@@ -342,7 +347,7 @@ def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: C
 def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
               ) -> Table | None:
     """The test split, which is decoded as it is read, or None where the data set has none."""
-    if "test" not in data.source.files:
+    if "test" not in data.source.splits:
         return None
     return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
                                all_gather)

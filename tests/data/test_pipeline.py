@@ -189,8 +189,9 @@ def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, b
     """Each worker's own files, every n-th, where they are streamed; else as one process has them.
     """
     files = tuple(tfrecord.RecordFile(f"{number}", None) for number in range(len(counts)))
-    table = records.Table(None, np.zeros(sum(counts), np.int32), [], files, tuple(counts))
-    images = pipeline.Split(table, 1, None if streamed else tf.zeros([sum(counts), 1, 1, 3]))
+    pixels = None if streamed else tf.zeros([sum(counts), 1, 1, 3], tf.uint8)
+    images = pipeline.Split(records.Table(pixels, np.zeros(sum(counts), np.int32), [], files,
+                                          tuple(counts)), 1)
     plan = plan_of(workers=workers, replicas=workers * replicas)
     rows = pipeline.evaluation_rows(images, dataclasses.replace(plan, eval_batch_size=batch))
     assert rows.shape[1:] == (workers, replicas, batch)

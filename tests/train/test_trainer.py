@@ -263,8 +263,8 @@ def test_logits_come_in_order_for_any_number_of_images(replicas, count):
 
     images, labels = random_examples(count)
     trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, 1, 1))
-    table = Table(None, labels, [""] * count, (), ())
-    fed = pipeline.Split(table, 12, tf.constant(images))
+    table = Table(tf.constant(images), labels, [""] * count, (), ())
+    fed = pipeline.Split(table, 12)
     batches, rows = pipeline.evaluation_batches(trainer.strategy, fed, trainer.plan)
     expected = (trainer.model(images.astype(np.float32)).numpy() if count
                 else np.zeros((0, 5)))  # Conv2D takes no empty batch

@@ -206,6 +206,13 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
     Args:
         table: of one record at least.
     """
+    if not table.files:
+        image = table.images[0] if table.images is not None else None
+        return "image 0 of arrays in memory", [
+            Feature("class", "int64", 1, str(table.labels[0])),
+            Feature("id", "text", 1, table.ids[0]),
+            Feature("image", "uint8", 1, " x ".join(map(str, image.shape)) if image is not None
+                    else "not kept")]
     first = next(number for number, count in enumerate(table.counts) if count)
     path = table.files[first].path
     with tf.io.gfile.GFile(path, "rb") as file:
