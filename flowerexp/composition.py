@@ -269,6 +269,21 @@ def check_sweep_level_keys(overrides: Sequence[str]) -> None:
                         "it out")
 
 
+def add_import_path(config_dir: Path) -> None:
+    """Lets this process and its children import the modules next to the user's `--config-dir`.
+
+    Its options name classes of such modules. Where a name exists twice, installed modules win here.
+    """
+    if not config_dir.is_dir():
+        raise UserError(f"--config-dir={config_dir} does not exist: give the folder that holds "
+                        "GROUP/OPTION.yaml")
+    folder = str(config_dir.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (os.environ.get("PYTHONPATH"), folder)))
+
+
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """Ends the process with a sentence for the user's mistakes; our own stay loud.
@@ -287,10 +302,21 @@ def one_sentence() -> Iterator[None]:
         sys.exit(f"flowerexp: {explain(error)}")
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The config of a command line's overrides, outside of run.py; `register` comes before it."""
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The config of a command line's overrides, outside of run.py; `register` comes before it.
+
+    Args:
+        config_dir: the user's own options, as of `--config-dir`.
+
+    Raises:
+        UserError: for a config_dir that does not exist; Hydra and OmegaConf raise the rest.
+    """
     given = quoted(overrides)
     check_group_overrides(given)
+    if config_dir is not None:
+        add_import_path(config_dir)
+        path = str(config_dir.resolve()).replace("'", "\\'")
+        given = [f"hydra.searchpath=['file://{path}']", *given]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra_compose("config", given)
 

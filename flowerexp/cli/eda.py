@@ -1,4 +1,4 @@
-"""python -m flowerexp eda: look before training."""
+"""`flowerexp eda`: data and augmentation of a run, explored before it is trained."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +12,13 @@ from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 
 Overrides = Annotated[list[str] | None, typer.Argument(
-    help="GROUP=OPTION and KEY=VALUE, the same as for run.py.", show_default=False)]
+    help="GROUP=OPTION and KEY=VALUE, as for `flowerexp run`.", show_default=False)]
+ConfigDir = Annotated[Path | None, typer.Option(
+    help="A folder with your own options, GROUP/OPTION.yaml.", show_default=False)]
 
 
 class WordsOrCommand(TyperGroup):
-    """A command that takes any words, unless the first one names one of its sub-commands."""
+    """A command that takes any words, unless the first one names one of its subcommands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["names a command"] = bool(args) and args[0] in self.commands
@@ -34,28 +36,31 @@ app = typer.Typer(cls=WordsOrCommand, invoke_without_command=True, rich_markup_m
                   subcommand_metavar="| COMMAND [ARGS]...")
 
 
-def checked(overrides: list[str] | None) -> Config:
+def checked(overrides: list[str] | None, config_dir: Path | None) -> Config:
     """The config of a command's overrides, checked before TensorFlow is imported."""
-    return composition.check(composition.compose(overrides or []))
+    return composition.check(composition.compose(overrides or [], config_dir))
 
 
 @app.callback()
 def look(
     context: typer.Context,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option(help="A folder for eda.html and its pictures.")] =
-        Path("eda"),
+    output: Annotated[Path, typer.Option(help="A folder for eda.html and its figures.")] =
+        Path("outputs/eda"),
+    config_dir: ConfigDir = None,
 ) -> None:
-    """Look before training: classes, samples, batches and the learning rate of a run, as a page.
+    """Explore the data of a run before training.
 
-    Example: python -m flowerexp eda sampling=oversample_100 --output look
+    Writes a page with the classes, sample images, batches as the model sees them, and the learning
+    rate of the run that the overrides describe.
+    Example: python -m flowerexp eda sampling=oversample_100
     """
     if context.invoked_subcommand:
         return
     with composition.one_sentence():
-        config = checked(overrides)
+        config = checked(overrides, config_dir)
         if config.hardware.kind == "workers":
-            raise UserError("eda looks from one process, and hardware=workers waits for the "
+            raise UserError("eda runs in one process, and hardware=workers would wait for the "
                             "others: choose hardware=cpu hardware.replicas=N")
         if output.exists() and not output.is_dir():
             raise UserError(f"--output={output} is a file: give a folder")
@@ -73,14 +78,15 @@ def look(
 def draw_augmentation(
     overrides: Overrides = None,
     images: Annotated[int, typer.Option(min=1, max=400, help="How many images to show.")] = 12,
-    output: Annotated[Path, typer.Option(help="The PNG.")] = Path("augmentation.png"),
+    output: Annotated[Path, typer.Option(help="The PNG.")] = Path("outputs/augmentation.png"),
+    config_dir: ConfigDir = None,
 ) -> None:
-    """Draw images beside what the augmentation makes of them.
+    """Draw images before and after augmentation.
 
     Example: python -m flowerexp eda augmentation augmentation=[flip,perspective] --images 8
     """
     with composition.one_sentence():
-        config = checked(overrides)
+        config = checked(overrides, config_dir)
         if output.suffix.lower() != ".png":
             raise UserError(f"--output={output} must end in .png")
         from flowerexp.strategy import factory

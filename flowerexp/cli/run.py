@@ -105,6 +105,8 @@ def main(words: Sequence[str]) -> None:
 
                 stack.enter_context(session.sweep_session())
             parsed = get_args(words)
+            if parsed.config_dir:
+                composition.add_import_path(Path(parsed.config_dir))
             overrides = composition.quoted(parsed.overrides)
             composition.check_group_overrides(overrides)
             typed = dict(zip(parsed.overrides, overrides, strict=True))
