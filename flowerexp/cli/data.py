@@ -1,4 +1,4 @@
-"""python -m flowerexp data: the commands that make data sets and look after them."""
+"""`flowerexp data`: the commands that prepare and check data sets."""
 
 import contextlib
 import os
@@ -13,25 +13,25 @@ from flowerexp.config import Hardware
 from flowerexp.runs.log import RunLogger
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                  help="Make data sets of photos, and look after them.")
+                  help="Prepare and check data sets.")
 
 SizeOption = Annotated[int, typer.Option(
     min=1, help="Height and width of the records' images, in pixels.")]
 SeedOption = Annotated[int, typer.Option(
-    min=0, help="Draws the splits and the order of the records.")]
+    min=0, help="Seed of the splits and of the order of the records.")]
 WorkersOption = Annotated[int | None, typer.Option(
-    min=1, help="Photos converted at the same time (default: one for each processor core); the "
-                "records do not depend on it.", show_default=False)]
+    min=1, help="Photos converted in parallel (default: one per CPU core); the records do not "
+                "depend on it.", show_default=False)]
 StrictOption = Annotated[bool, typer.Option(
-    "--strict", help="Exit code 1 where a photo could not be used; without it, 0.")]
+    "--strict", help="Exit with code 1 if a photo could not be used.")]
 OutArgument = Annotated[Path, typer.Argument(
-    help="The data set's folder, dataset.root of the runs.", show_default=False)]
+    help="Folder of the data set, later dataset.root of the runs.", show_default=False)]
 
 
 @app.command("check")
 def check_data(
     root: Annotated[str, typer.Argument(
-        help="As dataset.root: holds train, val and perhaps test, or folders tfrecords-jpeg-SxS.",
+        help="As dataset.root: holds train, val and optionally test, or tfrecords-jpeg-SxS.",
         show_default=False)],
     size: Annotated[int | None, typer.Option(
         min=1, help="As dataset.image_size, in pixels.", show_default=False)] = None,
@@ -40,10 +40,12 @@ def check_data(
     names: Annotated[str | None, typer.Option(
         help="As dataset.class_names, a file.", show_default=False)] = None,
 ) -> None:
-    """Read every record and list every fault, then the images of each class.
+    """Check every record of a data set.
 
-    The exit code is 1 where a fault would stop a run. Faults that stop none are called doubtful:
-    an id that occurs twice, the same picture in two splits, a class without training images.
+    Lists every issue, then the number of images of each class. The exit code is 1 if an issue would
+    stop a run. Others are warnings: a duplicate id, an image that is in two splits, a class without
+    training images.
+
     Example: python -m flowerexp data check /data/flowers --size 192
     """
     with composition.one_sentence():
@@ -61,7 +63,7 @@ def check_data(
 
 @contextlib.contextmanager
 def converting() -> Iterator[RunLogger]:
-    """What making a data set needs: one sentence for a mistake, and the voice to speak with."""
+    """Prepares a command that makes a data set, and gives the logger that it reports with."""
     with composition.one_sentence():
         from flowerexp.strategy import factory
 
@@ -71,32 +73,34 @@ def converting() -> Iterator[RunLogger]:
             try:
                 yield logger
             except KeyboardInterrupt:
-                logger.info("stopped: the same command goes on from here")
+                logger.info("interrupted: rerun the command to resume")
                 raise
 
 
 @app.command("from-folder")
 def from_folder(
     images: Annotated[Path, typer.Argument(
-        help="Holds a folder per class; or a CSV of path,label, paths relative to its folder.",
+        help="A folder with a folder per class, or a CSV with the columns path (relative to the "
+             "CSV) and label.",
         show_default=False)],
     out: OutArgument,
     size: SizeOption = 192,
     val: Annotated[float, typer.Option(
-        help="Share of the photos to validate with, more than 0.")] = 0.15,
+        help="Fraction of the photos for validation, more than 0.")] = 0.15,
     test: Annotated[float, typer.Option(
-        help="Share of the photos to test with; 0 for none.")] = 0.15,
+        help="Fraction of the photos for the test split; 0 for none.")] = 0.15,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Make TFRecords of your own photos: of a folder per class, or of a CSV of path,label.
+    """Convert your own photos to TFRecords.
 
-    OUT/tfrecords-jpeg-SxS gets train, val and test. Each class is split alike, by nothing but the
-    seed and the photos' relative paths. A photo becomes its middle square; EXIF's orientation is
-    not looked at. Those that cannot be used are listed in unreadable.csv, copies of a picture in
-    duplicates.csv. The records of test have no labels: these are in test_labels.csv. Stopped at
-    any moment, the same command goes on.
+    OUT/tfrecords-jpeg-SxS gets train, val and test: a stratified split that depends on the seed and
+    the photos' relative paths only. Photos are center-cropped to a square and resized; the EXIF
+    orientation is ignored. Photos that cannot be used are listed in unreadable.csv, copies of an
+    image in duplicates.csv. The test records have no labels; these are in test_labels.csv. Rerun
+    the command to resume an interrupted conversion.
+
     Example: python -m flowerexp data from-folder photos flowers --size 192
     """
     with converting() as logger:
@@ -112,17 +116,18 @@ def from_folder(
 def fetch_oxford(
     out: OutArgument,
     size: SizeOption = 192,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the order of the records.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the records.")] = 0,
     workers: WorkersOption = None,
     strict: StrictOption = False,
     home: Annotated[str | None, typer.Option(
-        help="Another address that holds the same three archives.", show_default=False)] = None,
+        help="Address of a mirror of the three archives.", show_default=False)] = None,
 ) -> None:
-    """Fetch the Oxford 102 Flowers photos from their home, and make TFRecords of them.
+    """Download Oxford 102 Flowers as TFRecords.
 
-    With the official splits: 1020 photos to train, 1020 to validate and 6149 to test, which many
-    papers swap. The download (345 MB, kept in OUT/downloads) and the conversion go on with the same
-    command wherever they were stopped. The photos are for research use.
+    Uses the official splits: 1020 photos for training, 1020 for validation and 6149 for testing;
+    many papers swap the first and the last. Rerun the command to resume an interrupted download
+    (345 MB, kept in OUT/downloads) or conversion. The photos are for research use.
+
     Example: python -m flowerexp data oxford102 flowers102 --size 192
     """
     with converting() as logger:
@@ -136,11 +141,12 @@ def fetch_oxford(
 
 @app.command("kaggle")
 def fetch_kaggle(out: OutArgument) -> None:
-    """Fetch the competition's files (tpu-getting-started) through kagglehub.
+    """Download the Kaggle flower competition.
 
-    Needs pip install -c constraints.txt -e ".[kaggle]", a token of Kaggle (KAGGLE_API_TOKEN, or
-    ~/.kaggle/kaggle.json) and the competition's rules accepted on its page. The files stay in
-    kagglehub's cache ($KAGGLEHUB_CACHE, else ~/.cache/kagglehub); OUT gets links to them.
+    Needs the package kagglehub (pip install "flowerexp[kaggle]"), a Kaggle token (KAGGLE_API_TOKEN
+    or ~/.kaggle/kaggle.json), and the rules of tpu-getting-started accepted on its page. The files
+    stay in kagglehub's cache ($KAGGLEHUB_CACHE, default ~/.cache/kagglehub); OUT links to them.
+
     Example: python -m flowerexp data kaggle flowers
     """
     with composition.one_sentence():

@@ -53,6 +53,7 @@ def look(
 
     Writes a page with the classes, sample images, batches as the model sees them, and the learning
     rate of the run that the overrides describe.
+
     Example: python -m flowerexp eda sampling=oversample_100
     """
     if context.invoked_subcommand:
@@ -81,7 +82,7 @@ def draw_augmentation(
     output: Annotated[Path, typer.Option(help="The PNG.")] = Path("outputs/augmentation.png"),
     config_dir: ConfigDir = None,
 ) -> None:
-    """Draw images before and after augmentation.
+    """Draw images before and after it.
 
     Example: python -m flowerexp eda augmentation augmentation=[flip,perspective] --images 8
     """

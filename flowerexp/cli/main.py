@@ -15,11 +15,11 @@ from flowerexp.train import launch
 
 
 class Epoch(enum.Enum):
-    """At which epoch pairs are compared."""
+    """The epoch that pairs are compared at."""
 
     last = "last"
     best = "best"
-    """Of each run, by validation F1: chosen on the data it is compared on."""
+    """Each run's own, by validation F1: chosen on the data that it is compared on."""
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -55,25 +55,26 @@ def before_every_command(
 @app.command("compare")
 def compare(
     paths: Annotated[list[Path], typer.Argument(
-        help="Run folders, or folders of them. After --csv, --md or --json a path that ends in "
-             "the format's name is the file to write.", show_default=False)],
+        help="Run folders, or folders of run folders. With --csv, --md or --json, a path with that "
+             "extension is the file to write.", show_default=False)],
     pair: Annotated[list[str] | None, typer.Option(
-        "--pairs", help="CHANGED:BASELINE, names of experiments or folders, instead of the pairs "
-                        "that the configs name; may be given several times or with commas.",
+        "--pairs", help="CANDIDATE:BASELINE, names of experiments or folders, instead of the pairs "
+                        "that the configs name; may be repeated or separated by commas.",
         show_default=False)] = None,
-    epoch: Annotated[Epoch, typer.Option(help="Which epoch the pairs are compared at.")] =
+    epoch: Annotated[Epoch, typer.Option(help="Epoch at which the pairs are compared.")] =
         Epoch.last,
     csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
     md: Annotated[bool, typer.Option("--md", help="Everything as Markdown.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
     output: Annotated[Path | None, typer.Option(
-        help="A folder for report.html, its pictures, and all three formats.",
+        help="Folder for report.html, its figures, and the tables in all three formats.",
         show_default=False)] = None,
 ) -> None:
     """Compare runs, with confidence intervals.
 
     Prints what differs between them, their metrics, and which differences are significant. Runs
     that differ only in their seed share a row.
+
     Example: python -m flowerexp compare outputs/notebook --output comparison
     """
     with composition.one_sentence():
@@ -100,7 +101,7 @@ def compare(
 
 
 def write_comparison(compared: Any, output: Path, logger: RunLogger) -> None:
-    """The page, its pictures and the tables of a comparison; drawing takes a while."""
+    """Writes the page, its figures and the tables of a comparison, with a progress bar."""
     from flowerexp.comparison import report, tables
 
     for name, write in tables.FORMATS.items():
@@ -119,6 +120,7 @@ def resume(
     """Resume an interrupted run.
 
     It continues exactly where it stopped; for a finished run, its result is printed.
+
     Example: python -m flowerexp resume outputs/notebook/perspective+seed=0
     """
     if parent is not None:

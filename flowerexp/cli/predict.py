@@ -1,4 +1,4 @@
-"""python -m flowerexp predict, evaluate and export: what finished runs are good for."""
+"""`flowerexp predict`, `evaluate` and `export`: inference with finished runs."""
 
 import contextlib
 import enum
@@ -20,54 +20,52 @@ from flowerexp.strategy import factory
 
 
 class Weights(enum.Enum):
-    """Of which epoch the weights are."""
+    """The epoch whose weights are used."""
 
     best = "best"
-    """That of the highest validation F1."""
+    """The epoch of the highest validation F1."""
     last = "last"
 
 
 class Flip(enum.Enum):
-    """What every picture is also looked at as."""
+    """The flipped copies of each image that are predicted too (test-time augmentation)."""
 
     horizontal = "horizontal"
-    """With left and right exchanged."""
     vertical = "vertical"
-    """With top and bottom exchanged."""
     both = "both"
-    """Each of these, and both at once."""
+    """The horizontal, the vertical, and the horizontal and vertical flip."""
 
 
 Runs = Annotated[list[Path], typer.Argument(
     metavar="RUN", show_default=False,
-    help="Finished run folders (they hold .hydra/config.yaml); the probabilities of several are "
-         "averaged.")]
+    help="Finished run folders; the probabilities of several are averaged.")]
 WeightsOption = Annotated[Weights | None, typer.Option(
-    help="Which epoch's weights: the best by validation F1, or the last; those that made the run's "
-         "own predictions (its results.use) unless given.", show_default=False)]
+    help="Weights of the best epoch by validation F1, or of the last (default: the run's "
+         "results.use).", show_default=False)]
 FlipOption = Annotated[Flip | None, typer.Option(
-    help="Look at every picture also with left and right exchanged, or top and bottom, or in all "
-         "four ways, and average the probabilities.", show_default=False)]
+    help="Average the probabilities over each image and its flips (test-time augmentation).",
+    show_default=False)]
 
 
 def predict(
     runs: Runs,
     given: Annotated[Path, typer.Argument(
         metavar="INPUT", show_default=False,
-        help="A folder of TFRecords (*.tfrec), a data set's root (its test split), a folder of "
-             "pictures (JPEG, PNG, BMP, GIF; with all folders below), or one or several files, "
-             "pictures or TFRecords. Images of any size.")],
+        help="One or several images (JPEG, PNG, BMP, GIF) or TFRecord files (*.tfrec), a folder of "
+             "either, searched recursively for images, or the root of a data set (its test split). "
+             "Images may have any size.")],
     output: Annotated[Path | None, typer.Option(
-        help="The CSV; standard output unless given.", show_default=False)] = None,
+        help="The CSV file (default: standard output).", show_default=False)] = None,
     weights: WeightsOption = None,
     flip: FlipOption = None,
 ) -> None:
-    """Predict the classes of pictures, as CSV: id, class_id, class_name, probability, top 5.
+    """Predict the classes of images, as CSV.
 
-    The id is that of the record (FILE:NUMBER where it has none), or the picture's path, in a folder
-    that below it. The second to fifth class have the columns top2_class_id, top2_class_name,
-    top2_probability and so on. Pictures that cannot be read are listed and left out, and the exit
-    code is then 1.
+    The columns are id, class_id, class_name and probability, then top2_class_id, top2_class_name,
+    top2_probability and so on to the fifth class. The id is the record's (FILE:NUMBER if it has
+    none) or the image's path, relative to the folder that was given. Images that cannot be read are
+    listed and skipped; the exit code is then 1.
+
     Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
     """
     with composition.one_sentence():
@@ -82,7 +80,7 @@ def predict(
                                              float_format="%.9g"))
         if output:
             store.write_text(output, text)
-            logger.info(f"predictions: {len(found)} pictures in {output}")
+            logger.info(f"predictions of {len(found)} images: {output}")
         else:
             print(text, end="")
     if faults:
@@ -93,16 +91,18 @@ def evaluate(
     runs: Runs,
     given: Annotated[Path, typer.Argument(
         metavar="DATA", show_default=False,
-        help="A folder of TFRecords (*.tfrec) with labels, or one or several such files, a data "
-             "set's root (its val split), or a folder of pictures with a folder for each class, of "
-             "its name. Images of any size.")],
+        help="One or several TFRecord files (*.tfrec) with labels, a folder of them, the root of a "
+             "data set (its val split), or a folder that holds a folder of images for each class. "
+             "Images may have any size.")],
     weights: WeightsOption = None,
     flip: FlipOption = None,
 ) -> None:
-    """Print accuracy, macro recall, precision and F1, and the report of every class.
+    """Evaluate runs on labeled images.
 
-    Macro averages are over the classes that occur in labels or predictions. Pictures that cannot be
-    read are listed and left out, and the exit code is then 1.
+    Prints accuracy, macro recall, precision and F1, and a report of every class. Macro averages are
+    over the classes that occur in labels or predictions. Images that cannot be read are listed and
+    skipped; the exit code is then 1.
+
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
@@ -120,14 +120,16 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.",
                                         show_default=False)],
     out: Annotated[Path, typer.Argument(
-        metavar="OUT", help="A folder that does not exist or is empty, or an earlier export, which "
-                            "is replaced.", show_default=False)],
+        metavar="OUT", help="A folder that is new or empty, or holds an earlier export, which is "
+                            "replaced.", show_default=False)],
     weights: WeightsOption = None,
 ) -> None:
-    """Write OUT/saved_model, which needs TensorFlow alone, and OUT/model.keras.
+    """Export a model to serve.
 
-    saved_model: JPEG, PNG, BMP or GIF bytes [n] to class_name, class_id, probability and
-    probabilities. model.keras: pixels (0 to 255) to logits; OUT/classes.json names the classes.
+    OUT/saved_model needs TensorFlow alone: it maps JPEG, PNG, BMP or GIF bytes [n] to class_name,
+    class_id, probability and probabilities. OUT/model.keras needs Keras alone: it maps pixels (0 to
+    255) to logits, and OUT/classes.json names the classes.
+
     Example: python -m flowerexp export outputs/A exported
     """
     with composition.one_sentence():
@@ -136,12 +138,12 @@ def export(
         with speaking(on_errors=False) as logger:
             with logger.steps("export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
-            logger.info(f"exported: {found}, as {out}")
+            logger.info(f"exported {found} to {out}")
 
 
 def find(words: Sequence[Path], weights: Weights | None, labelled: bool
          ) -> tuple[list[trained.TrainedRun], inputs.Input]:
-    """The runs and what they shall look at, checked before TensorFlow is imported."""
+    """The runs and their input, checked before TensorFlow is imported."""
     folders, paths = inputs.split_words(words)
     runs = trained.find_all(folders, weights.value if weights else None)
     sizes = [run.image_size for run in runs if run.image_size is not None]
@@ -157,8 +159,8 @@ def look(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, fli
     if len(runs) > 1:
         logger.info(f"the probabilities of {len(runs)} runs are averaged")
     if given.others:
-        logger.info(f"files and hidden folders in {given.path} that are no pictures by their "
-                    f"names, left out: {given.others}")
+        logger.info(f"hidden folders and files without an image extension in {given.path}, "
+                    f"skipped: {given.others}")
     with logger.steps("loading", None):
         from flowerexp.inference import prediction
 
@@ -167,18 +169,18 @@ def look(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, fli
     with logger.progress(prediction.count(given), 0) as advance:
         found, faults = function(ensemble, given, lambda count: advance(task, count))
     for fault in faults:
-        logger.info(f"left out: {fault.sentence}")
+        logger.info(f"skipped: {fault.sentence}")
     if faults:
-        logger.info(f"faults: {len(faults)}, listed above; all other pictures are in the result")
+        logger.info(f"images that cannot be read, not in the result: {len(faults)}")
     return found, faults
 
 
 @contextlib.contextmanager
 def speaking(on_errors: bool) -> Iterator[RunLogger]:
-    """The voice of a command while native libraries are silent.
+    """The logger of a command that keeps native libraries silent.
 
     Args:
-        on_errors: speak on the error stream, for standard output is the result.
+        on_errors: log to the error stream, because standard output is the result.
     """
     from rich.console import Console
 

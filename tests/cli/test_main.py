@@ -10,6 +10,7 @@ import pytest
 from flowerexp.augment import Flip, base
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.records import ReadSpec
+from tests.processes import command_here
 
 
 def command(folder, *words):
@@ -82,3 +83,21 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
                             8, dtype=tf.int64))
     np.testing.assert_array_equal(batch["image"], expected["image"])
     assert (expected["image"].numpy() != images.decoded.numpy()[order]).any()
+
+
+@pytest.mark.parametrize("words", [
+    [], ["predict"], ["evaluate"], ["export"], ["compare"], ["resume"], ["eda"],
+    ["eda", "augmentation"], ["data"], ["data", "check"], ["data", "from-folder"],
+    ["data", "oxford102"], ["data", "kaggle"]])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_fits_the_terminal_and_cuts_no_description(monkeypatch, words, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, page = command_here(*words, "--help")
+    assert code == 0
+    assert [line for line in page.splitlines() if len(line) > columns] == []
+    assert "..." not in page.partition("Commands:")[2]
+
+
+def test_eda_writes_below_outputs_unless_told_otherwise():
+    for words in ((), ("augmentation",)):
+        assert "[default: outputs/" in " ".join(command_here("eda", *words, "--help")[1].split())

@@ -103,7 +103,7 @@ def test_the_test_split_is_predicted_as_the_run_did(trained_run, tiny, tmp_path)
     np.testing.assert_allclose(probabilities(found), np.load(trained_run / "test_probs.npy"),
                                atol=1e-3)
     assert "weights of epoch 4 (last)" in said
-    assert f"7 pictures in {tmp_path / 'out here.csv'}" in said
+    assert f"predictions of 7 images: {tmp_path / 'out here.csv'}" in said
     one = predicted(tmp_path, trained_run, tiny / "test" / "01-16x16-4.tfrec")[2]
     pd.testing.assert_frame_equal(one, found[3:].reset_index(drop=True))
     both = predicted(tmp_path, trained_run, *sorted((tiny / "test").iterdir()))[2]
@@ -166,8 +166,8 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
     assert found["id"].tolist() == PHOTO_IDS
     for name in ("blue/broken.jpg is a broken picture", "empty.gif is a broken picture",
                  "gone.png cannot be read: No such file"):
-        assert f"left out: {root}/{name}" in said
-    assert "no pictures by their names, left out: 1" in said
+        assert f"skipped: {root}/{name}" in said
+    assert re.search(r"files without an image extension in \S.*, skipped: 1\n", said)
     shutil.rmtree(root / "green")
     for name in ("red", "blue"):
         shutil.rmtree(root / name)
@@ -209,7 +209,7 @@ def test_damaged_records_are_listed_and_the_others_predicted(trained_run, tiny, 
     code, said, found = predicted(tmp_path, trained_run, root)
     assert code == 1
     assert len(found) == 12
-    assert re.search(rf"left out: {re.escape(str(first))}, record 2: its data are damaged", said)
+    assert re.search(rf"skipped: {re.escape(str(first))}, record 2: its data are damaged", said)
     code, said = command("evaluate", trained_run, root)
     assert code == 1
     assert "CRC error" in said
@@ -330,8 +330,8 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
                                atol=1e-6)
     assert done.stderr.splitlines() == [
         f"run: {trained_run}, weights of epoch 4 (last)",
-        f"left out: {root}/broken.png is a broken picture, or none of JPEG, PNG, BMP and GIF",
-        "faults: 1, listed above; all other pictures are in the result"]
+        f"skipped: {root}/broken.png is a broken picture, or none of JPEG, PNG, BMP and GIF",
+        "images that cannot be read, not in the result: 1"]
 
 
 WITHOUT = """

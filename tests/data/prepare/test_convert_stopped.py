@@ -78,7 +78,7 @@ def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
     process.send_signal(stop)
     said, wrong = process.communicate(timeout=60)
     assert process.returncode == (130 if stop == signal.SIGINT else -stop), wrong
-    assert ("stopped: the same command goes on" in said) == (stop == signal.SIGINT)
+    assert ("interrupted: rerun the command to resume" in said) == (stop == signal.SIGINT)
     assert wrong == ""
     assert [path.name for path in out.rglob("part-*.json")] == ["part-000000.json"]
     assert not (out / "tfrecords-jpeg-16x16").exists()
