@@ -37,7 +37,7 @@ from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-"""Asked for by the user; run.py sets the variable itself later, so that Hydra raises."""
+"""Set by the user; flowerexp.cli.run sets the variable later, so that Hydra raises."""
 
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
 """Keys that say where a run is kept, beside which others and in what sweep, not what it is."""
@@ -144,18 +144,18 @@ def differences(one: Config, other: Config) -> list[str]:
 
 def run_name(name: str | None, seed: int, overrides: list[str],
              unnamed: Sequence[str] = ()) -> str:
-    """The folder of a command below outputs/, or of a job below its sweep: what it is, its seed.
+    """The name of a run's folder, below outputs/ or below the folder of its sweep.
 
-    An experiment stands first, under its bare name; then every changed key, in alphabetical order,
-    so that the order on the command line does not matter.
+    It joins the name of the experiment, the changed keys in alphabetical order, so that the order
+    on the command line does not matter, and the seed.
 
     Args:
-        name: the user's own, which wins.
+        name: the user's own, which is returned unchanged.
         overrides: of the command or the job.
-        unnamed: keys that are left out, because all jobs of a sweep share them.
+        unnamed: keys to leave out, because all jobs of a sweep share them.
 
     Raises:
-        UserError: for a name that is no folder name, before Hydra makes a folder of it.
+        UserError: for a name that cannot be a folder, before Hydra creates it.
     """
     if name is not None:
         check_name(name)
@@ -184,7 +184,7 @@ def short_hash(text: str) -> str:
 
 def sweep_name(name: str | None, sweep: str | None, overrides: list[str],
                params: Mapping[str, str] | None) -> str:
-    """The folder of a sweep below outputs/: its given name, its option, or the keys it sweeps."""
+    """The name of a sweep's folder below outputs/: the given one, its option, or its swept keys."""
     if name is not None:
         check_name(name)
         return name
@@ -195,8 +195,8 @@ def swept_keys(overrides: Sequence[str], params: Mapping[str, str] | None) -> li
     """The keys that take several values, in alphabetical order.
 
     Args:
-        overrides: the command line's.
-        params: of the sweeper's config, over which the command line wins.
+        overrides: of the command line.
+        params: of the sweeper's config; the command line takes precedence.
     """
     return sorted(override.get_key_element().lstrip("+~")
                   for override in sweep_overrides(overrides, params).values()
@@ -205,16 +205,16 @@ def swept_keys(overrides: Sequence[str], params: Mapping[str, str] | None) -> li
 
 def sweep_overrides(overrides: Sequence[str], params: Mapping[str, str] | None
                     ) -> dict[str, Override]:
-    """The parsed overrides of a sweep by their keys, the command line's over the sweeper's."""
+    """The parsed overrides of a sweep by key; the command line's replace the sweeper's."""
     texts = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
     return {override.get_key_element(): override
             for override in OverridesParser.create().parse_overrides(texts)}
 
 
 def path_safe(text: str, longest: int = 80) -> str:
-    """`text` as the name of a folder: other characters than [A-Za-z0-9._=+-] become `-`.
+    """`text` as the name of a folder: characters other than [A-Za-z0-9._=+-] become `-`.
 
-    More than `longest` characters are cut, and end in the first eight of the text's SHA-256.
+    A name of more than `longest` characters is cut and ends with a hash of the text.
     """
     safe = re.sub(r"[^A-Za-z0-9._=+-]+", "-", text).lstrip(".-")
     if len(safe) <= longest:
@@ -247,9 +247,9 @@ def quoted(overrides: Sequence[str]) -> list[str]:
 
 
 def check_group_overrides(overrides: Sequence[str]) -> None:
-    """Raises UserError for GROUP=VALUE where the value is neither text nor a list.
+    """Raises UserError for GROUP=VALUE whose value cannot name an option.
 
-    Hydra raises a bare ValueError for it, which could be anyone's.
+    Hydra raises a plain ValueError for it, which does not tell a mistake from a bug.
     """
     options = [override for override in overrides if "=" in override]
     for override in OverridesParser.create().parse_overrides(options):
@@ -263,9 +263,9 @@ def check_group_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_sweep_level_keys(overrides: Sequence[str]) -> None:
-    """Raises UserError for a key of a single run's command that only a sweep knows."""
+    """Raises UserError for a key that only sweeps have in the command of a single run."""
     if any(override.lstrip("+").startswith("on_failure=") for override in overrides):
-        raise UserError("on_failure has a meaning in a sweep only: add -m or sweep=NAME, or leave "
+        raise UserError("on_failure is supported in a sweep only: add -m or sweep=NAME, or leave "
                         "it out")
 
 
@@ -286,9 +286,9 @@ def add_import_path(config_dir: Path) -> None:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """Ends the process with a sentence for the user's mistakes; our own stay loud.
+    """Exits with one sentence for a mistake of the user; a bug keeps its traceback.
 
-    With HYDRA_FULL_ERROR=1 in the environment a mistake of the user shows its traceback too.
+    With HYDRA_FULL_ERROR=1 in the environment, a mistake of the user shows its traceback too.
     """
     try:
         yield
@@ -303,7 +303,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
-    """The config of a command line's overrides, outside of run.py; `register` comes before it.
+    """Composes a config outside of `flowerexp run`; call `register` first.
 
     Args:
         config_dir: the user's own options, as of `--config-dir`.
@@ -339,7 +339,7 @@ def explain(error: BaseException, prefix: str = "") -> str:
             return unknown_option(link)
         if isinstance(link, OverrideParseException):
             return (f"the override {link.override} cannot be read: write key=value, and quote a "
-                    "value with spaces, commas or brackets: \"key='a, b'\"")
+                    "value with commas, brackets or quotes: \"key='a, b'\"")
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if "Ambiguous value" in str(error):

@@ -6,8 +6,10 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from flowerexp.augment import Flip, base
+from flowerexp.cli import main
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.records import ReadSpec
 from tests.processes import command_here
@@ -90,10 +92,10 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     ["eda", "augmentation"], ["data"], ["data", "check"], ["data", "from-folder"],
     ["data", "oxford102"], ["data", "kaggle"]])
 @pytest.mark.parametrize("columns", [60, 80])
-def test_help_fits_the_terminal_and_cuts_no_description(monkeypatch, words, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    code, page = command_here(*words, "--help")
-    assert code == 0
+def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
+    shown = CliRunner().invoke(main.app, [*words, "--help"], terminal_width=columns)
+    assert shown.exit_code == 0
+    page = shown.output
     assert [line for line in page.splitlines() if len(line) > columns] == []
     assert "..." not in page.partition("Commands:")[2]
 

@@ -199,7 +199,7 @@ def test_an_exception_of_a_launcher_follows_the_table_unless_the_sweep_was_stopp
 def test_a_sweep_level_key_is_refused_in_a_single_run(tmp_path, tiny):
     done = execute(tmp_path, tiny, "on_failure=stop")
     assert done.returncode == 1
-    assert "on_failure has a meaning in a sweep only" in done.stderr
+    assert "on_failure is supported in a sweep only" in done.stderr
 
 
 def test_a_sweep_and_a_run_cannot_share_a_folder(basic, place, tiny, tmp_path):
