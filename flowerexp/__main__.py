@@ -13,6 +13,8 @@ def main() -> None:
         run.main(words[1:])
     elif words[:1] in (["--shell-completion"], ["-sc"]):
         complete(words)
+    elif words and re.match(r"[+~]*[\w./@]+=", words[0]):
+        sys.exit(f"flowerexp: {words[0]} is not a command: did you mean flowerexp run {words[0]}?")
     else:
         from flowerexp.cli import main as commands
 

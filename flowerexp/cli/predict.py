@@ -69,11 +69,11 @@ def predict(
     Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
     """
     with composition.one_sentence():
-        found_runs, files = find([*runs, given], weights, labelled=False)
+        found_runs, files = find_all([*runs, given], weights, labelled=False)
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
-        with speaking(on_errors=output is None) as logger:
-            found, faults = look("predict", found_runs, files, flip, logger)
+        with quiet_logger(on_errors=output is None) as logger:
+            found, faults = infer("predict", found_runs, files, flip, logger)
         from flowerexp.comparison import tables
 
         text = tables.encodable(found.to_csv(index=False, lineterminator="\n",
@@ -106,9 +106,9 @@ def evaluate(
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
-        found_runs, files = find([*runs, given], weights, labelled=True)
-        with speaking(on_errors=False) as logger:
-            found, faults = look("evaluate", found_runs, files, flip, logger)
+        found_runs, files = find_all([*runs, given], weights, labelled=True)
+        with quiet_logger(on_errors=False) as logger:
+            found, faults = infer("evaluate", found_runs, files, flip, logger)
         from flowerexp.inference import prediction
 
         print(prediction.report(found, found_runs[0].names), end="")
@@ -135,14 +135,14 @@ def export(
     with composition.one_sentence():
         found = trained.find(run, weights.value if weights else None)
         exporting.check_folder(out)
-        with speaking(on_errors=False) as logger:
+        with quiet_logger(on_errors=False) as logger:
             with logger.steps("export", exporting.STEPS) as advance:
                 exporting.write(found, out, advance)
             logger.info(f"exported {found} to {out}")
 
 
-def find(words: Sequence[Path], weights: Weights | None, labelled: bool
-         ) -> tuple[list[trained.TrainedRun], inputs.Input]:
+def find_all(words: Sequence[Path], weights: Weights | None, labelled: bool
+             ) -> tuple[list[trained.TrainedRun], inputs.Input]:
     """The runs and their input, checked before TensorFlow is imported."""
     folders, paths = inputs.split_words(words)
     runs = trained.find_all(folders, weights.value if weights else None)
@@ -150,9 +150,9 @@ def find(words: Sequence[Path], weights: Weights | None, labelled: bool
     return runs, inputs.find(paths, sizes, runs[0].names if labelled else None)
 
 
-def look(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, flip: Flip | None,
-         logger: RunLogger) -> tuple[Any, list[Any]]:
-    """What `inference.predict` or `inference.evaluate` returns, with a bar and what was left out.
+def infer(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, flip: Flip | None,
+          logger: RunLogger) -> tuple[Any, list[Any]]:
+    """The result of `prediction.predict` or `.evaluate`, with a progress bar and what was skipped.
     """
     for run in runs:
         logger.info(f"run: {run}")
@@ -176,7 +176,7 @@ def look(task: str, runs: Sequence[trained.TrainedRun], given: inputs.Input, fli
 
 
 @contextlib.contextmanager
-def speaking(on_errors: bool) -> Iterator[RunLogger]:
+def quiet_logger(on_errors: bool) -> Iterator[RunLogger]:
     """The logger of a command that keeps native libraries silent.
 
     Args:

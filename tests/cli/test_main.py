@@ -103,3 +103,9 @@ def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
 def test_eda_writes_below_outputs_unless_told_otherwise():
     for words in ((), ("augmentation",)):
         assert "[default: outputs/" in " ".join(command_here("eda", *words, "--help")[1].split())
+
+
+def test_override_in_place_of_a_command_is_answered_with_run(tmp_path):
+    done = command(tmp_path, "model=mobilenet", "seed=1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean flowerexp run model=mobilenet?" in done.stderr

@@ -325,5 +325,5 @@ def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLo
         str(out), ensure_ascii=False)
     words = ["dataset=tfrecords", f"dataset.root={root}",
              *([f"dataset.image_size={summary['size']}"] if several else [])]
-    logger.info(f"to train: python run.py {shlex.join(words)}")
+    logger.info(f"to train: flowerexp run {shlex.join(words)}")
     return not summary["unreadable"]

@@ -20,7 +20,7 @@ def run(out: Path, logger: RunLogger) -> None:
     sizes = fetch(out)
     logger.info(f"{out}: the competition's files, {', '.join(map(str, sizes))} pixels")
     size = 192 if 192 in sizes else sizes[0]
-    logger.info("to train: python run.py "
+    logger.info("to train: flowerexp run "
                 + shlex.join([f"dataset=flowers_{size}", f"dataset.root={out}"]))
 
 

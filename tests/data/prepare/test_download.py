@@ -355,7 +355,7 @@ def test_files_that_kagglehub_holds_are_linked_and_found(tiny, tmp_path, monkeyp
     done = kaggle(tmp_path, monkeypatch)
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
-    assert f"python run.py dataset=flowers_16 dataset.root={out}" in done.output
+    assert f"flowerexp run dataset=flowers_16 dataset.root={out}" in done.output
     source = sources.found(Dataset("tfrecords", str(out)), str(out), "")
     assert source.image_size == 16
     assert len(source.class_names) == 104
