@@ -23,10 +23,10 @@ from benchmarks.measuring import (
 )
 from flowerexp import rng
 from flowerexp.augment import Perspective, base, geometric
-from flowerexp.config import Sampling
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
 from flowerexp.data.records import Table
+from flowerexp.data.sampling import Original
 
 PROBABILITY = 0.35
 
@@ -120,7 +120,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
                 examples_per_epoch=count * batches, updates_per_epoch=batches, epochs=1)
     augment = base.build({"perspective": Perspective(probability=PROBABILITY)}, 0, count)
     ours = pipeline.training_batches(tf.distribute.get_strategy(), pipeline.Split(table, size),
-                                     Sampling(), plan, 0, augment)
+                                     Original(), plan, 0, augment)
     return {"yardstick": iter(plain), "project": iter(ours(0, 0))}
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from benchmarks import photos
 from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_report
-from benchmarks.scale_constants import build_trainer
+from benchmarks.trainers import build_trainer
 from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table

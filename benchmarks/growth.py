@@ -31,11 +31,11 @@ from benchmarks.measuring import (
     ratios,
     write_report,
 )
-from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import ReadSpec
+from flowerexp.data.sampling import Original
 
 MIB = 2**20
 CACHES = ("encoded", "none")
@@ -69,7 +69,7 @@ def epoch(folder: Path, size: int, cache: str, batch: int) -> dict[str, float]:
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=updates * batch, updates_per_epoch=updates, epochs=1)
     batches = pipeline.training_batches(
-        tf.distribute.get_strategy(), Split(table, size, shuffle_bytes=BUFFER), Sampling(), plan,
+        tf.distribute.get_strategy(), Split(table, size, shuffle_bytes=BUFFER), Original(), plan,
         0, None)
     next(iter(batches(0, 0)))
     marks.append(time.process_time())

@@ -28,11 +28,11 @@ from benchmarks.measuring import (
     seconds_of,
     write_report,
 )
-from flowerexp.config import Sampling
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
+from flowerexp.data.sampling import Original
 
 REPEATS = 10
 """Epochs in a round of the decoded cache, which would be over too soon."""
@@ -82,7 +82,7 @@ def project(encoded: list[bytes], labels: Any, size: int, batch: int, decoded: b
     images = Split(Table(tf.constant(encoded), labels, [""] * len(encoded), (), ()), size)
     batches = pipeline.training_batches(
         tf.distribute.get_strategy(), pipeline.cache_decoded(images) if decoded else images,
-        Sampling(), plan, 0, None)
+        Original(), plan, 0, None)
     return lambda epoch: batches(epoch, 0)
 
 

@@ -18,7 +18,7 @@ from benchmarks.measuring import (
     per_unit,
     write_report,
 )
-from benchmarks.scale_constants import build_trainer
+from benchmarks.trainers import build_trainer
 from benchmarks.training import fit_epoch, images_in_memory, plain_copy, project_epoch
 
 SIZE, BATCH = 8, 16

@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 from benchmarks.measuring import Case, Seconds, compare, in_turn, parser, write_report
-from benchmarks.scale_constants import build_trainer
+from benchmarks.trainers import build_trainer
 from benchmarks.training import bare_epoch, fit_epoch, images_in_memory, plain_copy, project_epoch
 from flowerexp.models import build
 

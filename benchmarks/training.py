@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measuring import Case, seconds_of
-from benchmarks.scale_constants import CLASSES
-from flowerexp.config import Sampling
+from benchmarks.trainers import CLASSES
 from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import Table
+from flowerexp.data.sampling import Original
 from flowerexp.models import layers
 from flowerexp.train.trainer import Trainer
 
@@ -34,7 +34,7 @@ def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:
         steps: loop.steps_per_execution.
     """
     plan = trainer.plan
-    batches = pipeline.training_batches(trainer.strategy, images, Sampling(), plan, 0, None)
+    batches = pipeline.training_batches(trainer.strategy, images, Original(), plan, 0, None)
 
     def epoch() -> None:
         trainer.start_epoch()

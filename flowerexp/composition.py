@@ -5,14 +5,13 @@ what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
 """
 
 import contextlib
+import dataclasses
 import hashlib
-import importlib
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +30,27 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from flowerexp import augment
-from flowerexp.config import Config, check_name, nearest
+from flowerexp import augment, identity, parts
+from flowerexp.config import Common, Config, Model, Optimizer, Schema, check_name, nearest
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
+from flowerexp.models.backbones import KerasApplication
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Set by the user; flowerexp.cli.run sets the variable later, so that Hydra raises."""
 
-PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
-"""Keys that say where a run is kept, beside which others and in what sweep, not what it is."""
-TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
-"""Keys that are no part of a name, so that a run goes on in its folder with another quota."""
-INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
-              "model.summary", *TIME_KEYS)
-"""Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
-STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
-"""Of these, those that decide the order of a run that streams from its files."""
 STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 """What makes the value of an override more than plain text: brackets, quotes, function calls."""
+
+PARTS = ("model", "sampling", "schedule", "optimizer", "loss")
+"""Groups whose keys come with the option."""
 
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 def register() -> None:
     """Gives Hydra the schema of the root config and the resolvers that name folders."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
@@ -65,81 +59,52 @@ def check(composed: DictConfig) -> Config:
     """The typed config of a composed one; raises UserError for the first key that is wrong.
 
     Merging into the schema once more, as plain values, refuses what `+key=value` brought past it.
+    Parts of the package are constructed, others stay as they are named: nothing is imported.
     """
     for key in sorted(OmegaConf.missing_keys(composed)):
         raise UserError(f"{key} has no value and needs one: give {key}=VALUE")
     try:
-        plain = OmegaConf.to_container(composed, resolve=True)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
-        assert isinstance(config, Config)
-        config.augmentation = {name: transform(name, parameters)
-                               for name, parameters in config.augmentation.items()}
-        augment.check_transforms(config.augmentation)
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        schema = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Schema),
+                                                     identity.current(plain)))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
-    return config
+    assert isinstance(schema, Schema)
+    nodes = vars(schema)
+    model, head = dict(nodes["model"]), nodes["model"].get("head")
+    model.pop("head", None)
+    nodes["model"] = with_part(Model, "model", model, "backbone")
+    nodes["model"].head = parts.check("model.head", head)
+    check_scaling(nodes["model"])
+    nodes["optimizer"] = with_part(Optimizer, "optimizer", nodes["optimizer"], "algorithm")
+    for group in ("sampling", "schedule", "loss"):
+        nodes[group] = parts.check(group, nodes[group])
+    for group in ("augmentation", "callbacks", "metrics"):
+        nodes[group] = {name: parts.check(f"{group}.{name}", node)
+                        for name, node in nodes[group].items()}
+    augment.check_transforms(nodes["augmentation"])
+    return Config(**nodes)
 
 
-def transform(name: str, parameters: Any) -> Any:
-    """One transform, constructed with its keys; raises UserError for an unknown one.
+def check_scaling(model: Model) -> None:
+    """Raises UserError for a scaling that the backbone's library does not have."""
+    if model.input_scaling == "preprocess_input" and not isinstance(model.backbone,
+                                                                    KerasApplication):
+        raise UserError("model.input_scaling=preprocess_input is supported by models of "
+                        "keras.applications only: choose raw, unit, symmetric or imagenet")
 
-    Entries without `_target_`, in configs of older runs, name a built-in transform.
-    """
-    if not isinstance(parameters, dict):
-        raise UserError(f"augmentation.{name} must hold the transform's keys, not '{parameters}'")
-    keys = {key: value for key, value in parameters.items() if key != "_target_"}
-    target = parameters.get("_target_")
-    part = augment.BUILT_IN.get(name) if target is None else built_in_part(target)
-    if part is None:
-        raise UserError(f"augmentation.{name} is not a transform: choose one of "
-                        f"{', '.join(augment.BUILT_IN)}{nearest(name, augment.BUILT_IN)}")
+
+def with_part(cls: type, group: str, node: Mapping[str, Any], part: str) -> Any:
+    """A group of typed keys whose other keys are those of one part, put into the field `part`."""
+    typed = {each.name for each in dataclasses.fields(cls)} - {part}
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(part), keys))
-    except UserError as error:
-        raise UserError(f"augmentation.{name}.{error}") from error
+        found = OmegaConf.to_object(OmegaConf.merge(
+            OmegaConf.structured(cls), {key: node[key] for key in node if key in typed}))
     except OmegaConfBaseException as error:
-        raise UserError(explain(error, prefix=f"augmentation.{name}.")) from error
-
-
-def built_in_part(target: str) -> Any:
-    """The class of a `_target_` within the package."""
-    module, _, name = target.rpartition(".")
-    if module.split(".")[0] != "flowerexp":
-        raise UserError(f"_target_={target} is not a part of flowerexp")
-    return getattr(importlib.import_module(module), name)
-
-
-def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Every leaf of nested dicts by its dotted key."""
-    def walk(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        leaves: dict[str, Any] = {}
-        for key, inner in value.items():
-            leaves |= walk(f"{prefix}.{key}" if prefix else key, inner)
-        # The order of transforms is part of what a run is.
-        return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
-
-    return walk("", plain)
-
-
-def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of a config, as nested dicts, that can change the numbers of its run.
-
-    Where images are kept does not, but `dataset.cache=none` has an order of its own.
-    """
-    leaves = flatten(plain)
-    streamed = leaves.get("dataset.cache") == "none"
-    return {key: value for key, value in leaves.items() if key not in PLACE_KEYS
-            and (key not in INERT_KEYS or (streamed and key in STREAM_KEYS))}
-
-
-def differences(one: Config, other: Config) -> list[str]:
-    """`key: value in one, value in other` for every key that makes them different runs."""
-    left, right = identity(asdict(one)), identity(asdict(other))
-    return [f"{key}: {left.get(key, 'not set')} there, {right.get(key, 'not set')} here"
-            for key in sorted(left.keys() | right.keys())
-            if left.get(key, ...) != right.get(key, ...)]
+        raise UserError(explain(error, prefix=f"{group}.")) from error
+    own = parts.check(group, {key: node[key] for key in node if key not in typed})
+    setattr(found, part, own)
+    return found
 
 
 def run_name(name: str | None, seed: int, overrides: list[str],
@@ -163,7 +128,7 @@ def run_name(name: str | None, seed: int, overrides: list[str],
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
     changed = [f"{key}={short_number(values[key])}" for key in sorted(values)
-               if key not in (*PLACE_KEYS, *TIME_KEYS, *unnamed, "seed", "sweep")]
+               if key not in (*identity.PLACE_KEYS, *identity.TIME_KEYS, *unnamed, "seed", "sweep")]
     parts = [part for part in (experiment, *changed) if part] or ["default"]
     return f"{path_safe('+'.join(parts))}+seed={seed}"
 
@@ -363,18 +328,33 @@ def unknown_option(error: MissingConfigException) -> str:
             + nearest(option, options))
 
 
+def flat_yaml(path: Path) -> dict[str, Any]:
+    """The keys of an option's file with their values, as they are written."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return identity.flatten(plain)
+
+
 def unknown_key(key: str) -> str:
-    """The sentence for a key that the schema does not have."""
-    names = augment.BUILT_IN
-    parts = key.split(".")
-    if parts[0] == "augmentation" and len(parts) > 1 and parts[1] in names:
-        valid = [f"augmentation.{parts[1]}.{field}"
-                 for field in vars(names[parts[1]]())]
-        if key in valid or len(parts) == 2:
-            return f"{key} needs augmentation={parts[1]}, which this command does not choose"
-    else:
-        valid = [*flatten(asdict(Config())), *Config.__dataclass_fields__, "experiment"]
-    return f"unknown key {key}{hint(key, valid)} (all keys: {run_command()} --cfg job)"
+    """The sentence for a key that the composed config does not have."""
+    group, _, rest = key.partition(".")
+    named = rest.partition(".")[0]
+    options = {path.stem: flat_yaml(path)
+               for path in sorted((conf_folder() / group).glob("*.yaml"))} if group else {}
+    if group in ("augmentation", "callbacks", "metrics") and named in options:
+        return f"{key} needs {group}={named}, which this command does not choose"
+    having = [option for option, keys in options.items() if rest and rest in keys]
+    if having:
+        return f"{key} needs {group}={' or '.join(having)}, which this command does not choose"
+    return f"unknown key {key}{hint(key, known_keys())} (all keys: {run_command()} --cfg job)"
+
+
+def known_keys() -> list[str]:
+    """The groups, the keys of the schema, and those of the options of every part."""
+    keys = [*vars(Schema()), *identity.flatten(dataclasses.asdict(Common())), "experiment",
+            "sweep", *(f"{path.parent.name}.{key}" for path in conf_folder().glob("*/*.yaml")
+                       if path.parent.name in PARTS for key in flat_yaml(path)),
+            *(f"model.{key}" for key in identity.flatten(vars(Model()))), "optimizer.clip_norm"]
+    return list(dict.fromkeys(keys))
 
 
 def conf_folder() -> Path:

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from omegaconf import MISSING
-
 from flowerexp.errors import UserError
 
 # OmegaConf reads these annotations at run time and knows typing.Union, not X | Y, of primitives.
@@ -100,12 +98,12 @@ class Dataset:
 
 @dataclass
 class Model:
-    name: str = MISSING
-    """The backbone's name in its library, for example EfficientNetB7."""
-    source: str = "keras"
-    """flowerexp | keras | efficientnet: the library that builds it."""
-    weights: str | None = None
-    """imagenet | noisy-student (EfficientNet) | null for random ones | path of a weight file."""
+    """The network around a backbone; every other key of the group is the backbone's own."""
+
+    backbone: Any = None
+    """The part that `model._target_` names: image_size -> Keras model, images -> feature map."""
+    head: Any = None
+    """The part that `model.head._target_` names: (features, num_classes) -> logits."""
     input_scaling: str = "unit"
     """raw | unit | symmetric | imagenet | preprocess_input: what the backbone is fed."""
     dropout: float = 0.05
@@ -114,52 +112,30 @@ class Model:
     """false freezes the backbone, BatchNorm included."""
     summary: bool = False
     """Print Keras' table of layers."""
-    alpha: float | None = None
-    """Width multiplier of MobileNet."""
     learning_rate: float = 1e-5
     """The rate that suits this model; schedule.max_lr takes it unless told otherwise."""
 
     def __post_init__(self) -> None:
-        one_of("model.source", self.source, ("flowerexp", "keras", "efficientnet"))
         one_of("model.input_scaling", self.input_scaling,
                ("raw", "unit", "symmetric", "imagenet", "preprocess_input"))
         finite("model.dropout", self.dropout)
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout must be at least 0 and under 1, not {self.dropout}")
-        if self.alpha is not None and not self.name.startswith("MobileNet"):
-            raise UserError(f"model.alpha has no meaning for {self.name}: leave it out or choose "
-                            "model=mobilenet")
-        if self.alpha is not None and not 0 < self.alpha < math.inf:
-            raise UserError(f"model.alpha must be greater than 0, not {self.alpha}")
-        if self.source != "efficientnet" and self.weights == "noisy-student":
-            raise UserError(f"model.weights=noisy-student exists for EfficientNet only, not for "
-                            f"{self.name}: choose imagenet, null or a path")
-        if self.source == "flowerexp" and self.weights == "imagenet":
-            raise UserError(f"model.weights=imagenet does not exist for {self.name}: choose null "
-                            "or a path")
-        if self.source != "keras" and self.input_scaling == "preprocess_input":
-            raise UserError("model.input_scaling=preprocess_input exists for models of "
-                            "keras.applications only: choose raw, unit, symmetric or imagenet")
         positive("model.learning_rate", self.learning_rate)
 
 
 @dataclass
-class Sampling:
-    kind: str = "original"
-    """original | oversample | class_weight"""
-    target_count: int | None = None
-    """N: how often a class with fewer images is seen in an epoch (oversample only)."""
+class Optimizer:
+    """An optimizer and what the trainer does with its gradient; other keys are the optimizer's."""
+
+    algorithm: Any = None
+    """The part that `optimizer._target_` names: learning_rate -> Keras optimizer."""
+    clip_norm: float | None = None
+    """Greatest global norm of the gradient of an update, summed over micro-batches and replicas."""
 
     def __post_init__(self) -> None:
-        one_of("sampling.kind", self.kind, ("original", "oversample", "class_weight"))
-        if self.kind == "oversample":
-            if self.target_count is None:
-                raise UserError("sampling.target_count must say to how many images a class is "
-                                "raised: sampling=oversample sampling.target_count=200")
-            at_least("sampling.target_count", self.target_count, 1)
-        elif self.target_count is not None:
-            raise UserError(f"sampling.target_count has no meaning with sampling={self.kind}: "
-                            "choose sampling=oversample")
+        if self.clip_norm is not None:
+            positive("optimizer.clip_norm", self.clip_norm)
 
 
 @dataclass
@@ -205,93 +181,6 @@ class Loop:
 
 
 @dataclass
-class Schedule:
-    kind: str = "constant"
-    """constant | exponential | linear | cosine: the way from max_lr to end_lr."""
-    start_lr: float | None = None
-    """Learning rate of the first update; null: a hundredth of max_lr."""
-    max_lr: float = 1e-5
-    """Learning rate at the end of the warm-up."""
-    end_lr: float | None = None
-    """Learning rate towards which the schedule decays; null: max_lr."""
-    warmup: float = 0.2
-    """Share of the updates in which the rate rises linearly from start_lr to max_lr."""
-
-    def __post_init__(self) -> None:
-        one_of("schedule.kind", self.kind, ("constant", "exponential", "linear", "cosine"))
-        positive("schedule.max_lr", self.max_lr)
-        for key in ("start_lr", "end_lr"):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"schedule.{key} must be at least 0, not {value}")
-        finite("schedule.warmup", self.warmup)
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"schedule.warmup is a share of the updates, from 0 to 1, not "
-                            f"{self.warmup}")
-        if self.kind == "constant" and self.end_lr not in (None, self.max_lr):
-            raise UserError(f"schedule.end_lr={self.end_lr:g} contradicts schedule=constant, which "
-                            f"ends at schedule.max_lr={self.max_lr:g}: leave it out or choose "
-                            "schedule=exponential, linear or cosine")
-        if self.kind == "exponential" and self.end_lr == 0:
-            raise UserError("schedule.end_lr must be greater than 0 with schedule=exponential, "
-                            "which never reaches 0: choose schedule=linear or cosine")
-
-
-@dataclass
-class Optimizer:
-    kind: str = "adam"
-    """adam | adamw | sgd"""
-    beta_1: float | None = None
-    beta_2: float | None = None
-    epsilon: float | None = None
-    momentum: float | None = None
-    nesterov: bool | None = None
-    weight_decay: float | None = None
-    """Decoupled weight decay: a weight loses this share times the learning rate in an update."""
-    clip_norm: float | None = None
-    """Greatest global norm of the gradient of an update, summed over micro-batches and replicas."""
-
-    def __post_init__(self) -> None:
-        of_adam = ("beta_1", "beta_2", "epsilon")
-        meaning = {"adam": of_adam, "adamw": of_adam, "sgd": ("momentum", "nesterov")}
-        one_of("optimizer.kind", self.kind, tuple(meaning))
-        check_supported_keys("optimizer", self, (*meaning[self.kind], "weight_decay", "clip_norm"))
-        for key in ("beta_1", "beta_2", "momentum"):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < 1:
-                raise UserError(f"optimizer.{key} must be at least 0 and under 1, not {value}")
-        for key in ("epsilon", "clip_norm"):
-            if getattr(self, key) is not None:
-                positive(f"optimizer.{key}", getattr(self, key))
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"optimizer.weight_decay must be at least 0, not {self.weight_decay}")
-
-
-@dataclass
-class Loss:
-    kind: str = "cross_entropy"
-    """cross_entropy | focal | logit_adjusted"""
-    label_smoothing: float | None = None
-    """Share of a label spread over all classes (cross_entropy)."""
-    gamma: float | None = None
-    """How much less an easy example counts (focal)."""
-    tau: float | None = None
-    """How much a rare class is favoured (logit_adjusted)."""
-
-    def __post_init__(self) -> None:
-        meaning = {"cross_entropy": "label_smoothing", "focal": "gamma", "logit_adjusted": "tau"}
-        one_of("loss.kind", self.kind, tuple(meaning))
-        check_supported_keys("loss", self, (meaning[self.kind],))
-        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
-            raise UserError("loss.label_smoothing must be at least 0 and under 1, not "
-                            f"{self.label_smoothing}")
-        for key in ("gamma", "tau"):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"loss.{key} must be at least 0, not {value}")
-
-
-@dataclass
 class ResultsOptions:
     use: str = "last"
     """last | best: whose weights make test_preds.json, submission.csv and model.keras."""
@@ -301,29 +190,24 @@ class ResultsOptions:
 
 
 @dataclass
-class Config:
+class Common:
+    """The keys of a run that are of fixed types."""
+
     seed: int = 0
     """Changes order, initial weights, augmentation and dropout, and nothing else."""
     name: str | None = None
     """Folder below outputs/; null: made of the experiment or the changed keys, and the seed."""
     fresh: bool = False
-    """Start anew beside an existing folder: name.2, name.3 and so on."""
+    """Start a new run next to an existing folder: name.2, name.3 and so on."""
     compared_with: list[str] = field(default_factory=list)
-    """Experiments that this one is to be held against."""
+    """Experiments that are the baselines of this one."""
     dry_run: bool = False
     """Print what would be run, with its numbers, and stop."""
     on_failure: str = "continue"
     """continue | stop: what a sweep does after a job that failed."""
     hardware: Hardware = field(default_factory=Hardware)
     dataset: Dataset = field(default_factory=Dataset)
-    model: Model = field(default_factory=Model)
-    sampling: Sampling = field(default_factory=Sampling)
-    augmentation: dict[str, Any] = field(default_factory=dict)
-    """Transforms in the order they are applied, each with its parameters."""
     loop: Loop = field(default_factory=Loop)
-    schedule: Schedule = field(default_factory=Schedule)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    loss: Loss = field(default_factory=Loss)
     results: ResultsOptions = field(default_factory=ResultsOptions)
 
     def __post_init__(self) -> None:
@@ -332,6 +216,40 @@ class Config:
         if self.name is not None:
             check_name(self.name)
         one_of("on_failure", self.on_failure, ("continue", "stop"))
+
+
+@dataclass
+class Schema(Common):
+    """What Hydra composes: groups of parts are open, since every part has keys of its own."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Config(Common):
+    """A checked run. Parts are objects, or `parts.Part` where they are imported later."""
+
+    model: Model = field(default_factory=Model)
+    sampling: Any = None
+    """Which images an epoch shows: (labels, seed, epoch) -> order."""
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    """Transforms by name, in the order in which they are applied."""
+    schedule: Any = None
+    """Learning rates: updates -> rates."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    loss: Any = None
+    """(labels, logits, class_counts) -> loss of each example."""
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """By name; called after updates and epochs and at the end."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Further metrics of validation, by their name in the history."""
 
 
 def check_name(name: str) -> None:
@@ -367,12 +285,16 @@ def positive(key: str, value: float) -> None:
         raise UserError(f"{key} must be greater than 0, not {value}")
 
 
-def check_supported_keys(group: str, options: Any, meaningful: tuple[str, ...]) -> None:
-    """Raises UserError for a key that is set and that the group's kind does not use."""
-    for key, value in vars(options).items():
-        if key != "kind" and key not in meaningful and value is not None:
-            raise UserError(f"{group}.{key} has no meaning with {group}={options.kind}, which uses "
-                            f"{', '.join(meaningful)}: leave it out")
+def fraction(key: str, value: float, below_one: bool = False) -> None:
+    """Raises UserError for a number outside of [0, 1], or of [0, 1)."""
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise UserError(f"{key} must be at least 0 and {'under' if below_one else 'at most'} 1, "
+                        f"not {value}")
+
+
+def not_negative(key: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise UserError(f"{key} must be at least 0, not {value}")
 
 
 def nearest(value: str, options: Iterable[str]) -> str:

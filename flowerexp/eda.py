@@ -10,8 +10,9 @@ import numpy.typing as npt
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from flowerexp import parts
 from flowerexp.augment import base
-from flowerexp.config import Config, Sampling
+from flowerexp.config import Config
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
@@ -111,7 +112,7 @@ def prepare(config: Config, logger: RunLogger) -> View:
             splits["test"] = Split(test, data.source.image_size)
         advance()
         batches = []
-        for policy, transform in ((Sampling(), None), (config.sampling, None),
+        for policy, transform in ((sampling.Original(), None), (config.sampling, None),
                                   (config.sampling, augment)):
             batches.append(first_batch(config, data, strategy, numbers, policy, transform))
             advance()
@@ -157,14 +158,14 @@ def counts_of(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
     return valid, sampled.astype(np.int64)
 
 
-def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, policy: Sampling,
+def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, sampler: Any,
                 augment: base.Augment | None) -> Batch:
-    """The first update that the pipeline would feed with this policy and augmentation.
+    """The first update that the pipeline would feed with this sampler and augmentation.
 
-    An epoch shorter than the config's still fills one update, as in a run.
+    A sampler whose epoch is shorter than the config's still fills one update, as in a run.
     """
     one = replace(numbers, updates_per_epoch=1)
-    batches = pipeline.training_batches(strategy, data.train, policy, one, config.seed, augment)
+    batches = pipeline.training_batches(strategy, data.train, sampler, one, config.seed, augment)
     try:
         fed = next(iter(batches(0, 0)))
     except tf.errors.InvalidArgumentError as error:
@@ -187,7 +188,7 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
     spread = sampling.class_occurrences(data.train.table.labels, view.repeats,
                                         len(data.names))
     rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
-    kind = config.sampling.kind
+    kind = parts.name(config.sampling)
 
     def shares(file: str, title: str, counts: npt.NDArray[np.int64], *called: str) -> Picture:
         return Picture(file, title, lambda: distributions.shares(data.counts, counts, called,
@@ -206,7 +207,8 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
                    f"Class shares in the first epoch, without and with sampling ({kind})",
                    sampled, "original", "sampled")],
         "repeats": [Picture("repeats.png", seen, lambda: distributions.occurrences(
-            sampling.class_repeats(data.counts, config.sampling), spread, data.names, seen))],
+            sampling.class_repeats(data.counts, config.sampling, data.train.table.labels,
+                                   config.seed), spread, data.names, seen))],
         "samples": [samples_of(name, images) for name, images in view.splits.items()],
         "batches": [Picture(
             "batches.png", "The first images of the first update, before augmentation: original "
@@ -215,7 +217,8 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
             "learning-rate.png", "The learning rate of every update",
             lambda: distributions.learning_rate(
                 rates, numbers.updates_per_epoch,
-                f"Learning rate of {counted(len(rates), 'update')} ({config.schedule.kind})"))],
+                f"Learning rate of {counted(len(rates), 'update')} "
+                f"({parts.name(config.schedule)})"))],
     }
 
 

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from flowerexp import composition
+from flowerexp import composition, identity, parts
+from flowerexp.data.sampling import Original
+from flowerexp.models.backbones import SmallCNN
 from tests.compose import checked
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
@@ -20,8 +22,8 @@ def test_defaults_are_those_that_were_asked_for():
     run = checked()
     assert run.hardware.kind == "auto"
     assert run.dataset.kind == "auto"
-    assert (run.model.name, run.model.weights) == ("small_cnn", None)
-    assert run.sampling.kind == "original"
+    assert run.model.backbone == SmallCNN()
+    assert run.sampling == Original()
     assert run.augmentation == {}
     assert run.loop.steps_per_execution == "epoch"
     assert run.loop.batch_size_per_replica == 16
@@ -29,7 +31,7 @@ def test_defaults_are_those_that_were_asked_for():
     assert run.loop.gradient_accumulation_steps == 1
     assert run.loop.lr_scaling == 1.0
     assert run.loop.keep_example_budget is False
-    assert run.schedule.kind == "constant"
+    assert parts.name(run.schedule) == "constant"
     assert run.schedule.end_lr in (None, run.schedule.max_lr)
     assert run.model.dropout == 0.05
     assert run.model.trainable is True
@@ -44,13 +46,13 @@ KEYS = [f"{group}.{key}".lstrip(".") for group, keys in {
     "hardware": ("kind", "replicas", "precision", "jit_compile", "tpu_name", "tpu_zone",
                  "tpu_project"),
     "dataset": ("root", "image_size", "num_classes", "class_names", "cache", "memory_gb"),
-    "model": ("name", "weights", "input_scaling", "dropout", "trainable", "summary", "alpha"),
-    "sampling": ("kind", "target_count"),
+    "model": ("_target_", "name", "weights", "input_scaling", "dropout", "trainable", "summary"),
+    "sampling": ("_target_",),
     "loop": ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
              "gradient_accumulation_steps", "steps_per_execution", "lr_scaling",
              "keep_example_budget", "log_interval", "checkpoint_minutes", "max_minutes",
              "patience"),
-    "schedule": ("kind", "start_lr", "max_lr", "end_lr", "warmup"),
+    "schedule": ("_target_", "start_lr", "max_lr", "end_lr", "warmup"),
     "results": ("use",),
 }.items() for key in keys]
 
@@ -71,7 +73,7 @@ def test_value_of_the_command_line_arrives_with_its_type():
     assert run.schedule.end_lr == 0.0
     assert run.model.trainable is False
     assert run.results.use == "best"
-    assert run.model.weights is None
+    assert run.model.backbone.weights is None
 
 
 def test_greatest_learning_rate_is_the_models_unless_told_otherwise():
@@ -199,7 +201,7 @@ def test_run_name_is_one_safe_path_component_whatever_the_order(changed, seed, d
 # What differs between two configs
 
 def test_differences_name_the_keys():
-    found = composition.differences(
+    found = identity.differences(
         checked(), checked("loop.epochs=3", "model.dropout=0.5", "seed=4"))
     assert [each.partition(":")[0] for each in found] == ["loop.epochs", "model.dropout", "seed"]
     assert "30" in found[0]
@@ -208,25 +210,25 @@ def test_differences_name_the_keys():
 
 def test_same_command_differs_in_nothing():
     command = ("model=mobilenet", "dataset.class_names=[a,b]", "augmentation=flip")
-    assert composition.differences(checked(*command), checked(*command)) == []
+    assert identity.differences(checked(*command), checked(*command)) == []
 
 
 def test_another_place_is_no_difference():
-    assert composition.differences(checked(), checked("name=mine", "fresh=true")) == []
+    assert identity.differences(checked(), checked("name=mine", "fresh=true")) == []
 
 
 def test_default_written_out_is_no_difference():
-    assert composition.differences(checked(), checked("loop.epochs=30", "schedule=constant")) == []
+    assert identity.differences(checked(), checked("loop.epochs=30", "schedule=constant")) == []
 
 
 def test_order_of_transforms_is_a_difference():
-    found = composition.differences(checked("augmentation=[flip,perspective]"),
+    found = identity.differences(checked("augmentation=[flip,perspective]"),
                                     checked("augmentation=[perspective,flip]"))
     assert [each.partition(":")[0] for each in found] == ["augmentation"]
 
 
 def test_parameter_of_a_transform_is_a_difference():
-    found = composition.differences(
+    found = identity.differences(
         checked("augmentation=flip"),
         checked("augmentation=flip", "augmentation.flip.horizontal=0.25"))
     assert len(found) == 1
@@ -234,5 +236,5 @@ def test_parameter_of_a_transform_is_a_difference():
 
 
 def test_learning_rate_that_follows_from_the_model_is_a_difference():
-    found = composition.differences(checked(), checked("model=xception"))
+    found = identity.differences(checked(), checked("model=xception"))
     assert "schedule.max_lr" in [each.partition(":")[0] for each in found]

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from flowerexp import composition, eda
-from flowerexp.config import Sampling
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.prepare import checks
+from flowerexp.data.sampling import Original
 from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import RunLogger
@@ -193,7 +193,7 @@ def test_samples_are_images_of_the_split_under_their_class(pictured, split):
 def test_batches_are_the_first_updates_of_both_policies(pictured, config):
     view, figures = pictured
     pixels, labels = decoded(view.data.train), view.data.train.table.labels
-    for batch, policy, part in zip((view.original, view.sampled), (Sampling(), config.sampling),
+    for batch, policy, part in zip((view.original, view.sampled), (Original(), config.sampling),
                                    figures["batches.png"].subfigs, strict=True):
         order = sampling.epoch_indices(labels, policy, config.seed, 0, 16)
         np.testing.assert_array_equal(batch.labels, labels[order])

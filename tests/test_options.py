@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import yaml
 
-from flowerexp import composition, config
-from flowerexp.config import Config
+from flowerexp import identity
+from flowerexp.config import Common
+from flowerexp.data import sampling
 from flowerexp.models import schedules
+from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
 from tests.compose import CONF, checked, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
@@ -36,7 +38,7 @@ def test_option_without_its_required_value_is_refused(option):
     assert REQUIRED[option].partition("=")[0] in sentence(f"{group}={name}")
 
 
-TYPES = {each.name: each.default_factory for each in dataclasses.fields(Config)
+TYPES = {each.name: each.default_factory for each in dataclasses.fields(Common)
          if dataclasses.is_dataclass(each.default_factory)}
 
 
@@ -63,16 +65,17 @@ MODELS = {
 @pytest.mark.parametrize("option", MODELS)
 def test_model_option_names_its_backbone(option):
     model = checked(f"model={option}").model
-    assert model.name == MODELS[option]
-    family = {"small_cnn": ("flowerexp", None)}.get(
-        option, ("efficientnet" if option.startswith("efficientnet") else "keras", "imagenet"))
-    assert (model.source, model.weights) == family
+    assert model.backbone.name == MODELS[option]
+    family = {"small_cnn": (SmallCNN, None)}.get(
+        option, (EfficientNet if option.startswith("efficientnet") else KerasApplication,
+                 "imagenet"))
+    assert (type(model.backbone), model.backbone.weights) == family
 
 
 @pytest.mark.parametrize(("option", "target"), [("oversample_100", 100), ("oversample_300", 300),
                                                 ("oversample_782", 782)])
 def test_oversampling_option_has_the_target_of_its_name(option, target):
-    assert checked(f"sampling={option}").sampling == config.Sampling("oversample", target)
+    assert checked(f"sampling={option}").sampling == sampling.Oversample(target)
 
 
 @pytest.mark.parametrize("size", [192, 224, 331, 512])
@@ -124,8 +127,8 @@ EXPERIMENTS = {
 def test_experiment_is_the_notebooks_training_key_by_key(name):
     run = checked(f"experiment={name}")
     changes, compared_with = EXPERIMENTS[name]
-    leaves = composition.flatten(dataclasses.asdict(run))
-    assert {key: leaves[key] for key in NOTEBOOK} == NOTEBOOK | changes
+    leaves = identity.keys(identity.plain(run))
+    assert {key: leaves.get(key) for key in NOTEBOOK} == NOTEBOOK | changes
     assert run.compared_with == compared_with
     rates = schedules.learning_rates(run.schedule, 100, run.loop.lr_scaling)
     assert set(rates) == {1e-5 * changes.get("loop.lr_scaling", 1)}
@@ -142,7 +145,7 @@ def test_an_experiment_keeps_its_rate_constant_at_another_max_lr():
 def test_the_command_line_wins_over_an_experiment():
     each = checked("experiment=perspective", "model=small_cnn", "dataset=sample", "loop=usual",
                    "augmentation=none", "sampling.target_count=40")
-    assert (each.model.name, each.dataset.kind, each.loop.gradient_accumulation_steps,
+    assert (each.model.backbone.name, each.dataset.kind, each.loop.gradient_accumulation_steps,
             each.augmentation, each.sampling.target_count) == ("small_cnn", "sample", 1, {}, 40)
 
 

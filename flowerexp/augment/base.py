@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from flowerexp import rng
+from flowerexp import parts, rng
 from flowerexp.augment.keras_layers import KerasLayer, is_keras_layer
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
@@ -89,6 +89,8 @@ class Augment:
     """Seed of the run."""
     micro_batch: int
     """Number of images in a micro-batch, within which pairs are mixed."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> the part that the transform was built from, for the sentence of its failure."""
 
     @property
     def sentence(self) -> str:
@@ -135,11 +137,12 @@ class Augment:
         with tf.device("CPU:0"):
             for name, transform in self.transforms.items():
                 images, keys = batch["image"], rng.keys(self.seed, name, epoch, positions)
-                if is_mixing(transform):
-                    mixed = transform.mix(images, keys, self.micro_batch)
-                    batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
-                else:
-                    batch["image"] = transform(images, keys)
+                with parts.failures_named(self.parts.get(name)):
+                    if is_mixing(transform):
+                        mixed = transform.mix(images, keys, self.micro_batch)
+                        batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
+                    else:
+                        batch["image"] = transform(images, keys)
                 check_images(name, images, batch["image"])
         return batch
 
@@ -156,10 +159,11 @@ def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment
     Raises:
         UserError: see `check_transforms`.
     """
-    transforms = {name: KerasLayer(each) if is_keras_layer(each) else each
-                  for name, each in transforms.items()}
-    check_transforms(transforms)
-    return Augment(transforms, seed, micro_batch) if transforms else None
+    made = {name: parts.built(part) for name, part in transforms.items()}
+    made = {name: KerasLayer(each) if is_keras_layer(each) else each
+            for name, each in made.items()}
+    check_transforms(made)
+    return Augment(made, seed, micro_batch, transforms) if transforms else None
 
 
 def is_mixing(transform: Any) -> bool:
@@ -171,6 +175,8 @@ def check_transforms(transforms: Mapping[str, Any]) -> None:
     """Raises UserError for an object that is not a transform, or two that mix labels."""
     mixing = [f"augmentation.{name}" for name, each in transforms.items() if is_mixing(each)]
     for name, transform in transforms.items():
+        if isinstance(transform, parts.Part):  # imported when the run begins
+            continue
         try:
             if is_mixing(transform):
                 inspect.signature(transform.mix).bind("images", "keys", "micro_batch")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowerexp import parts
 from flowerexp.config import Config
 from flowerexp.data import sampling
 from flowerexp.errors import UserError
@@ -68,7 +69,7 @@ def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replic
     """
     loop = config.loop
     images = int(counts.sum())
-    examples = sampling.examples_per_epoch(counts, config.sampling)
+    examples = sampling.examples_per_epoch(counts, config.sampling, config.seed)
     if examples > MOST_EXAMPLES:
         raise UserError(f"an epoch of {examples} examples is more than {MOST_EXAMPLES}: lower "
                         "sampling.target_count")
@@ -89,15 +90,12 @@ def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replic
 def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> list[str]:
     """What a run opens with: everything that was derived, a sentence each."""
     images, shown = int(counts.sum()), plan.updates_per_epoch * plan.update_size
-    kinds = {"original": "every image once",
-             "oversample": f"classes under {config.sampling.target_count} images repeated up to it",
-             "class_weight": "every image once, the loss weighted by class"}
     present = counts[counts > 0]
     budget = (f" (of {config.loop.epochs}, to keep the example budget)"
               if config.loop.keep_example_budget else "")
     rates = schedules.learning_rates(config.schedule, plan.updates, config.loop.lr_scaling)
     return [
-        f"sampling: {config.sampling.kind}, {kinds[config.sampling.kind]}; {images} images of "
+        f"sampling: {parts.name(config.sampling)}, {config.sampling}; {images} images of "
         f"{len(present)} classes ({present.min()} to {present.max()} each) make "
         f"{plan.examples_per_epoch} examples, of which an epoch uses {shown}",
         f"update: {plan.update_size} images = {plan.batch_size} per replica x {plan.replicas} "
@@ -107,5 +105,6 @@ def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> li
         f"evaluation: {plan.eval_batch_size * plan.replicas} images a step = "
         f"{plan.eval_batch_size} per replica x {plan.replicas}",
         f"learning rate: {rates[0]:.3g} in the first update, {rates.max():.3g} at its greatest, "
-        f"{rates[-1]:.3g} in the last ({config.schedule.kind}, {config.optimizer.kind})",
+        f"{rates[-1]:.3g} in the last ({parts.name(config.schedule)}, "
+        f"{parts.name(config.optimizer.algorithm)})",
     ]

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp.config import Sampling
 from flowerexp.data import records, sampling
 from flowerexp.data.batching import Plan
 from flowerexp.data.records import Table
@@ -116,12 +115,12 @@ def pick(images: Split, indices: npt.NDArray[np.integer], all_gather: AllGather 
                       (-1, size, size, 3)).astype(np.uint8)
 
 
-def training_batches(strategy: Any, images: Split, policy: Sampling, plan: Plan, seed: int,
+def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, seed: int,
                      augment: Augment | None) -> Callable[[int, int], Any]:
     """A function (epoch, first update) -> the distributed data set of the epoch's other updates.
 
     An element holds `image` uint8 [share, height, width, 3] and `label` int32 [share], and what
-    the augmentation adds. Which images stand where depends on (labels, policy, seed, epoch) alone
+    the augmentation adds. Which images stand where depends on (labels, sampler, seed, epoch) alone
     for tables, and on files and workers too where images are streamed.
     """
     labels = tf.constant(images.table.labels)
@@ -149,11 +148,11 @@ def training_batches(strategy: Any, images: Split, policy: Sampling, plan: Plan,
         examples = plan.updates_per_epoch * plan.update_size
         positions = worker_rows(np.arange(examples), plan, start, worker)
         if images.streamed:
-            pairs = stream_epoch(images, policy, plan, seed, epoch, worker, buffer)
+            pairs = stream_epoch(images, sampler, plan, seed, epoch, worker, buffer)
             pairs = pairs.batch(plan.per_replica_batch).skip(start * plan.replicas_per_worker)
             chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
         else:
-            order = sampling.epoch_indices(images.table.labels, policy, seed, epoch, examples)
+            order = sampling.epoch_indices(images.table.labels, sampler, seed, epoch, examples)
             rows = worker_rows(order, plan, start, worker)
             chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
         number = tf.constant(epoch, tf.int64)
@@ -210,11 +209,11 @@ def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
     return order.reshape(layout)[start:, worker].reshape(-1, plan.per_replica_batch)
 
 
-def stream_epoch(images: Split, policy: Sampling, plan: Plan, seed: int, epoch: int,
+def stream_epoch(images: Split, sampler: Any, plan: Plan, seed: int, epoch: int,
                  worker: int, buffer: int) -> tf.data.Dataset:
     """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
 
-    The files are shuffled and read four at a time, a record is repeated by the policy, and encoded
+    The files are shuffled and read four at a time, a record is repeated by the sampler, and encoded
     images are shuffled in a buffer of so many: a function of (files, seed, epoch, worker, buffer).
     """
     mine, offsets = worker_files(images.table, plan.workers, worker)
@@ -222,7 +221,7 @@ def stream_epoch(images: Split, policy: Sampling, plan: Plan, seed: int, epoch: 
     stream_file = file_reader(images.table)
 
     def draw_of(draw: int) -> tf.data.Dataset:
-        repeats = sampling.example_repeats(images.table.labels, policy, seed, epoch, draw)
+        repeats = sampling.example_repeats(images.table.labels, sampler, seed, epoch, draw)
         random = np.random.default_rng((seed, epoch, draw, 2 + worker))
         shuffled = random.permutation(len(mine))
         chosen = tf.data.Dataset.from_tensor_slices(

@@ -1,109 +1,194 @@
-"""Which images an epoch shows, and in what order: a pure function of labels, policy, seed, epoch.
+"""Which images an epoch shows, and in what order: a pure function of labels, sampler, seed, epoch.
 
-Oversampling repeats indices, never images. NumPy only.
+Oversampling repeats indices, never images. NumPy only. A sampler of one's own is a `Sampler`.
 """
+
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from flowerexp.config import Sampling
+from flowerexp import parts
+from flowerexp.config import at_least
+from flowerexp.errors import UserError
 
 Labels = npt.NDArray[np.integer]
 
 
-def class_repeats(counts: Labels, policy: Sampling) -> npt.NDArray[np.float64]:
-    """How often an image of each class is seen in an epoch, on average.
+class Sampler(Protocol):
+    """A sampler, constructed with its keys of the config.
 
-    Args:
-        counts: int [classes], training images of each class; 0 is allowed.
-        policy: `oversample` repeats the images of a class with c < N images N / c times.
-
-    Returns:
-        float64 [classes]; 1 for every class that is not repeated.
+    It may have two more methods, as `Original` has: `examples_per_epoch` (else the length of the
+    order of the first epoch) and `class_weights` (else 1 for every class).
     """
-    if policy.kind != "oversample":
+
+    def __call__(self, labels: Labels, seed: int, epoch: int, draw: int = 0
+                 ) -> npt.NDArray[np.int64]:
+        """The indices of one epoch, int64 [examples], into `labels`; a pure function.
+
+        Args:
+            labels: int [images], class ids of the training set.
+            seed: of the run.
+            epoch: from 0.
+            draw: 0 for the epoch itself; where its order is shorter than planned, it is filled
+                from the draws 1, 2 and so on, which differ as epochs do.
+        """
+
+
+@dataclass(frozen=True)
+class Original:
+    """Every image once an epoch, shuffled."""
+
+    def __str__(self) -> str:
+        return "every image once"
+
+    def class_repeats(self, counts: Labels) -> npt.NDArray[np.float64]:
+        """How often an image of each class is seen in an epoch, on average.
+
+        Args:
+            counts: int [classes], training images of each class; 0 is allowed.
+
+        Returns:
+            float64 [classes]; 1 for every class that is not repeated.
+        """
         return np.ones(len(counts))
-    assert policy.target_count is not None
-    return np.where(counts > 0, np.maximum(policy.target_count / np.maximum(counts, 1), 1.0), 1.0)
 
-
-def examples_per_epoch(counts: Labels, policy: Sampling) -> int:
-    """The number of examples to plan an epoch for: int(sum of c * repeats).
-
-    A class that is repeated contributes its target N exactly, so the sum is one of integers.
-    """
-    if policy.kind != "oversample":
+    def examples_per_epoch(self, counts: Labels) -> int:
+        """The number of examples to plan an epoch for: int(sum of c * repeats)."""
         return int(counts.sum())
-    assert policy.target_count is not None
-    return int(np.maximum(counts, policy.target_count)[counts > 0].sum())
+
+    def class_weights(self, counts: Labels) -> npt.NDArray[np.float64]:
+        """The weight of an example's loss by its class, with mean 1 over the training set.
+
+        Returns:
+            float64 [classes].
+        """
+        return np.ones(len(counts))
+
+    def __call__(self, labels: Labels, seed: int, epoch: int, draw: int = 0
+                 ) -> npt.NDArray[np.int64]:
+        """Each image as often as the whole part of its class's repeats, and once more with the
+        probability of the fraction; shuffled.
+        """
+        counts = np.bincount(labels) if len(labels) else np.zeros(0, np.int64)
+        repeats = self.class_repeats(counts)[labels]
+        whole = np.floor(repeats)
+        chance = np.random.default_rng((seed, epoch, draw, 0)).random(len(labels))
+        order = np.repeat(np.arange(len(labels)),
+                          (whole + (chance < repeats - whole)).astype(np.int64))
+        return np.random.default_rng((seed, epoch, draw, 1)).permutation(order)
 
 
-def example_repeats(labels: Labels, policy: Sampling, seed: int, epoch: int,
-                    draw: int = 0) -> npt.NDArray[np.int64]:
-    """How often each image is seen in one draw of an epoch.
+@dataclass(frozen=True)
+class Oversample(Original):
+    """The images of a class with c < N images repeated N / c times, on average."""
 
-    The whole part of its class's repeats always, the fraction with that probability.
+    target_count: int
+    """N: how often a class with fewer images is seen in an epoch."""
 
-    Returns:
-        int64 [images].
+    def __post_init__(self) -> None:
+        at_least("target_count", self.target_count, 1)
+
+    def __str__(self) -> str:
+        return f"classes under {self.target_count} images repeated up to it"
+
+    def class_repeats(self, counts: Labels) -> npt.NDArray[np.float64]:
+        repeats = np.maximum(self.target_count / np.maximum(counts, 1), 1.0)
+        return np.where(counts > 0, repeats, 1.0)
+
+    def examples_per_epoch(self, counts: Labels) -> int:
+        # A class that is repeated contributes N exactly, so the sum is one of integers.
+        return int(np.maximum(counts, self.target_count)[counts > 0].sum())
+
+
+@dataclass(frozen=True)
+class ClassWeight(Original):
+    """Every image once, and the loss of a class weighted by total / (classes * c).
+
+    Classes without images are left out: their weight is 0 and never used.
     """
-    counts = np.bincount(labels) if len(labels) else np.zeros(0, np.int64)
-    repeats = class_repeats(counts, policy)[labels]
-    whole = np.floor(repeats)
-    chance = np.random.default_rng((seed, epoch, draw, 0)).random(len(labels))
-    return (whole + (chance < repeats - whole)).astype(np.int64)
+
+    def __str__(self) -> str:
+        return "every image once, the loss weighted by class"
+
+    def class_weights(self, counts: Labels) -> npt.NDArray[np.float64]:
+        present = counts > 0
+        weights = np.zeros(len(counts))
+        weights[present] = counts.sum() / (present.sum() * counts[present])
+        return weights
 
 
-def epoch_order(labels: Labels, policy: Sampling, seed: int, epoch: int,
-                draw: int = 0) -> npt.NDArray[np.int64]:
-    """The indices of one epoch, repeated by the policy and shuffled.
-
-    Args:
-        labels: int [images], class ids of the training set.
-        policy: original, oversample or class_weight (which shows every image once).
-        seed: of the run.
-        epoch: from 0.
-        draw: further draws of the same epoch differ as epochs do.
-
-    Returns:
-        int64 [examples], indices into `labels`; the length varies with the draw by the fractions.
-    """
-    repeats = example_repeats(labels, policy, seed, epoch, draw)
-    order = np.repeat(np.arange(len(labels)), repeats)
-    return np.random.default_rng((seed, epoch, draw, 1)).permutation(order)
+def epoch_order(labels: Labels, sampler: Any, seed: int, epoch: int, draw: int = 0
+                ) -> npt.NDArray[np.int64]:
+    """The order that a sampler gives; raises UserError for one that is none."""
+    with parts.failures_named(sampler):
+        order = np.asarray(parts.built(sampler)(labels, seed, epoch, draw))
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or not (
+            order.min() >= 0 and order.max() < len(labels)):
+        raise UserError(f"{sampler} must return indices of the {len(labels)} training images, "
+                        f"int64 [examples], not {order.dtype} {list(order.shape)}"
+                        + (f" from {order.min()} to {order.max()}" if order.size else ""))
+    return order.astype(np.int64)
 
 
-def epoch_indices(labels: Labels, policy: Sampling, seed: int, epoch: int,
-                  count: int) -> npt.NDArray[np.int64]:
+def epoch_indices(labels: Labels, sampler: Any, seed: int, epoch: int, count: int
+                  ) -> npt.NDArray[np.int64]:
     """The first `count` indices of an epoch, filled from further draws where one is shorter.
 
     Returns:
         int64 [count].
     """
     assert len(labels) > 0, "an epoch of no images"
-    order = epoch_order(labels, policy, seed, epoch)
+    order = epoch_order(labels, sampler, seed, epoch)
     draw = 1
     while len(order) < count:
-        order = np.concatenate([order, epoch_order(labels, policy, seed, epoch, draw)])
+        order = np.concatenate([order, epoch_order(labels, sampler, seed, epoch, draw)])
         draw += 1
     return order[:count]
 
 
-def class_weights(counts: Labels, policy: Sampling) -> npt.NDArray[np.float32]:
-    """The weight of an example's loss by its class, with mean 1 over the training set.
+def example_repeats(labels: Labels, sampler: Any, seed: int, epoch: int, draw: int = 0
+                    ) -> npt.NDArray[np.int64]:
+    """How often each image is seen in one draw of an epoch, int64 [images]."""
+    return np.bincount(epoch_order(labels, sampler, seed, epoch, draw), minlength=len(labels))
 
-    total / (classes * c) for `class_weight`, where classes without images are left out (their
-    weight is 0 and never used); 1 for the other policies.
 
-    Returns:
-        float32 [classes].
+def examples_per_epoch(counts: Labels, sampler: Any, seed: int = 0) -> int:
+    """The number of examples to plan an epoch for.
+
+    Args:
+        counts: int [classes], training images of each class.
     """
-    if policy.kind != "class_weight":
+    if hasattr(plan := parts.built(sampler), "examples_per_epoch"):
+        return int(plan.examples_per_epoch(counts))
+    # The order of the labels is not known yet, and the length must not depend on it.
+    return len(epoch_order(np.repeat(np.arange(len(counts)), counts), sampler, seed, 0))
+
+
+def class_weights(counts: Labels, sampler: Any) -> npt.NDArray[np.float32]:
+    """The weight of an example's loss by its class, float32 [classes]."""
+    weigh = getattr(parts.built(sampler), "class_weights", None)
+    if weigh is None:
         return np.ones(len(counts), np.float32)
-    present = counts > 0
-    weights = np.zeros(len(counts))
-    weights[present] = counts.sum() / (present.sum() * counts[present])
-    return weights.astype(np.float32)
+    with parts.failures_named(sampler):
+        weights = np.asarray(weigh(counts), np.float32)
+    if weights.shape != (len(counts),) or not np.isfinite(weights).all():
+        raise UserError(f"{sampler}: class_weights must return {len(counts)} finite weights, "
+                        f"float32 [classes], not {list(weights.shape)}")
+    return weights
+
+
+def class_repeats(counts: Labels, sampler: Any, labels: Labels | None = None, seed: int = 0
+                  ) -> npt.NDArray[np.float64]:
+    """How often an image of each class is seen in an epoch, on average: as the sampler plans it,
+    else in the first epoch. float64 [classes]; 1 for a class without images.
+    """
+    if hasattr(plan := parts.built(sampler), "class_repeats"):
+        return np.asarray(plan.class_repeats(counts), np.float64)
+    labels = np.repeat(np.arange(len(counts)), counts) if labels is None else labels
+    mean = class_occurrences(labels, example_repeats(labels, sampler, seed, 0), len(counts))[:, 0]
+    return np.nan_to_num(mean, nan=1.0)
 
 
 def class_occurrences(labels: Labels, repeats: npt.NDArray[np.integer], num_classes: int

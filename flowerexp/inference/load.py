@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowerexp import parts
 from flowerexp.errors import UserError, first_line
 from flowerexp.inference import trained
 from flowerexp.inference.trained import TrainedRun
@@ -108,8 +109,9 @@ def load_checkpoint(run: TrainedRun) -> Any:
     if size is None:
         size = load_model(run.folder / store.MODEL).input_shape[1]
     config = run.config
-    model = build.build(replace(config.model, weights=None), size, len(run.names),
+    backbone = parts.replace(config.model.backbone, weights=None)
+    model = build.build(replace(config.model, backbone=backbone), size, len(run.names),
                          config.hardware.precision, config.seed)
     checkpoint.restore(tf.train.Checkpoint(model=model), run.folder, update,
-                        trained.identity(run))
+                       trained.identity_of(run))
     return layers.portable(model)

@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerexp import composition, metrics
+from flowerexp import identity, metrics
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
@@ -90,6 +90,6 @@ def find_all(folders: Sequence[Path], weights: str | None = None) -> list[Traine
     return found
 
 
-def identity(run: TrainedRun) -> dict[str, Any]:
+def identity_of(run: TrainedRun) -> dict[str, Any]:
     """What the checkpoints of a run say that it is."""
-    return composition.identity(asdict(run.config)) | run.provenance
+    return identity.keys(identity.plain(run.config)) | run.provenance

@@ -1,4 +1,4 @@
-"""Layers between a backbone and its input and output: input scaling, and dropout that is keyed.
+"""Objects of Keras: input scaling and keyed dropout around a backbone, the table of rates.
 
 Input scaling is part of the model, so that a saved model takes pixels. Whatever is saved holds
 layers of Keras alone: see `portable`. Written to the interface that Keras 3 and tf_keras share.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.config import Model
@@ -82,6 +83,26 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
                 "noise_shape": self.noise_shape}
 
 
+@tf.keras.utils.register_keras_serializable(package="flowerexp")
+class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """The learning rate of update u is the table's entry u.
+
+    Args:
+        rates: float [updates], see flowerexp.models.schedules.
+    """
+
+    def __init__(self, rates: npt.NDArray[np.float64]) -> None:
+        super().__init__()
+        self.rates = np.asarray(rates, np.float32)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        last = len(self.rates) - 1
+        return tf.gather(tf.constant(self.rates), tf.minimum(tf.cast(step, tf.int64), last))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rates": self.rates.tolist()}
+
+
 def scale_inputs(model: Model, inputs: Any) -> Any:
     """The pixels as the backbone expects them, in float32.
 
@@ -89,7 +110,7 @@ def scale_inputs(model: Model, inputs: Any) -> Any:
     deviation on [0, 1]; preprocess_input: the function of the model's own module.
     """
     if model.input_scaling == "preprocess_input":
-        return preprocess_input(model.name, inputs)
+        return preprocess_input(model.backbone.name, inputs)
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     scale: Any
     scale, offset = {

@@ -1,48 +1,107 @@
-"""Losses of single examples, from int labels and float32 logits, so that sums can be weighted."""
+"""Losses of single examples, so that sums can be weighted. A loss of one's own is a `Loss`."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from flowerexp.config import Loss
+from flowerexp import parts
+from flowerexp.config import fraction, not_negative
+from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 
-ExampleLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+ExampleLoss = Callable[[Any, Any], Any]
 """(labels int [n], logits float32 [n, classes]) -> float32 [n]"""
 
 
-def build(loss: Loss, counts: npt.NDArray[np.integer]) -> ExampleLoss:
-    """The loss that the config asks for.
+class Loss(Protocol):
+    """A loss, constructed with its keys of the config; traced once into the update's graph."""
 
-    cross_entropy: softmax cross-entropy; `label_smoothing` e mixes the label with the uniform
-    distribution, (1 - e) * one-hot + e / classes (Szegedy et al. 2016, section 7).
-    focal: -(1 - p)^gamma log p, p the probability of the label (Lin et al. 2017, equation 4).
-    logit_adjusted: cross-entropy of logits + tau * log(share of the class in the training set)
-    (Menon et al. 2021, equation 10); a class without images counts as one image.
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
+                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+        """The loss of every example, float32 [n].
 
-    Args:
-        counts: int [classes], training images of each class.
+        Args:
+            labels: int [n], class ids.
+            logits: float32 [n, classes].
+            class_counts: int64 [classes], training images of each class.
+        """
+
+
+def bind(part: Any, class_counts: npt.NDArray[np.int64]) -> ExampleLoss:
+    """The loss of a run; calling it raises UserError for a part that gives anything else."""
+    loss = parts.built(part)
+
+    def example_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        with parts.failures_named(part):
+            losses = tf.convert_to_tensor(loss(labels, logits, class_counts))
+        if losses.shape.rank != 1 or losses.dtype != tf.float32:
+            raise UserError(f"{part} must return the loss of every example, float32 [n], not "
+                            f"{losses.dtype.name} {losses.shape}")
+        return losses
+
+    return example_loss
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
+
+    The label is mixed with the uniform distribution, (1 - e) * one-hot + e / classes.
     """
-    smoothing = loss.label_smoothing or 0.0
-    priors = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
-    adjustment = tf.constant((loss.tau or 0.0) * np.log(priors), tf.float32)
 
-    def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    label_smoothing: float = 0.0
+    """Share of a label that is spread over all classes."""
+
+    def __post_init__(self) -> None:
+        fraction("label_smoothing", self.label_smoothing, below_one=True)
+
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
+                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        if not smoothing:
+        if not self.label_smoothing:
             return losses
         uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
-        return (1 - smoothing) * losses + smoothing * uniform
+        return (1 - self.label_smoothing) * losses + self.label_smoothing * uniform
 
-    def focal(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+
+@dataclass(frozen=True)
+class Focal:
+    """-(1 - p)^gamma log p, p the probability of the label (Lin et al. 2017, equation 4)."""
+
+    gamma: float = 2.0
+    """How much less an easy example counts."""
+
+    def __post_init__(self) -> None:
+        not_negative("gamma", self.gamma)
+
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
+                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         # 1 - p as expm1, and away from 0, where a fractional power has no gradient.
         missing = tf.maximum(-tf.math.expm1(-losses), 1e-7)
-        return missing ** (loss.gamma or 0.0) * losses
+        return missing ** self.gamma * losses
 
-    def logit_adjusted(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+
+@dataclass(frozen=True)
+class LogitAdjusted:
+    """Cross-entropy of logits + tau * log(prior of the class) (Menon et al. 2021, equation 10).
+
+    The prior is the class's share of the training images; a class without any counts as one image.
+    """
+
+    tau: float = 1.0
+    """How much a rare class is favoured."""
+
+    def __post_init__(self) -> None:
+        not_negative("tau", self.tau)
+
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
+                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+        counts = np.maximum(class_counts, 1)
+        adjustment = tf.constant(self.tau * np.log(counts / counts.sum()), tf.float32)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + adjustment)
-
-    return {"cross_entropy": cross_entropy, "focal": focal,
-            "logit_adjusted": logit_adjusted}[loss.kind]

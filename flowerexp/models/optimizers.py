@@ -1,44 +1,107 @@
-"""The optimizer of the config, with the table of learning rates as its schedule."""
+"""Optimizers, with the table of learning rates as their schedule.
 
-from typing import Any
+One of one's own takes a learning rate and returns a Keras optimizer; a class of keras.optimizers
+can be named as it is: `_target_: keras.optimizers.Lion`. Clipping is the trainer's, who alone sees
+the gradient of the whole update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from flowerexp.config import Optimizer
-
-
-@tf.keras.utils.register_keras_serializable(package="flowerexp")
-class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """The learning rate of update u is the table's entry u.
-
-    Args:
-        rates: float [updates], see flowerexp.models.schedules.
-    """
-
-    def __init__(self, rates: npt.NDArray[np.float64]) -> None:
-        super().__init__()
-        self.rates = np.asarray(rates, np.float32)
-
-    def __call__(self, step: Any) -> tf.Tensor:
-        last = len(self.rates) - 1
-        return tf.gather(tf.constant(self.rates), tf.minimum(tf.cast(step, tf.int64), last))
-
-    def get_config(self) -> dict[str, Any]:
-        return {"rates": self.rates.tolist()}
+from flowerexp import parts
+from flowerexp.config import fraction, not_negative, positive
+from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 
 
-def build(optimizer: Optimizer, rates: npt.NDArray[np.float64], precision: str) -> Any:
+class Optimizer(Protocol):
+    """An optimizer, constructed with its keys of the config."""
+
+    def __call__(self, learning_rate: Any) -> Any:
+        """A Keras optimizer with this learning rate, a Keras LearningRateSchedule."""
+
+
+class KerasOptimizer:
+    """A built-in optimizer: Keras' class of the same name, with the keys that are set."""
+
+    def __call__(self, learning_rate: Any) -> Any:
+        assert dataclasses.is_dataclass(self)
+        keys = {key: value for key, value in vars(self).items() if value is not None}
+        return getattr(tf.keras.optimizers, type(self).__name__)(learning_rate, **keys)
+
+
+@dataclass(frozen=True)
+class Adam(KerasOptimizer):
+    """Kingma and Ba 2015."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    weight_decay: float | None = None
+    """Decoupled weight decay: a weight loses this share times the learning rate in an update."""
+
+    def __post_init__(self) -> None:
+        fraction("beta_1", self.beta_1, below_one=True)
+        fraction("beta_2", self.beta_2, below_one=True)
+        positive("epsilon", self.epsilon)
+        if self.weight_decay is not None:
+            not_negative("weight_decay", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    weight_decay: float | None = 0.004
+
+
+@dataclass(frozen=True)
+class SGD(KerasOptimizer):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float | None = None
+    """Decoupled weight decay: a weight loses this share times the learning rate in an update."""
+
+    def __post_init__(self) -> None:
+        fraction("momentum", self.momentum, below_one=True)
+        if self.weight_decay is not None:
+            not_negative("weight_decay", self.weight_decay)
+
+
+def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any:
     """A Keras optimizer; under mixed_float16 it scales the loss (Micikevicius et al. 2018).
 
-    Clipping is the trainer's, who alone sees the gradient of the whole update.
+    Args:
+        algorithm: the part that the config names.
+        rates: float64 [updates], see flowerexp.models.schedules.
+        precision: of the hardware's config.
+
+    Raises:
+        UserError: for a part that gives no optimizer of the Keras in use.
     """
-    factories = {"adam": tf.keras.optimizers.Adam, "adamw": tf.keras.optimizers.AdamW,
-                 "sgd": tf.keras.optimizers.SGD}
-    parameters = {key: value for key, value in vars(optimizer).items()
-                  if value is not None and key not in ("kind", "clip_norm")}
-    built = factories[optimizer.kind](learning_rate=TableSchedule(rates), **parameters)
+    from flowerexp.models.layers import TableSchedule  # a class of Keras
+
+    schedule = TableSchedule(rates)
+    base = tf.keras.optimizers.Optimizer
+    if isinstance(algorithm, parts.Part) and inspect.isclass(algorithm.factory) and issubclass(
+            algorithm.factory, base):
+        optimizer = algorithm.build(learning_rate=schedule)
+    else:
+        make = parts.built(algorithm)
+        with parts.failures_named(algorithm):
+            optimizer = make(schedule)
+    if not isinstance(optimizer, base):
+        raise UserError(f"{algorithm} must give an optimizer of {base.__module__.split('.')[0]}, "
+                        f"not {type(optimizer).__module__}.{type(optimizer).__name__}")
     if precision == "mixed_float16":
-        return tf.keras.mixed_precision.LossScaleOptimizer(built)
-    return built
+        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer

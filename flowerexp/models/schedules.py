@@ -1,42 +1,128 @@
-"""The learning rate of every update of a run: linear warm-up, then constant or decaying.
+"""Learning rates as a table, a rate for every update. NumPy only.
 
-One table, made by NumPy before training, serves the optimizer, the printed sentence and pictures.
+A schedule of one's own is a `Schedule`.
 """
+
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from flowerexp.config import Schedule
+from flowerexp import parts
+from flowerexp.config import fraction, not_negative, positive
+from flowerexp.errors import UserError
+
+Rates = npt.NDArray[np.float64]
 
 
-def learning_rates(schedule: Schedule, updates: int, lr_scaling: float = 1.0
-                   ) -> npt.NDArray[np.float64]:
-    """The learning rate of updates 0 to `updates` - 1.
+class Schedule(Protocol):
+    """A schedule, constructed with its keys of the config."""
 
-    With w = int(updates * warmup): update u < w has start + (max - start) * u / w; after that
-    constant max; exponential max * (end / max)^x; linear max + (end - max) * x; cosine
-    end + (max - end) * (1 + cos(pi x)) / 2 (Loshchilov and Hutter 2017, equation 5, one cycle),
-    where x = (u - w) / (updates - w). All times `lr_scaling` (linear scaling, Goyal et al. 2017).
+    def __call__(self, updates: int) -> Rates:
+        """The learning rate of every update of the run, float64 [updates], before loop.lr_scaling.
+        """
 
-    Args:
-        schedule: `start_lr` null is a hundredth of max_lr, `end_lr` null is max_lr.
-        updates: of the whole run.
-        lr_scaling: factor of every rate.
+
+@dataclass(frozen=True)
+class Constant:
+    """A linear warm-up from start_lr to max_lr, and then max_lr.
+
+    With w = int(updates * warmup), update u < w has start + (max - start) * u / w, and a later one
+    what `decay` gives for x = (u - w) / (updates - w).
+    """
+
+    start_lr: float | None = None
+    """Learning rate of the first update; null: a hundredth of max_lr."""
+    max_lr: float = 1e-5
+    """Learning rate at the end of the warm-up."""
+    end_lr: float | None = None
+    """Learning rate towards which the schedule decays; null: max_lr."""
+    warmup: float = 0.2
+    """Share of the updates in which the rate rises linearly from start_lr to max_lr."""
+
+    def __post_init__(self) -> None:
+        positive("max_lr", self.max_lr)
+        for key in ("start_lr", "end_lr"):
+            if getattr(self, key) is not None:
+                not_negative(key, getattr(self, key))
+        fraction("warmup", self.warmup)
+        self.check_end()
+
+    def check_end(self) -> None:
+        """Raises UserError for an end_lr that the schedule cannot reach."""
+        if self.end_lr not in (None, self.max_lr):
+            raise UserError(f"end_lr={self.end_lr:g} contradicts schedule=constant, which "
+                            f"ends at schedule.max_lr={self.max_lr:g}: leave it out or choose "
+                            "schedule=exponential, linear or cosine")
+
+    @property
+    def end(self) -> float:
+        return self.max_lr if self.end_lr is None else self.end_lr
+
+    def __call__(self, updates: int) -> Rates:
+        start = self.max_lr / 100 if self.start_lr is None else self.start_lr
+        warmup = int(updates * self.warmup)
+        update = np.arange(updates, dtype=np.float64)
+        rising = start + (self.max_lr - start) * update / max(warmup, 1)
+        x = np.clip((update - warmup) / max(updates - warmup, 1), 0, 1)
+        return np.where(update < warmup, rising, self.decay(x))
+
+    def decay(self, x: Rates) -> Rates:
+        """The rate after the warm-up, where `x` runs from 0 to 1."""
+        return np.full(len(x), self.max_lr)
+
+
+@dataclass(frozen=True)
+class Exponential(Constant):
+    """Warm-up, then max * (end / max)^x."""
+
+    def check_end(self) -> None:
+        if self.end_lr == 0:
+            raise UserError("end_lr must be greater than 0 with schedule=exponential, which never "
+                            "reaches 0: choose schedule=linear or cosine")
+
+    def decay(self, x: Rates) -> Rates:
+        rates: Rates = self.max_lr * (self.end / self.max_lr) ** x
+        return rates
+
+
+@dataclass(frozen=True)
+class Linear(Constant):
+    """Warm-up, then max + (end - max) * x."""
+
+    def check_end(self) -> None:
+        """Any end will do."""
+
+    def decay(self, x: Rates) -> Rates:
+        return self.max_lr + (self.end - self.max_lr) * x
+
+
+@dataclass(frozen=True)
+class Cosine(Linear):
+    """Warm-up, then end + (max - end) * (1 + cos(pi x)) / 2.
+
+    One cycle of equation 5 of Loshchilov and Hutter 2017.
+    """
+
+    def decay(self, x: Rates) -> Rates:
+        return self.end + (self.max_lr - self.end) * (1 + np.cos(np.pi * x)) / 2
+
+
+def learning_rates(schedule: Any, updates: int, lr_scaling: float = 1.0) -> Rates:
+    """The learning rate of every update times `lr_scaling` (linear scaling, Goyal et al. 2017).
 
     Returns:
         float64 [updates].
+
+    Raises:
+        UserError: for a schedule that returns anything but that many rates.
     """
-    greatest = schedule.max_lr
-    start = greatest / 100 if schedule.start_lr is None else schedule.start_lr
-    end = greatest if schedule.end_lr is None else schedule.end_lr
-    warmup = int(updates * schedule.warmup)
-    update = np.arange(updates, dtype=np.float64)
-    rising = start + (greatest - start) * update / max(warmup, 1)
-    x = np.clip((update - warmup) / max(updates - warmup, 1), 0, 1)
-    falling = {
-        "constant": np.full(updates, greatest),
-        "exponential": greatest * (end / greatest) ** x,
-        "linear": greatest + (end - greatest) * x,
-        "cosine": end + (greatest - end) * (1 + np.cos(np.pi * x)) / 2,
-    }[schedule.kind]
-    return np.where(update < warmup, rising, falling) * lr_scaling
+    with parts.failures_named(schedule):
+        rates = np.asarray(parts.built(schedule)(updates))
+    if rates.shape != (updates,) or rates.dtype.kind not in "fiu" or not (
+            np.isfinite(rates).all() and (rates >= 0).all()):
+        raise UserError(f"{schedule} must return {updates} finite rates "
+                        f"of at least 0, float64 [{updates}], not {rates.dtype} "
+                        f"{list(rates.shape)}{' with NaN or less than 0' * (rates.ndim == 1)}")
+    return rates.astype(np.float64) * lr_scaling

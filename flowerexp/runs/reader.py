@@ -19,7 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowerexp import composition, metrics
+from flowerexp import composition, identity, metrics
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
@@ -144,7 +144,7 @@ def with_config(run: Run) -> Run:
         plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path} cannot be read: {composition.explain(error)}") from error
-    keys = composition.identity(plain)
+    keys = identity.keys(plain)
     seed = keys.pop("seed")
     compared_with = plain.get("compared_with")
     run = replace(run, seed=seed, keys=keys, compared_with=tuple(
@@ -161,8 +161,8 @@ def with_config(run: Run) -> Run:
 
 def is_variant(key: str) -> bool:
     """Whether an override of this key makes a run another than its experiment says."""
-    return not (key in ("experiment", "seed", "sweep", *composition.PLACE_KEYS,
-                        *composition.INERT_KEYS) or re.match(r"hydra[./]", key))
+    return not (key in ("experiment", "seed", "sweep", *identity.PLACE_KEYS,
+                        *identity.INERT_KEYS) or re.match(r"hydra[./]", key))
 
 
 def read_yaml(path: Path) -> Any:

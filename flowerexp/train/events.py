@@ -5,7 +5,6 @@ rewritten when a run resumes, and no step is duplicated.
 """
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 from matplotlib import colormaps
 from tensorboard.plugins.hparams import api_pb2, summary
 
-from flowerexp import composition, metrics
+from flowerexp import identity, metrics
 from flowerexp.config import Config
 from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
@@ -97,7 +96,7 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
     What is not set and lists become text.
     """
     return {key: value if isinstance(value, bool | int | float) else str(value)
-            for key, value in composition.identity(asdict(config)).items()}
+            for key, value in identity.keys(identity.plain(config)).items()}
 
 
 def confusion_image(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:

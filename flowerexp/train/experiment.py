@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy.special import softmax
 
-from flowerexp import composition, metrics
+from flowerexp import identity, metrics
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, issues, pipeline, records, sampling, sources
@@ -20,7 +20,7 @@ from flowerexp.data.pipeline import Split
 from flowerexp.data.records import ReadSpec, Table
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
-from flowerexp.models import build, layers, losses, optimizers, schedules
+from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
@@ -87,7 +87,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     logger.info(augment.sentence if augment else "augmentation: none")
     trainer = build_trainer(config, strategy, numbers, data, logger)
     checkpointer = Checkpointer(folder, logger, trainer,
-                                composition.identity(asdict(config)) | provenance,
+                                identity.keys(identity.plain(config)) | provenance,
                                 config.loop.checkpoint_minutes)
     completed = checkpointer.restore_latest(data.valid.count, len(data.names))
     checkpointer.check_workers_in_sync()
@@ -177,14 +177,15 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
         model = build.build(config.model, data.source.image_size, len(data.names),
                              config.hardware.precision, config.seed)
         rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
-        optimizer = optimizers.build(config.optimizer, rates, config.hardware.precision)
+        optimizer = optimizers.build(config.optimizer.algorithm, rates, config.hardware.precision)
     everything, trained = build.parameter_counts(model)
-    logger.info(f"model: {config.model.name}, {everything:,} parameters, {trained:,} of them "
-                f"trainable; weights {config.model.weights}, input scaling "
+    backbone = config.model.backbone
+    logger.info(f"model: {backbones.name_of(backbone)}, {everything:,} parameters, {trained:,} of "
+                f"them trainable; weights {backbones.weights_of(backbone)}, input scaling "
                 f"{config.model.input_scaling}")
     if config.model.summary:
         model.summary(expand_nested=True, print_fn=lambda text, **_: logger.info(text))
-    return Trainer(strategy, model, optimizer, losses.build(config.loss, data.counts), numbers,
+    return Trainer(strategy, model, optimizer, losses.bind(config.loss, data.counts), numbers,
                    sampling.class_weights(data.counts, config.sampling), config.seed,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import composition, metrics
+from flowerexp import composition, identity, metrics
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
@@ -146,7 +146,7 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
     if not is_done(folder) or not (folder / store.CONFIG).exists():
         return None
     before = store.read_config(folder)
-    if composition.differences(before, config) or (
+    if identity.differences(before, config) or (
             before.dataset == config.dataset and config.dataset.kind != "auto"):
         return None
     return preview.preview({folder.name: config})[folder.name].data
@@ -173,7 +173,7 @@ def fresh_folder(config: Config, folder: Path) -> Path:
         number, last = number + 1, free
         free = folder.with_name(f"{folder.name}.{number}")
     if (last != folder and not is_done(last)
-            and not composition.differences(store.read_config(last), config)):
+            and not identity.differences(store.read_config(last), config)):
         return last
     return free
 
@@ -194,7 +194,7 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
     if has_no_progress(folder):
         return
     before = store.read_config(folder)
-    differing = composition.differences(before, config)
+    differing = identity.differences(before, config)
     then = RunStatus.load_or_new(folder).provenance.get("data")
     if not differing and then and data not in (None, then):
         differing = [f"fingerprint of the data: {then} there, {data} here"]

@@ -77,7 +77,7 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
     hardware = next(iter(configs.values())).hardware
     factory.prepare(hardware)
     with RunLogger().native_log():
-        from flowerexp.models import build
+        from flowerexp.models import backbones
         from flowerexp.train import experiment
 
         workers, replicas = configured_replicas(hardware) if remote else local_replicas(hardware)
@@ -88,7 +88,7 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
                 key = repr(config.dataset)
                 if key not in tables:
                     tables[key] = find_data(config.dataset, dry_run)
-                build.check_weights_exist(config.model)
+                backbones.check_weights_exist(config.model.backbone)
                 source, data, counts = tables[key]
                 plans = [] if replicas is None else [
                     experiment.derive(config, source, each, workers, replicas)[0]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from omegaconf import OmegaConf
 from scipy import stats
 
-from flowerexp import composition, rng
+from flowerexp import identity, parts, rng
 from flowerexp.augment import (
     BUILT_IN,
     ColorJitter,
@@ -388,14 +388,16 @@ def test_images_that_are_too_small_are_refused_before_any_is_read():
 
 
 def test_the_entries_of_runs_before_targets_are_the_built_in_transforms():
-    assert composition.transform("flip", {"horizontal": 0.25}) == Flip(horizontal=0.25)
-    assert composition.transform("colour", {}) == ColorJitter()
+    plain = {"augmentation": {"flip": {"horizontal": 0.25}, "colour": {}}}
+    nodes = identity.current(plain)["augmentation"]
+    assert parts.check("augmentation.flip", nodes["flip"]) == Flip(horizontal=0.25)
+    assert parts.check("augmentation.colour", nodes["colour"]) == ColorJitter()
 
 
 def test_a_wrong_key_is_named_with_its_transform():
     with pytest.raises(UserError, match=r"^augmentation\.mirror\.horizontal must be from 0 to 1, "
                                         "not 2"):
-        composition.transform("mirror", {"_target_": "flowerexp.augment.geometric.Flip",
+        parts.check("augmentation.mirror", {"_target_": "flowerexp.augment.geometric.Flip",
                                          "horizontal": 2})
 
 

@@ -31,7 +31,7 @@ def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_pa
              .reshape(-1, 3).tolist()}
     files = tfrecord.list_files(str(tiny / "train"))
     images = pipeline.cache_decoded(pipeline.Split(records.read(files, ReadSpec(16)), 16))
-    order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 0, 0, 6)
+    order = sampling.epoch_indices(images.table.labels, sampling.Original(), 0, 0, 6)
     for pixels in images.decoded.numpy()[order]:
         # 16 pixels drawn over 200: the middles of most of them stand in the picture as they are.
         found = [tuple(pixel) in shown for pixel in pixels.reshape(-1, 3).tolist()]
@@ -77,9 +77,9 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
-    batch = next(iter(pipeline.training_batches(strategy, images, sampling.Sampling(), plan, 3,
+    batch = next(iter(pipeline.training_batches(strategy, images, sampling.Original(), plan, 3,
                                                 augment)(0, 0)))
-    order = sampling.epoch_indices(images.table.labels, sampling.Sampling(), 3, 0, 8)
+    order = sampling.epoch_indices(images.table.labels, sampling.Original(), 3, 0, 8)
     expected = augment({"image": tf.constant(images.decoded.numpy()[order]),
                         "label": tf.constant(images.table.labels[order])}, 0, tf.range(
                             8, dtype=tf.int64))

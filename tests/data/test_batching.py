@@ -5,14 +5,19 @@ import re
 import numpy as np
 import pytest
 
-from flowerexp.config import Config, Loop, Model, Sampling, Schedule
+from flowerexp.config import Config, Loop, Model, Optimizer
 from flowerexp.data import batching
+from flowerexp.data.sampling import ClassWeight, Original, Oversample
 from flowerexp.errors import UserError
+from flowerexp.models.backbones import SmallCNN
+from flowerexp.models.optimizers import Adam
+from flowerexp.models.schedules import Constant, Cosine, Linear
 
 
 def config_of(sampling=None, schedule=None, **loop):
-    return Config(model=Model("small_cnn", "flowerexp"), sampling=sampling or Sampling(),
-                  schedule=schedule or Schedule(max_lr=1e-3), loop=Loop(**loop))
+    return Config(model=Model(SmallCNN()), sampling=sampling or Original(),
+                  schedule=schedule or Constant(max_lr=1e-3), optimizer=Optimizer(Adam()),
+                  loop=Loop(**loop))
 
 
 def flower_counts():
@@ -45,7 +50,7 @@ def test_replicas_are_those_of_all_workers():
 def test_example_budget_of_the_flower_competition():
     counts = flower_counts()
     examples = int(sum(count * max(1, 300 / count) for count in counts.tolist()))
-    found = batching.derive(config_of(Sampling("oversample", 300), epochs=30,
+    found = batching.derive(config_of(Oversample(300), epochs=30,
                                   keep_example_budget=True), counts, 1, 1)
     assert counts.sum() == 12_753
     assert found.examples_per_epoch == examples
@@ -54,28 +59,28 @@ def test_example_budget_of_the_flower_competition():
 
 
 def test_without_the_budget_the_epochs_stay():
-    found = batching.derive(config_of(Sampling("oversample", 300), epochs=30), flower_counts(),
+    found = batching.derive(config_of(Oversample(300), epochs=30), flower_counts(),
                             1, 1)
     assert found.epochs == 30
 
 
 def test_budget_of_a_sampling_that_adds_nothing_keeps_the_epochs():
-    for kind in ("original", "class_weight"):
-        found = batching.derive(config_of(Sampling(kind), epochs=7, keep_example_budget=True),
+    for sampler in (Original(), ClassWeight()):
+        found = batching.derive(config_of(sampler, epochs=7, keep_example_budget=True),
                             flower_counts(), 1, 1)
         assert found.epochs == 7
 
 
 def test_budget_leaves_one_epoch_at_least():
-    found = batching.derive(config_of(Sampling("oversample", 10_000), epochs=3,
+    found = batching.derive(config_of(Oversample(10_000), epochs=3,
                                   keep_example_budget=True), np.array([20, 10]), 1, 1)
     assert found.epochs == 1
 
 
 def test_updates_per_epoch_follow_the_sampling():
     counts = np.array([100, 10, 0])
-    for sampling, examples in ((Sampling(), 110), (Sampling("oversample", 50), 150),
-                               (Sampling("class_weight"), 110)):
+    for sampling, examples in ((Original(), 110), (Oversample(50), 150),
+                               (ClassWeight(), 110)):
         found = batching.derive(config_of(sampling), counts, 1, 1)
         assert (found.examples_per_epoch, found.updates_per_epoch) == (examples, examples // 16)
 
@@ -92,7 +97,7 @@ def test_epoch_of_no_update_is_refused():
 
 
 def test_sentences_say_the_numbers():
-    config = config_of(Sampling("oversample", 300), Schedule("cosine", 1e-6, 4e-3, 1e-5, 0.2),
+    config = config_of(Oversample(300), Cosine(1e-6, 4e-3, 1e-5, 0.2),
                        epochs=30, keep_example_budget=True, gradient_accumulation_steps=8,
                        lr_scaling=2.0)
     counts = flower_counts()
@@ -113,7 +118,7 @@ def test_sentences_say_the_numbers():
 
 
 def test_last_learning_rate_is_said():
-    config = config_of(schedule=Schedule("linear", 0.0, 1.0, 0.0, 0.0), epochs=1)
+    config = config_of(schedule=Linear(0.0, 1.0, 0.0, 0.0), epochs=1)
     counts = np.array([16 * 4])
     *_, rate = batching.sentences(config, batching.derive(config, counts, 1, 1), counts)
     assert "1 in the first update" in rate
@@ -132,4 +137,4 @@ def test_sentence_of_every_image_once():
 
 def test_an_epoch_that_no_memory_holds_is_refused():
     with pytest.raises(UserError, match=r"sampling\.target_count"):
-        batching.derive(Config(sampling=Sampling("oversample", 10**9)), np.array([3, 4]), 1, 1)
+        batching.derive(config_of(Oversample(10**9)), np.array([3, 4]), 1, 1)

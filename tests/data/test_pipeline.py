@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.augment import BUILT_IN, Flip, Perspective, base
-from flowerexp.config import Sampling
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec
+from flowerexp.data.sampling import Original, Oversample
 
-ORIGINAL = Sampling()
-OVERSAMPLE = Sampling("oversample", 12)
+ORIGINAL = Original()
+OVERSAMPLE = Oversample(12)
 
 
 class Workers:

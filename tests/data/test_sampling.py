@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from flowerexp.config import Sampling
 from flowerexp.data import sampling
+from flowerexp.data.sampling import ClassWeight, Original, Oversample
 
-ORIGINAL = Sampling("original")
-CLASS_WEIGHT = Sampling("class_weight")
+ORIGINAL = Original()
+CLASS_WEIGHT = ClassWeight()
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 targets = st.integers(1, 50)
@@ -21,7 +21,7 @@ epochs = st.integers(0, 1000)
 
 
 def upto(target):
-    return Sampling("oversample", target)
+    return Oversample(target)
 
 
 def test_repeats_and_examples_are_the_reference(shared):

@@ -14,7 +14,7 @@ from flowerexp.data import issues, pipeline, records, sources, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec, Skipped, Table
-from flowerexp.data.sampling import Sampling
+from flowerexp.data.sampling import Original
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
@@ -205,7 +205,7 @@ def test_a_stream_leaves_out_the_same_records(pair, workers):
             images = pipeline.Split(table, 16, shuffle_bytes=1e6)
             assert images.streamed
             for worker in range(workers):
-                batches = pipeline.training_batches(Workers(worker), images, Sampling(), plan, 3,
+                batches = pipeline.training_batches(Workers(worker), images, Original(), plan, 3,
                                                     None)(1, start)
                 parts.append(np.concatenate([each["image"] for each
                                              in batches.as_numpy_iterator()]))

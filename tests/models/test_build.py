@@ -7,10 +7,17 @@ import tensorflow as tf
 from flowerexp.config import Model
 from flowerexp.errors import UserError
 from flowerexp.models import build, layers
+from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
+from flowerexp.models.heads import Pooled
 
 
-def mobilenet(**options):
-    return Model("MobileNet", **{"alpha": 0.25, "input_scaling": "symmetric", **options})
+def model_of(backbone, **options):
+    return Model(backbone, Pooled(), **options)
+
+
+def mobilenet(weights=None, alpha=0.25, **options):
+    return model_of(KerasApplication("MobileNet", weights, alpha),
+                    **{"input_scaling": "symmetric", **options})
 
 
 def images_of(count, size=64):
@@ -51,7 +58,7 @@ def test_a_frozen_backbone_trains_its_head_only_and_keeps_its_statistics():
 
 
 def test_the_seed_alone_decides_the_initial_weights():
-    small = Model("small_cnn", "flowerexp")
+    small = model_of(SmallCNN())
     one, same, other = (weights_of(build.build(small, 32, 3, seed=seed)) for seed in (1, 1, 2))
     for left, right in zip(one, same, strict=True):
         np.testing.assert_array_equal(left, right)
@@ -70,10 +77,13 @@ def test_real_weights_are_loaded(shared):
 
 
 @pytest.mark.parametrize(("model", "size", "message"), [
-    (Model("ResNet51"), 64, "ResNet51 is no model of keras.*did you mean 'ResNet50'"),
-    (Model("EfficientNetB9", "efficientnet"), 64, "EfficientNetB9 is no model of efficientnet"),
-    (Model("Xception", weights="/nowhere/weights.h5"), 96, "/nowhere/weights.h5 does not exist"),
-    (Model("InceptionV3"), 40, "InceptionV3 cannot be built at dataset.image_size=40")])
+    (model_of(KerasApplication("ResNet51")), 64,
+     "ResNet51 is not a model of keras.*did you mean 'ResNet50'"),
+    (model_of(EfficientNet("EfficientNetB9")), 64, "EfficientNetB9 is not a model of efficientnet"),
+    (model_of(KerasApplication("Xception", "/nowhere/weights.h5")), 96,
+     "/nowhere/weights.h5 does not exist"),
+    (model_of(KerasApplication("InceptionV3")), 40,
+     "InceptionV3 cannot be built at dataset.image_size=40")])
 def test_mistakes_are_named(model, size, message):
     with pytest.raises(UserError, match=message):
         build.build(model, size, 5)
@@ -82,7 +92,7 @@ def test_mistakes_are_named(model, size, message):
 def test_weights_of_another_width_do_not_fit(shared):
     path = str(shared / "weights/mobilenet_2_5_224_tf_no_top.h5")
     with pytest.raises(UserError, match=r"does not fit MobileNet without its top at alpha 0\.5"):
-        build.build(Model("MobileNet", weights=path, alpha=0.5), 96, 5)
+        build.build(mobilenet(path, 0.5), 96, 5)
 
 
 def test_a_failed_download_says_how_to_pass_a_path(monkeypatch, tmp_path):
@@ -90,4 +100,4 @@ def test_a_failed_download_says_how_to_pass_a_path(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot be downloaded.*model\.weights=PATH"):
-        build.build(Model("MobileNet", weights="imagenet", alpha=0.5), 128, 5)
+        build.build(mobilenet("imagenet", 0.5), 128, 5)

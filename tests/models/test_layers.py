@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.config import Model
 from flowerexp.models import build, layers
+from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
 from tests.compose import ROOT
-from tests.models.test_build import images_of, mobilenet
+from tests.models.test_build import images_of, mobilenet, model_of
 
 LOADER = """
 import json, sys
@@ -140,7 +140,7 @@ def test_every_dropout_of_a_backbone_is_keyed_and_inference_stays_the_same():
 
 
 def application(name, scaling="preprocess_input"):
-    return Model(name, weights=None, input_scaling=scaling)
+    return model_of(KerasApplication(name), input_scaling=scaling)
 
 
 def scaling_alone(name):
@@ -155,8 +155,8 @@ def test_saved_models_load_with_keras_alone(tmp_path):
     images = images_of(2, 32)
     np.save(tmp_path / "images.npy", images)
     models = [build.build(model, 32, 5) for model in (
-        Model("small_cnn", "flowerexp", input_scaling="unit"), mobilenet(),
-        Model("EfficientNetB0", "efficientnet", input_scaling="imagenet"),
+        model_of(SmallCNN(), input_scaling="unit"), mobilenet(),
+        model_of(EfficientNet("EfficientNetB0"), input_scaling="imagenet"),
         application("MobileNetV2", "raw"), application("MobileNetV3Small"))]
     models += [scaling_alone(name) for name in ("ResNet50", "ResNet50V2", "DenseNet121")]
     names = []

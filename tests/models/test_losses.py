@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss
 
-from flowerexp.config import Loss
+from flowerexp import parts
 from flowerexp.models import losses
+from flowerexp.models.losses import CrossEntropy, Focal, LogitAdjusted
 
 COUNTS = np.array([50, 20, 5, 1, 0])
 RANDOM = np.random.default_rng(0)
@@ -18,7 +19,7 @@ LABELS = RANDOM.integers(0, 5, 12)
 
 
 def computed(loss, labels=LABELS, logits=LOGITS, counts=COUNTS):
-    return losses.build(loss, counts)(tf.constant(labels), tf.constant(logits)).numpy()
+    return losses.bind(loss, counts)(tf.constant(labels), tf.constant(logits)).numpy()
 
 
 def log_softmax(logits):
@@ -33,12 +34,12 @@ def of_labels(values, labels=LABELS):
 def test_cross_entropy_by_hand():
     # Probabilities 1/4, 1/4 and 1/2.
     logits = np.log(np.array([[1, 1, 2]], np.float32))
-    assert computed(Loss(), [2], logits, np.ones(3)) == pytest.approx([np.log(2)])
-    assert computed(Loss(), [0], logits, np.ones(3)) == pytest.approx([np.log(4)])
+    assert computed(CrossEntropy(), [2], logits, np.ones(3)) == pytest.approx([np.log(2)])
+    assert computed(CrossEntropy(), [0], logits, np.ones(3)) == pytest.approx([np.log(4)])
 
 
 def test_cross_entropy_is_the_log_loss_of_sklearn():
-    found = computed(Loss("cross_entropy", label_smoothing=0.0))
+    found = computed(CrossEntropy(label_smoothing=0.0))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, -of_labels(log_softmax(LOGITS)), rtol=1e-5)
     probabilities = np.exp(log_softmax(LOGITS))
@@ -51,19 +52,19 @@ def test_smoothed_cross_entropy_is_that_of_the_mixed_label(smoothing):
     mixed = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
     wanted = -(mixed * log_softmax(LOGITS)).sum(-1)
     np.testing.assert_allclose(
-        computed(Loss("cross_entropy", label_smoothing=smoothing)), wanted, rtol=1e-5)
+        computed(CrossEntropy(label_smoothing=smoothing)), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
 def test_focal_loss(gamma):
     of_label = of_labels(log_softmax(LOGITS))
     wanted = -(1 - np.exp(of_label)) ** gamma * of_label
-    np.testing.assert_allclose(computed(Loss("focal", gamma=gamma)), wanted, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(computed(Focal(gamma=gamma)), wanted, rtol=1e-4, atol=1e-9)
 
 
 def test_focal_loss_by_hand():
     logits = np.log(np.array([[1, 1, 2]], np.float32))
-    assert computed(Loss("focal", gamma=2.0), [0], logits, np.ones(3)) == pytest.approx(
+    assert computed(Focal(gamma=2.0), [0], logits, np.ones(3)) == pytest.approx(
         [(3 / 4) ** 2 * np.log(4)])
 
 
@@ -71,32 +72,32 @@ def test_focal_loss_by_hand():
 def test_logit_adjusted_loss(tau):
     images = np.array([50, 20, 5, 1, 1])  # a class without images counts as one
     adjusted = LOGITS + tau * np.log(images / images.sum())
-    np.testing.assert_allclose(computed(Loss("logit_adjusted", tau=tau)),
+    np.testing.assert_allclose(computed(LogitAdjusted(tau=tau)),
                                -of_labels(log_softmax(adjusted)), rtol=1e-5)
 
 
 def test_logit_adjusted_loss_asks_more_of_rare_classes():
     even = np.zeros((2, 5), np.float32)
-    common, rare = computed(Loss("logit_adjusted", tau=1.0), [0, 3], even)
+    common, rare = computed(LogitAdjusted(tau=1.0), [0, 3], even)
     assert common == pytest.approx(np.log(77 / 50), rel=1e-5)
     assert rare == pytest.approx(np.log(77), rel=1e-5)
 
 
 def test_logit_adjusted_loss_of_even_classes_is_plain():
     np.testing.assert_allclose(
-        computed(Loss("logit_adjusted", tau=1.5), counts=np.full(5, 9)), computed(Loss()),
+        computed(LogitAdjusted(tau=1.5), counts=np.full(5, 9)), computed(CrossEntropy()),
         rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [Loss("focal", gamma=0.0), Loss("logit_adjusted", tau=0.0),
-                                  Loss("cross_entropy", label_smoothing=0.0)],
-                         ids=lambda loss: loss.kind)
+@pytest.mark.parametrize("loss", [Focal(gamma=0.0), LogitAdjusted(tau=0.0),
+                                  CrossEntropy(label_smoothing=0.0)],
+                         ids=lambda loss: parts.name(loss))
 def test_parameter_zero_is_plain_cross_entropy(loss):
-    np.testing.assert_array_equal(computed(loss), computed(Loss()))
+    np.testing.assert_array_equal(computed(loss), computed(CrossEntropy()))
 
 
-EVERY = [Loss(), Loss("cross_entropy", label_smoothing=0.1), Loss("focal", gamma=2.0),
-         Loss("focal", gamma=0.5), Loss("focal", gamma=0.0), Loss("logit_adjusted", tau=1.0)]
+EVERY = [CrossEntropy(), CrossEntropy(label_smoothing=0.1), Focal(gamma=2.0),
+         Focal(gamma=0.5), Focal(gamma=0.0), LogitAdjusted(tau=1.0)]
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=repr)
@@ -105,7 +106,7 @@ def test_extreme_logits_have_finite_losses_and_gradients(loss):
                         [100, 0, 0, 0, 0], [-100, 0, 0, 0, 0], [1e-7, 0, 0, 0, 0]], np.float32)
     logits = tf.Variable(extreme)
     with tf.GradientTape() as tape:
-        found = losses.build(loss, COUNTS)(tf.zeros(6, tf.int32), logits)
+        found = losses.bind(loss, COUNTS)(tf.zeros(6, tf.int32), logits)
         total = tf.reduce_sum(found)
     gradient = tape.gradient(total, logits).numpy()
     assert np.isfinite(found.numpy()).all()
@@ -117,7 +118,7 @@ def test_extreme_logits_have_finite_losses_and_gradients(loss):
 
 @pytest.mark.parametrize("loss", EVERY, ids=repr)
 def test_gradient_is_that_of_finite_differences(loss):
-    function = losses.build(loss, COUNTS)
+    function = losses.bind(loss, COUNTS)
     labels = tf.constant(LABELS)
     logits = tf.Variable(LOGITS)
     with tf.GradientTape() as tape:

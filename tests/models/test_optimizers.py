@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.config import Optimizer
-from flowerexp.models import optimizers
+from flowerexp.models import layers, optimizers
+from flowerexp.models.optimizers import SGD, Adam, AdamW
 
 RATES = np.array([0.1, 0.2, 0.0, 0.4])
 GRADIENTS = (3.0, -1.0, 2.0, 0.5)
@@ -24,7 +24,7 @@ def path_of(optimizer, rates=RATES):
 
 
 def test_sgd_follows_the_table():
-    assert path_of(Optimizer("sgd")) == pytest.approx([0.7, 0.9, 0.9, 0.7])
+    assert path_of(SGD()) == pytest.approx([0.7, 0.9, 0.9, 0.7])
 
 
 def test_momentum():
@@ -33,10 +33,10 @@ def test_momentum():
         velocity = 0.9 * velocity - rate * gradient
         weight += velocity
         expected.append(weight)
-    assert path_of(Optimizer("sgd", momentum=0.9)) == pytest.approx(expected, rel=1e-5)
+    assert path_of(SGD(momentum=0.9)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "decay"), [("adam", None), ("adam", 0.1), ("adamw", 0.1)])
+@pytest.mark.parametrize(("kind", "decay"), [(Adam, None), (Adam, 0.1), (AdamW, 0.1)])
 def test_adam_with_and_without_decoupled_decay(kind, decay):
     """Kingma and Ba, algorithm 1; Loshchilov and Hutter, algorithm 2: w -= rate * decay * w."""
     first = second = 0.0
@@ -47,16 +47,16 @@ def test_adam_with_and_without_decoupled_decay(kind, decay):
         second = 0.95 * second + 0.05 * gradient**2
         weight -= rate * (first / (1 - 0.8**step)) / (np.sqrt(second / (1 - 0.95**step)) + 1e-7)
         expected.append(weight)
-    optimizer = Optimizer(kind, beta_1=0.8, beta_2=0.95, epsilon=1e-7, weight_decay=decay)
+    optimizer = kind(beta_1=0.8, beta_2=0.95, epsilon=1e-7, weight_decay=decay)
     assert path_of(optimizer) == pytest.approx(expected, rel=1e-4)
 
 
 def test_mixed_float16_scales_the_loss():
-    built = optimizers.build(Optimizer(), RATES, "mixed_float16")
+    built = optimizers.build(Adam(), RATES, "mixed_float16")
     assert isinstance(built, tf.keras.mixed_precision.LossScaleOptimizer)
 
 
 def test_the_schedule_is_saved_and_read_back():
-    schedule = optimizers.TableSchedule(RATES)
-    again = optimizers.TableSchedule.from_config(schedule.get_config())
+    schedule = layers.TableSchedule(RATES)
+    again = layers.TableSchedule.from_config(schedule.get_config())
     assert [float(again(step)) for step in range(4)] == pytest.approx(RATES.tolist())

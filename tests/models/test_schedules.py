@@ -8,11 +8,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flowerexp.config import Schedule
-from flowerexp.models.schedules import learning_rates
+from flowerexp.models import schedules
+from flowerexp.models.schedules import Constant, Cosine, Exponential, Linear, learning_rates
 
 DECAYING = ("exponential", "linear", "cosine")
 KINDS = ("constant", *DECAYING)
+
+
+def schedule_of(kind, *keys):
+    return getattr(schedules, kind.capitalize())(*keys)
 
 
 def test_reference_schedules(shared):
@@ -20,7 +24,7 @@ def test_reference_schedules(shared):
     assert len(cases) == 3
     for case in cases:
         share = case["warmup_steps"] / case["update_steps"]
-        schedule = Schedule("constant", case["start_lr"], case["max_lr"], case["end_lr"], share)
+        schedule = Constant(case["start_lr"], case["max_lr"], case["end_lr"], share)
         rates = learning_rates(schedule, case["update_steps"], case["lr_scaling"])
         np.testing.assert_allclose(rates, case["learning_rates"], rtol=1e-6)
 
@@ -29,7 +33,7 @@ def test_reference_decays(shared):
     cases = json.loads((shared / "reference/decay.json").read_text())
     assert {case["kind"] for case in cases} >= {"exponential", "linear", "constant"}
     for case in cases:
-        schedule = Schedule(case["kind"], case["start_lr"], case["max_lr"], case["end_lr"],
+        schedule = schedule_of(case["kind"], case["start_lr"], case["max_lr"], case["end_lr"],
                             case["warmup"])
         rates = learning_rates(schedule, case["update_steps"], case["lr_scaling"])
         np.testing.assert_allclose(rates, case["learning_rates"], rtol=1e-6)
@@ -37,49 +41,49 @@ def test_reference_decays(shared):
 
 def test_cosine_by_hand():
     # Two updates of warm-up, then x = 0, 1/4, 1/2 and 3/4 of half a cosine from 1 to 0.2.
-    rates = learning_rates(Schedule("cosine", 0.0, 1.0, 0.2, 1 / 3), 6)
+    rates = learning_rates(Cosine(0.0, 1.0, 0.2, 1 / 3), 6)
     half = math.sqrt(0.5)
     np.testing.assert_allclose(
         rates, [0, 0.5, 1, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)], rtol=1e-12)
 
 
 def test_linear_and_exponential_by_hand():
-    np.testing.assert_allclose(learning_rates(Schedule("linear", 0.1, 1.0, 0.0, 0.0), 4),
+    np.testing.assert_allclose(learning_rates(Linear(0.1, 1.0, 0.0, 0.0), 4),
                                [1, 0.75, 0.5, 0.25])
-    np.testing.assert_allclose(learning_rates(Schedule("exponential", 0.1, 1.0, 1e-4, 0.0), 4),
+    np.testing.assert_allclose(learning_rates(Exponential(0.1, 1.0, 1e-4, 0.0), 4),
                                [1, 0.1, 0.01, 0.001])
 
 
 def test_constant_by_hand():
-    np.testing.assert_allclose(learning_rates(Schedule("constant", 0.2, 1.0, None, 0.5), 8),
+    np.testing.assert_allclose(learning_rates(Constant(0.2, 1.0, None, 0.5), 8),
                                [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
 
 
 def test_start_is_a_hundredth_of_the_greatest_unless_told():
-    assert learning_rates(Schedule("constant", None, 1e-3), 10)[0] == pytest.approx(1e-5)
+    assert learning_rates(Constant(None, 1e-3), 10)[0] == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_end_is_the_greatest_unless_told(kind):
-    rates = learning_rates(Schedule(kind, 0.0, 0.3, None, 0.2), 20)
+    rates = learning_rates(schedule_of(kind, 0.0, 0.3, None, 0.2), 20)
     np.testing.assert_allclose(rates[4:], 0.3, rtol=1e-12)
 
 
 def test_warmup_takes_the_whole_part_of_its_share():
-    rates = learning_rates(Schedule("constant", 0.0, 1.0, None, 0.39), 10)  # int(3.9) = 3
+    rates = learning_rates(Constant(0.0, 1.0, None, 0.39), 10)  # int(3.9) = 3
     np.testing.assert_allclose(rates, [0, 1 / 3, 2 / 3, *[1] * 7])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_warmup_the_first_update_has_the_greatest_rate(kind):
     end = None if kind == "constant" else 0.1
-    assert learning_rates(Schedule(kind, 0.0, 0.5, end, 0.0), 7)[0] == 0.5
+    assert learning_rates(schedule_of(kind, 0.0, 0.5, end, 0.0), 7)[0] == 0.5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_warmup_of_the_whole_run_never_decays(kind):
     end = None if kind == "constant" else 0.1
-    np.testing.assert_allclose(learning_rates(Schedule(kind, 0.0, 1.0, end, 1.0), 4),
+    np.testing.assert_allclose(learning_rates(schedule_of(kind, 0.0, 1.0, end, 1.0), 4),
                                [0, 0.25, 0.5, 0.75])
 
 
@@ -87,7 +91,7 @@ def test_warmup_of_the_whole_run_never_decays(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_of_one_update(kind, warmup, rate):
     end = None if kind == "constant" else 0.1
-    assert learning_rates(Schedule(kind, 0.25, 1.0, end, warmup), 1).tolist() == [rate]
+    assert learning_rates(schedule_of(kind, 0.25, 1.0, end, warmup), 1).tolist() == [rate]
 
 
 rates_of = st.floats(1e-7, 1.0)
@@ -100,7 +104,7 @@ lengths = st.integers(1, 300)
 def test_rises_to_the_greatest_and_then_falls_towards_the_end(kind, one, two, three, warmup,
                                                               updates):
     start, end, greatest = *sorted((one, two)), max(one, two, three)
-    rates = learning_rates(Schedule(kind, start, greatest, end, warmup), updates)
+    rates = learning_rates(schedule_of(kind, start, greatest, end, warmup), updates)
     turn = int(updates * warmup)
     slack = 1e-12 * greatest
     assert rates.shape == (updates,)
@@ -118,7 +122,7 @@ def test_steps_are_small(kind, greatest, end, warmup, updates):
     # No jump: the warm-up rises evenly up to the greatest rate, and the update after the last one
     # would have the end itself.
     assume(end < greatest)
-    rates = learning_rates(Schedule(kind, 0.0, greatest, end, warmup), updates)
+    rates = learning_rates(schedule_of(kind, 0.0, greatest, end, warmup), updates)
     turn = int(updates * warmup)
     if turn:
         rising = np.append(rates[:turn], greatest)
@@ -132,13 +136,13 @@ def test_steps_are_small(kind, greatest, end, warmup, updates):
 @settings(deadline=None)
 @given(st.sampled_from(KINDS), shares, lengths, st.floats(0.01, 64))
 def test_scaling_is_a_factor_of_every_rate(kind, warmup, updates, factor):
-    schedule = Schedule(kind, 1e-5, 1e-3, None if kind == "constant" else 1e-4, warmup)
+    schedule = schedule_of(kind, 1e-5, 1e-3, None if kind == "constant" else 1e-4, warmup)
     np.testing.assert_allclose(learning_rates(schedule, updates, factor),
                                factor * learning_rates(schedule, updates), rtol=1e-12)
 
 
 def test_decay_may_end_at_zero():
     for kind in ("linear", "cosine"):
-        rates = learning_rates(Schedule(kind, 0.0, 1.0, 0.0, 0.0), 100)
+        rates = learning_rates(schedule_of(kind, 0.0, 1.0, 0.0, 0.0), 100)
         assert np.isfinite(rates).all()
         assert 0 < rates[-1] < 0.02

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from flowerexp.config import Sampling, Schedule
 from flowerexp.data import sampling, sources
+from flowerexp.data.sampling import Oversample
 from flowerexp.models import schedules
 from flowerexp.plots import distributions, style
 from tests.plots.test_gallery import HOSTILE
@@ -69,7 +69,7 @@ def test_occurrences_of_a_policy_are_counted_by_hand():
     spread = sampling.class_occurrences(np.array([0, 0, 0, 2, 2]), np.array([1, 3, 2, 5, 5]), 3)
     np.testing.assert_array_equal(spread, [[2, 1, 3], [np.nan] * 3, [5, 5, 5]])
     many = np.repeat([0, 1], [40, 16])
-    repeats = sampling.example_repeats(many, Sampling("oversample", 40), 0, 0)
+    repeats = sampling.example_repeats(many, Oversample(40), 0, 0)
     spread = sampling.class_occurrences(many, repeats, 2)
     assert spread[0].tolist() == [1, 1, 1]
     assert spread[1, 1:].tolist() == [2, 3], "40 / 16 is 2.5"
@@ -78,7 +78,8 @@ def test_occurrences_of_a_policy_are_counted_by_hand():
 @pytest.mark.parametrize(("kind", "end"), [("constant", None), ("cosine", 2e-5)])
 @pytest.mark.parametrize("updates", [1, 7, 30_000])
 def test_curve_is_the_table_of_rates_with_its_three_numbers(kind, end, updates):
-    rates = schedules.learning_rates(Schedule(kind, 1e-4, 3e-3, end, 0.2), updates, 2)
+    schedule = getattr(schedules, kind.capitalize())(1e-4, 3e-3, end, 0.2)
+    rates = schedules.learning_rates(schedule, updates, 2)
     axis, = distributions.learning_rate(rates, 5, "").axes
     x, y = axis.lines[0].get_data()
     np.testing.assert_array_equal(y, rates[np.round(x * 5).astype(int)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from flowerexp import composition, metrics
+from flowerexp import composition, identity, metrics
 from flowerexp.comparison import comparison
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
@@ -78,7 +78,7 @@ def test_run_is_what_its_folder_holds(tmp_path):
     assert found.history == store.read_history(folder)
     assert found.keys["loop.epochs"] == 5
     assert (found.keys["replicas"], found.keys["data"]) == (1, "0123456789abcdef")
-    absent = {"seed", *composition.PLACE_KEYS, *composition.INERT_KEYS}
+    absent = {"seed", *identity.PLACE_KEYS, *identity.INERT_KEYS}
     assert not absent & found.keys.keys()
     assert {array.dtype for array in (found.labels, found.predictions, found.class_counts)} == {
         np.dtype(np.int64)}
@@ -114,7 +114,7 @@ def test_variant_is_what_makes_another_run(tmp_path, override, is_one):
 def test_config_is_read_as_omegaconf_reads_it(tmp_path, overrides):
     write_run(tmp_path / "x", overrides, LABELS, PREDICTIONS)
     plain = OmegaConf.to_container(OmegaConf.load(tmp_path / "x/.hydra/config.yaml"), resolve=True)
-    wanted = composition.identity(plain)
+    wanted = identity.keys(plain)
     del wanted["seed"]
     found = reader.read_run(tmp_path / "x").keys
     assert {key: value for key, value in found.items() if key not in reader.MEASURED} == wanted

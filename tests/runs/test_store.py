@@ -14,7 +14,7 @@ import pytest
 import sklearn.metrics
 from hydra import compose, initialize_config_dir
 
-from flowerexp import composition, metrics
+from flowerexp import composition, identity, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 
@@ -278,7 +278,7 @@ def test_config_is_read_back(tmp_path):
         composed = compose("config", overrides=overrides)
     store.write_config(tmp_path, composed, overrides)
     found = store.read_config(tmp_path)
-    assert composition.differences(found, composition.check(composed)) == []
+    assert identity.differences(found, composition.check(composed)) == []
     assert found.seed == 3
     assert list(found.augmentation) == ["flip", "perspective"]
     text = (tmp_path / ".hydra/overrides.yaml").read_text()

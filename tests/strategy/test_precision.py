@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.config import Model, Optimizer
-from flowerexp.models import build
+from flowerexp.config import Model
+from flowerexp.models import build, optimizers
+from flowerexp.models.backbones import SmallCNN
+from flowerexp.models.heads import Pooled
 from tests.train.test_trainer import (
     batches_of,
     plan_of,
@@ -19,7 +21,7 @@ from tests.train.test_trainer import (
     trainer_of,
 )
 
-SGD = Optimizer("sgd", momentum=0.9)
+SGD = optimizers.SGD(momentum=0.9)
 CLASS_OVERFLOWS = np.array([1, 1, 1, 1, 1e30], np.float32)
 """A weight of a loss whose gradient no float16 holds; the reported loss does not know it."""
 
@@ -87,7 +89,7 @@ def test_the_scale_is_taken_out_of_the_step(precision, replicas, clip_norm):
     """Plain gradient descent by hand, in float32; half precision has three digits."""
     images, labels = random_examples(8)
     trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 8 // replicas, 1, 1), rate=1.0,
-                         optimizer=Optimizer("sgd"), precision=precision, clip_norm=clip_norm)
+                         optimizer=optimizers.SGD(), precision=precision, clip_norm=clip_norm)
     before = trainer.model.get_weights()
     train(trainer, images, labels)
     tf.keras.mixed_precision.set_global_policy("float32")
@@ -127,7 +129,7 @@ def test_the_loss_scale_is_in_the_checkpoint(precision, replicas, tmp_path):
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_convolutions_are_half_and_logits_and_loss_are_float32(precision):
     def make():
-        return build.build(Model("small_cnn", "flowerexp"), 16, 5, precision)
+        return build.build(Model(SmallCNN(), Pooled()), 16, 5, precision)
 
     trainer = trainer_of(strategy_of(1), plan_of(1, 4, 1, 1), make=make, precision=precision)
     images, labels = random_examples(4, 16)
@@ -148,7 +150,7 @@ def test_the_losses_of_twenty_updates_are_the_same_under_xla():
     for jit_compile in (False, True):
         trainer = trainer_of(
             strategy_of(1), plan_of(1, 4, 2, 20), jit_compile=jit_compile, rate=1e-3,
-            make=lambda: build.build(Model("small_cnn", "flowerexp"), 16, 5))
+            make=lambda: build.build(Model(SmallCNN(), Pooled()), 16, 5))
         sums = [0.0]
         for _ in trainer.train(batches_of(trainer, images, labels), 20, 1):
             sums.append(float(trainer.loss_sum.numpy()))

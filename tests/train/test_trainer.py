@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp import metrics
-from flowerexp.config import Hardware, Loss, Optimizer
+from flowerexp.config import Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.models import layers, losses, optimizers
 from flowerexp.strategy import factory
@@ -43,11 +43,12 @@ def trainer_of(strategy, plan, make=small_network, rate=1e-2, optimizer=None, we
     tf.keras.utils.set_random_seed(3)
     with strategy.scope():
         model = make()
-        built = optimizers.build(optimizer or Optimizer(), np.full(plan.updates, rate), precision)
+        built = optimizers.build(optimizer or optimizers.Adam(), np.full(plan.updates, rate),
+                                 precision)
     if weights:
         model.set_weights(weights)
     options.setdefault("class_weights", np.ones(classes, np.float32))
-    loss = losses.build(Loss(), np.ones(classes, int))
+    loss = losses.bind(losses.CrossEntropy(), np.ones(classes, int))
     return Trainer(strategy, model, built, loss, plan, **options)
 
 
@@ -161,14 +162,14 @@ def test_batch_norm_statistics_are_the_mean_over_replicas_in_every_update():
 def test_class_weights_scale_the_gradient_and_not_the_reported_loss():
     images, labels = random_examples(16)
     weights = np.array([0.5, 1, 2, 3, 0.25], np.float32)
-    plain = trainer_of(strategy_of(1), plan_of(1, 16, 1, 1), optimizer=Optimizer("sgd"), rate=1.0)
+    plain = trainer_of(strategy_of(1), plan_of(1, 16, 1, 1), optimizer=optimizers.SGD(), rate=1.0)
     before = plain.model.get_weights()
     with tf.GradientTape() as tape:
         each = tf.keras.losses.sparse_categorical_crossentropy(
             labels, plain.model(images.astype(np.float32)), from_logits=True)
         weighted = tf.reduce_sum(each * weights[labels]) / 16
     expected = tape.gradient(weighted, plain.model.trainable_variables)
-    trainer = trainer_of(strategy_of(1), plan_of(1, 16, 1, 1), optimizer=Optimizer("sgd"),
+    trainer = trainer_of(strategy_of(1), plan_of(1, 16, 1, 1), optimizer=optimizers.SGD(),
                          rate=1.0, class_weights=weights, weights=before)
     train(trainer, images, labels)
     for start, gradient, end in zip(before, expected, trainer.model.get_weights(), strict=True):
@@ -184,7 +185,7 @@ def test_mixed_labels_weigh_both_losses():
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     rows = np.arange(8)
     expected = -(share * logs[rows, labels] + (1 - share) * logs[rows, others]).mean()
-    train(trainer, images, labels, second_label=others, share=share)
+    train(trainer, images, labels, second_label=others, mix_weight=share)
     assert trainer.progress().loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -192,7 +193,7 @@ def test_the_gradient_of_mixed_labels_is_that_of_both_weighted_losses():
     images, labels = random_examples(8)
     others, share = (labels + 2) % 5, np.linspace(0.5, 1, 8).astype(np.float32)
     weights = np.array([0.5, 1, 2, 3, 0.25], np.float32)
-    trainer = trainer_of(strategy_of(1), plan_of(1, 4, 2, 1), optimizer=Optimizer("sgd"), rate=1.0,
+    trainer = trainer_of(strategy_of(1), plan_of(1, 4, 2, 1), optimizer=optimizers.SGD(), rate=1.0,
                          class_weights=weights)
     before = trainer.model.get_weights()
     with tf.GradientTape() as tape:
@@ -201,7 +202,7 @@ def test_the_gradient_of_mixed_labels_is_that_of_both_weighted_losses():
             (1 - share) * weights[others])[:, None] * np.eye(5)[others]
         loss = -tf.reduce_sum(tf.cast(target, tf.float32) * logs) / 8
     expected = tape.gradient(loss, trainer.model.trainable_variables)
-    train(trainer, images, labels, second_label=others, share=share)
+    train(trainer, images, labels, second_label=others, mix_weight=share)
     for start, gradient, end in zip(before, expected, trainer.model.get_weights(), strict=True):
         np.testing.assert_allclose(start - gradient, end, atol=1e-6)
 
@@ -210,12 +211,12 @@ def test_the_gradient_of_mixed_labels_is_that_of_both_weighted_losses():
 def test_clipping_is_by_the_norm_of_the_whole_update(replicas):
     images, labels = random_examples(16)
     plan = plan_of(replicas, 4 // replicas, 4, 1)
-    free = trainer_of(strategy_of(replicas), plan, optimizer=Optimizer("sgd"), rate=1.0)
+    free = trainer_of(strategy_of(replicas), plan, optimizer=optimizers.SGD(), rate=1.0)
     before = free.model.get_weights()
     train(free, images, labels)
     step = [end - start for start, end in zip(before, free.model.get_weights(), strict=True)]
     norm = np.sqrt(sum(np.square(part).sum() for part in step))
-    clipped = trainer_of(strategy_of(replicas), plan, optimizer=Optimizer("sgd"), rate=1.0,
+    clipped = trainer_of(strategy_of(replicas), plan, optimizer=optimizers.SGD(), rate=1.0,
                          clip_norm=float(norm) / 4, weights=before)
     train(clipped, images, labels)
     for start, part, end in zip(before, step, clipped.model.get_weights(), strict=True):
@@ -243,7 +244,7 @@ def test_mixed_precision_learns_on_float32_variables(replicas, precision):
     tf.keras.mixed_precision.set_global_policy(precision)
     try:
         trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 16 // replicas, 1, 30),
-                             precision=precision, optimizer=Optimizer("adam"))
+                             precision=precision, optimizer=optimizers.Adam())
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     assert trainer.model.get_layer("conv").compute_dtype == precision.removeprefix("mixed_")

@@ -1,0 +1,150 @@
+"""What a run is: the keys of a config that can change its numbers, and how two runs differ.
+
+Also reads the configs of the first version, whose parts were named by `kind` and not by `_target_`.
+No TensorFlow here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flowerexp import parts
+from flowerexp.config import Config, Dataset, Hardware, Loop, ResultsOptions
+
+PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
+"""Keys that say where a run is kept, its baselines and its sweep, not what it is."""
+TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
+"""Keys that are no part of a name, so that a run is resumed in its folder with another quota."""
+INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
+              "model.summary", *TIME_KEYS)
+"""Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
+STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
+"""Of these, those that decide the order of a run that streams from its files."""
+
+FIRST_VERSION: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "model": ("source", {"flowerexp": "flowerexp.models.backbones.SmallCNN",
+                         "keras": "flowerexp.models.backbones.KerasApplication",
+                         "efficientnet": "flowerexp.models.backbones.EfficientNet"}),
+    "sampling": ("kind", {"original": "flowerexp.data.sampling.Original",
+                          "oversample": "flowerexp.data.sampling.Oversample",
+                          "class_weight": "flowerexp.data.sampling.ClassWeight"}),
+    "schedule": ("kind", {"constant": "flowerexp.models.schedules.Constant",
+                          "exponential": "flowerexp.models.schedules.Exponential",
+                          "linear": "flowerexp.models.schedules.Linear",
+                          "cosine": "flowerexp.models.schedules.Cosine"}),
+    "optimizer": ("kind", {"adam": "flowerexp.models.optimizers.Adam",
+                           "adamw": "flowerexp.models.optimizers.AdamW",
+                           "sgd": "flowerexp.models.optimizers.SGD"}),
+    "loss": ("kind", {"cross_entropy": "flowerexp.models.losses.CrossEntropy",
+                      "focal": "flowerexp.models.losses.Focal",
+                      "logit_adjusted": "flowerexp.models.losses.LogitAdjusted"}),
+}
+"""Group -> the key that named its part in the first version, and what its values are now.
+
+Runs are compared and named by these values still: `loss.kind` is `focal`.
+"""
+TRANSFORMS: Mapping[str, str] = {
+    "perspective": "geometric.Perspective", "flip": "geometric.Flip",
+    "rotation": "geometric.Rotation", "colour": "color.ColorJitter", "cutmix": "mixing.CutMix",
+    "mixup": "mixing.MixUp", "gridmask": "erasing.GridMask"}
+"""The transforms of the first version, in flowerexp.augment."""
+HEAD = "flowerexp.models.heads.Pooled"
+"""The head of the first version, and the default."""
+
+
+def current(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, as nested dicts, with parts named by `_target_`; the first version's had kinds."""
+    upgraded = dict(plain)
+    for group, (key, targets) in FIRST_VERSION.items():
+        node = plain.get(group)
+        if isinstance(node, Mapping) and parts.TARGET not in node and node.get(key) in targets:
+            kept = {name: value for name, value in node.items()
+                    if name != key and value is not None}
+            upgraded[group] = {parts.TARGET: targets[node[key]], **kept}
+            if group == "model":
+                upgraded[group].setdefault("head", {parts.TARGET: HEAD})
+    transforms = plain.get("augmentation")
+    if isinstance(transforms, Mapping):
+        upgraded["augmentation"] = {
+            name: {parts.TARGET: f"flowerexp.augment.{TRANSFORMS[name]}", **node}
+            if name in TRANSFORMS and isinstance(node, Mapping) and parts.TARGET not in node
+            else node for name, node in transforms.items()}
+    return upgraded
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as nested dicts, as Hydra composes them: the inverse of `composition.check`."""
+    nodes = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+    for name, node in nodes.items():
+        if isinstance(node, Hardware | Dataset | Loop | ResultsOptions):
+            nodes[name] = dataclasses.asdict(node)
+    model, optimizer = dict(vars(config.model)), dict(vars(config.optimizer))
+    nodes["model"] = (parts.plain(model.pop("backbone")) | model
+                      | {"head": parts.plain(config.model.head)})
+    nodes["optimizer"] = parts.plain(optimizer.pop("algorithm")) | optimizer
+    for name in ("sampling", "schedule", "loss"):
+        nodes[name] = parts.plain(nodes[name])
+    for group in ("augmentation", "callbacks", "metrics"):
+        nodes[group] = {name: parts.plain(part) for name, part in nodes[group].items()}
+    return nodes
+
+
+def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Every leaf of nested dicts by its dotted key."""
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        leaves: dict[str, Any] = {}
+        for key, inner in value.items():
+            leaves |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        # The order of transforms is part of what a run is.
+        return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
+
+    return walk("", plain)
+
+
+def keys(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a config, as nested dicts, that can change the numbers of its run.
+
+    Where images are kept does not, but `dataset.cache=none` has an order of its own. A built-in
+    part has its short name, and its keys that are not set are left out.
+    """
+    leaves = flatten(current(plain))
+    streamed = leaves.get("dataset.cache") == "none"
+    found = {}
+    for key, value in leaves.items():
+        group, _, name = key.partition(".")
+        if key in PLACE_KEYS or (key in INERT_KEYS and not (streamed and key in STREAM_KEYS)):
+            continue
+        if group in FIRST_VERSION and group != "sampling" and value is None:
+            continue
+        if name == parts.TARGET and group in FIRST_VERSION:
+            label, targets = FIRST_VERSION[group]
+            kinds = {target: kind for kind, target in targets.items()}
+            key, value = (f"{group}.{label}", kinds[value]) if value in kinds else (key, value)
+        elif key.endswith(f".{parts.TARGET}") and str(value).startswith("flowerexp.") and (
+                group in ("augmentation", "callbacks") or value == HEAD):
+            continue
+        found[key] = value
+        if key == "sampling.kind":  # every sampler of the first version had the key
+            found["sampling.target_count"] = None
+    return without_built_in_callbacks(found, leaves)
+
+
+def without_built_in_callbacks(found: dict[str, Any], leaves: Mapping[str, Any]
+                               ) -> dict[str, Any]:
+    """The keys but for those of callbacks that only report."""
+    def reports(key: str) -> bool:
+        group, _, rest = key.partition(".")
+        target = leaves.get(f"{group}.{rest.partition('.')[0]}.{parts.TARGET}")
+        return group == "callbacks" and str(target).startswith("flowerexp.")
+
+    return {key: value for key, value in found.items() if not reports(key)}
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """`key: value in one, value in other` for every key that makes them different runs."""
+    left, right = keys(plain(one)), keys(plain(other))
+    return [f"{key}: {left.get(key, 'not set')} there, {right.get(key, 'not set')} here"
+            for key in sorted(left.keys() | right.keys())
+            if left.get(key, ...) != right.get(key, ...)]

@@ -1,0 +1,272 @@
+"""The parts of a run: classes named by `_target_` and constructed with the keys beside it.
+
+    # conf/loss/focal.yaml
+    _target_: flowerexp.models.losses.Focal
+    gamma: 2.0
+
+Every part, built-in or the user's own, comes through this door. A built-in one is a dataclass,
+constructed, and so checked, with the config. One of another package is imported when it is first
+needed, never because a run folder names it (`check_trusted`). No TensorFlow here.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowerexp.errors import UserError, first_line
+from flowerexp.hints import hint
+
+TARGET = "_target_"
+
+OWN = {"dataset": "flowerexp.data", "model": "flowerexp.models", "sampling": "flowerexp.data",
+       "augmentation": "flowerexp.augment", "schedule": "flowerexp.models",
+       "optimizer": "flowerexp.models", "loss": "flowerexp.models",
+       "callbacks": "flowerexp.train", "metrics": "flowerexp.metrics"}
+"""Config group -> the package that holds its built-in parts."""
+KERAS = {"optimizer": ("keras.optimizers", "tf_keras.optimizers"),
+         "augmentation": ("keras.layers", "tf_keras.layers")}
+"""Config group -> modules of Keras whose classes are parts as they are."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of Keras or of the user, which is imported when it is built.
+
+    group: where it stands in the config, for example `loss` or `augmentation.noise`.
+    target: import path of a class or another callable.
+    keys: arguments of its constructor.
+    """
+
+    group: str
+    target: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.group} ({self.target})"
+
+    @property
+    def is_of_keras(self) -> bool:
+        modules = KERAS.get(self.group.partition(".")[0], ())
+        return self.target.rpartition(".")[0] in modules
+
+    @property
+    def factory(self) -> Callable[..., Any]:
+        """What the target names; importing it runs its module."""
+        return locate(self.group, self.target)
+
+    @functools.cached_property
+    def instance(self) -> Any:
+        """The object, constructed with the keys at the first use."""
+        return self.build()
+
+    def build(self, **arguments: Any) -> Any:
+        """The object, constructed with the keys and `arguments`.
+
+        Raises:
+            UserError: for a target that cannot be imported, keys that it does not take, or
+                whatever its constructor raises.
+        """
+        factory = self.factory
+        try:
+            inspect.signature(factory).bind(**self.keys, **arguments)
+        except TypeError as error:
+            raise UserError(f"{self}: {first_line(error)}; its signature is "
+                            f"{inspect.signature(factory)}") from error
+        except ValueError:  # a builtin that does not tell its signature
+            pass
+        with failures_named(self):
+            return factory(**self.keys, **arguments)
+
+
+@contextlib.contextmanager
+def failures_named(part: Any) -> Iterator[None]:
+    """Turns whatever a part of the user raises into a UserError that names the part."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(part, Part):
+            raise
+        if isinstance(error, UserError):
+            raise UserError(f"{part}: {error}") from error
+        raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)}; the "
+                        "traceback is in run.log") from error
+
+
+def check(group: str, node: Any) -> Any:
+    """The part of a config node: a built-in one constructed, another one as a `Part`.
+
+    Args:
+        group: where the node stands in the config.
+        node: dict with `_target_` and the keys of the part's constructor.
+
+    Raises:
+        UserError: for a node without `_target_`, a built-in part that does not exist, or a key or
+            value that it refuses.
+    """
+    if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
+        raise UserError(f"{group} must name its class: give {group}.{TARGET}=package.module.Class "
+                        "and the class's keys beside it")
+    target, keys = node[TARGET], {key: node[key] for key in node if key != TARGET}
+    for key in keys:
+        if str(key).startswith("_") and str(key).endswith("_"):
+            raise UserError(f"{group}.{key} is not supported: a part has {TARGET} and the keys of "
+                            "its constructor")
+    if target.partition(".")[0] != "flowerexp":
+        return Part(group, target, keys)
+    return construct(group, built_in(group, target), keys)
+
+
+def built_in(group: str, target: str) -> type:
+    """The class of a built-in part; raises UserError for what is not one of the group."""
+    module, _, name = target.rpartition(".")
+    package = OWN[group.partition(".")[0]]
+    found = None
+    if f"{module}.".startswith(f"{package}.") and importlib.util.find_spec(module):
+        found = vars(importlib.import_module(module)).get(name)
+    # Nothing but a dataclass of that very module: a config must not call any other function.
+    if not (dataclasses.is_dataclass(found) and isinstance(found, type)
+            and found.__module__ == module):
+        raise UserError(f"{group}.{TARGET}={target} does not exist: the built-in parts are in "
+                        f"{package}, and each option of {group.partition('.')[0]} names its own")
+    return found
+
+
+def construct(group: str, cls: type, keys: Mapping[str, Any]) -> Any:
+    """An instance of a part's dataclass; types and values are checked.
+
+    Raises:
+        UserError: for the first key or value that is wrong, by its key in the config.
+    """
+    names = [each.name for each in dataclasses.fields(cls) if each.init]
+    for key in keys:
+        if key not in names:
+            known = [f"{group}.{name}" for name in names]
+            raise UserError(f"unknown key {group}.{key}{hint(f'{group}.{key}', known)} "
+                            f"({cls.__name__} takes {', '.join(names) or 'no key'})")
+    node = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(node, False)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(node, dict(keys)))
+    except UserError as error:
+        raise UserError(f"{group}.{error}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{group}.{getattr(error, 'full_key', None) or ''}: "
+                        f"{first_line(error)}") from error
+
+
+def built(part: Any) -> Any:
+    """The object of a part: a built-in one is constructed already, another one is now, once."""
+    return part.instance if isinstance(part, Part) else part
+
+
+def locate(group: str, target: str) -> Callable[..., Any]:
+    """What an import path names; raises UserError where it cannot be imported or called."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module raises when it is imported
+        raise UserError(f"{group}.{TARGET}={target} cannot be imported ({first_line(error)}): a "
+                        "part is named by package.module.Class, and its file lies in the folder "
+                        "that holds the --config-dir, or is installed") from error
+    if not callable(found):
+        raise UserError(f"{group}.{TARGET}={target} must be a class or a function, not "
+                        f"{type(found).__name__}")
+    factory: Callable[..., Any] = found
+    return factory
+
+
+def plain(part: Any) -> dict[str, Any]:
+    """The config node of a part: `_target_` and its keys."""
+    if isinstance(part, Part):
+        return {TARGET: part.target, **part.keys}
+    cls = type(part)
+    return {TARGET: f"{cls.__module__}.{cls.__qualname__}",
+            **{each.name: getattr(part, each.name) for each in dataclasses.fields(part)
+               if each.init}}
+
+
+def replace(part: Any, **keys: Any) -> Any:
+    """The same part with other values of some keys that it has."""
+    if not isinstance(part, Part):
+        names = {each.name for each in dataclasses.fields(part)}
+        return dataclasses.replace(part, **{key: value for key, value in keys.items()
+                                            if key in names})
+    present = {key: value for key, value in keys.items() if key in part.keys}
+    return dataclasses.replace(part, keys={**part.keys, **present})
+
+
+def name(part: Any) -> str:
+    """A part's name in sentences and tables: `cross_entropy` for CrossEntropy."""
+    if isinstance(part, Part):
+        return part.target.rpartition(".")[2]
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", type(part).__name__).lower()
+
+
+def check_trusted(parts: Iterator[Any], trust_code: bool) -> None:
+    """Raises UserError for the first part that is neither built-in nor of Keras, unless trusted.
+
+    For what a run folder names, which its reader may not have written.
+    """
+    for part in parts:
+        if isinstance(part, Part) and not part.is_of_keras and not trust_code:
+            raise UserError(f"the run uses code of its own, {part.group}.{TARGET}={part.target}: "
+                            "look at it, and give --trust-code (in Python trust_code=True) to "
+                            "run it")
+
+
+def source_hash(part: Part) -> str:
+    """The first 16 digits of a SHA-256 of a part's module and of the modules beside it that it
+    imports, directly or not. Of an installed package's, the version tells enough elsewhere.
+    """
+    module = inspect.getmodule(part.factory)
+    if module is None or not getattr(module, "__file__", None):
+        return ""
+    top = Path(str(module.__file__)).resolve().parents[module.__name__.count(".")]
+    found: dict[str, bytes] = {}
+    collect_sources(module.__name__, top, found)
+    digest = hashlib.sha256()
+    for name, source in sorted(found.items()):
+        digest.update(f"{name}\0{len(source)}\0".encode() + source)
+    return digest.hexdigest()[:16]
+
+
+def collect_sources(module: str, top: Path, found: dict[str, bytes]) -> None:
+    """Adds the sources of a module below `top`, and of what it imports from there, by name."""
+    path = top.joinpath(*module.split("."))
+    files = [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()]
+    if not files or module in found:
+        return
+    source = files[0].read_bytes()
+    found[module] = source
+    package = module if files[0].name == "__init__.py" else module.rpartition(".")[0]
+    for imported in imported_modules(ast.parse(source), package):
+        parts = imported.split(".")
+        for end in range(1, len(parts) + 1):
+            collect_sources(".".join(parts[:end]), top, found)
+
+
+def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:
+    """Absolute names of what a module imports; of `from x import y` both x and x.y."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                kept = package.split(".")[:len(package.split(".")) - node.level + 1]
+                base = ".".join([*kept, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
