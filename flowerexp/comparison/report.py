@@ -6,34 +6,22 @@ Everything from files is escaped. No TensorFlow here.
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from flowerexp import composition, metrics
-from flowerexp.comparison import summary, tables
+from flowerexp.comparison import summary
 from flowerexp.comparison.comparison import Comparison
 from flowerexp.comparison.pairs import Pair
 from flowerexp.comparison.rows import Row
 from flowerexp.plots import classes, confusion, history, page
 from flowerexp.plots.page import Picture
-from flowerexp.runs.reader import SECONDS, Run, chosen_epoch
+from flowerexp.runs.reader import Run, chosen_epoch
 
 PAGE = "report.html"
 TEMPLATE = "comparison/report.html.jinja"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the page's table of rows."""
-
-    header: str
-    cells: tuple[str, ...]
-    values: tuple[float | None, ...] | None
-    """The numbers to sort by, None where undefined; a column of text has none."""
 
 
 def count(comparison: Comparison) -> int:
@@ -60,7 +48,7 @@ def write_page(comparison: Comparison, path: Path, advance: Callable[[], None] |
     """Writes the page, by default without the files of its pictures, and returns its path."""
     return page.write(
         path, TEMPLATE, all_pictures(comparison), advance, (anchor, signed), files,
-        comparison=comparison, columns=columns(comparison) if comparison.rows else [],
+        comparison=comparison, columns=columns(comparison),
         best=summary.best_row(comparison), summary=summary, limit=axis_limit(comparison.pairs),
         common=most_common_values(comparison.rows))
 
@@ -96,7 +84,8 @@ def pictures_of_row(row: Row, prefix: str) -> list[Picture]:
     if predicted and len(names) <= confusion.MOST_CLASSES:
         pictures.append(Picture(
             file_name(prefix, row.name, "confusion"), "Confusion matrix, last epoch",
-            lambda: confusion.draw(confusion_sum(predicted, len(names)), names, len(predicted))))
+            lambda: confusion.draw(matrices(predicted, "last", len(names)).sum(axis=0), names,
+                                   len(predicted))))
     if predicted and len(counts) == len(names):
         pictures.append(Picture(
             file_name(prefix, row.name, "classes"),
@@ -139,45 +128,32 @@ def counts_of(row: Row) -> npt.NDArray[np.int64]:
     return max((run.class_counts for run in row.runs), key=len)
 
 
-def confusion_sum(runs: Sequence[Run], num_classes: int) -> npt.NDArray[np.int64]:
-    """int64 [classes, classes], the last epoch's matrix summed over the runs; rows are labels."""
-    matrices = [metrics.confusion_matrix(run.labels, run.predictions[-1], num_classes)
-                for run in runs]
-    total: npt.NDArray[np.int64] = np.sum(matrices, axis=0)
-    return total
-
-
-def class_f1(runs: Sequence[Run], epoch: str, num_classes: int) -> npt.NDArray[np.float64]:
-    """The F1 of every class, averaged over the runs.
+def matrices(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.int64]:
+    """int64 [runs, classes, classes], the validation confusion matrices; rows are labels.
 
     Args:
         epoch: last | best
-
-    Returns:
-        float64 [classes], NaN for a class without labels and predictions.
     """
-    found = [metrics.f1_where_present(metrics.confusion_matrix(
-        run.labels, run.predictions[chosen_epoch(run, epoch) or 0], num_classes)) for run in runs]
-    masked = np.ma.masked_invalid(found).mean(axis=0)
-    means: npt.NDArray[np.float64] = masked.filled(np.nan)
+    return np.stack([metrics.confusion_matrix(
+        run.labels, run.predictions[chosen_epoch(run, epoch) or 0], classes) for run in runs])
+
+
+def class_f1(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.float64]:
+    """float64 [classes], the F1 of every class averaged over the runs, NaN for an absent class."""
+    found = [metrics.f1_where_present(matrix) for matrix in matrices(runs, epoch, classes)]
+    means: npt.NDArray[np.float64] = np.ma.masked_invalid(found).mean(axis=0).filled(np.nan)
     return means
 
 
 # The page
 
-def columns(comparison: Comparison) -> list[Column]:
+def columns(comparison: Comparison) -> list[summary.Column]:
     """The columns of the page's table, without the keys, which have their own."""
-    frame = tables.frame(comparison)
-
-    def column(header: str, cells: Sequence[str], name: str) -> Column:
-        return Column(header, tuple(cells), tuple(None if pd.isna(value) else float(value)
-                                                  for value in frame[name]))
-
-    seconds = iter(SECONDS)
-    return [column("n", [str(runs) for runs in frame["n"]], "n"),
-            Column("state", tuple(frame["state"]), None),
-            *(column(of.header, of.cells, next(seconds) if of.group == "seconds" else of.header)
-              for of in summary.columns(comparison) if of.group != "keys")]
+    rows = comparison.rows
+    counts = tuple(len(row.counted) for row in rows)
+    return [summary.Column("keys", "n", tuple(map(str, counts)), counts),
+            summary.Column("keys", "state", tuple(map(summary.state, rows))),
+            *(column for column in summary.columns(comparison) if column.group != "keys")]
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -1,7 +1,7 @@
 """Whether a difference between two classifiers on the same images is more than chance.
 
 A two-level bootstrap of accuracy and macro scores, and McNemar's exact test. Arrays in, numbers
-out: nothing here knows of runs or folders.
+out, independent of runs and folders.
 """
 
 from collections.abc import Iterator
@@ -14,47 +14,47 @@ from flowerexp import metrics
 
 DRAWS = 10_000
 SEED = 20_070
-"""Of every bootstrap, so that the same files give the same interval."""
+"""The seed of every bootstrap, so that the same files give the same interval."""
 CHUNK = 2**20
-"""Numbers in one array at once; it bounds the memory and does not change the draws."""
+"""The most numbers in one array; it bounds the memory and does not change the draws."""
 
 Integers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 
-def bootstrap(labels: Integers, ours: Integers, theirs: Integers, draws: int = DRAWS
+def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: int = DRAWS
               ) -> dict[str, tuple[float, float, float]]:
-    """Differences of the scores, ours minus theirs, with their 95 % intervals.
+    """Differences of the scores, candidate minus baseline, with their 95% intervals.
 
-    A draw takes as many seeds as there are, with replacement and on both sides the same, and as
-    many images as there are, the same for every seed and side: every seed saw every image, so the
-    two levels are crossed (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122). With one
-    seed it is the plain bootstrap of images. Classes that a draw leaves out do not count in its
-    macro averages, as in `metrics.scores`.
+    Each draw resamples the seeds, the same for both sides, and the images, the same for every seed
+    and side, both with replacement. Every seed predicts every image, so the two levels are crossed
+    (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122). With one seed it is the plain
+    bootstrap of images. Classes absent from a draw do not count in its macro averages, as in
+    `metrics.scores`.
 
     Args:
         labels: int [images], at least one.
-        ours, theirs: int [seeds, images], class ids; row by row of the same seed.
-        draws: how many.
+        candidate, baseline: int [seeds, images], class ids; each row of both has the same seed.
+        draws: the number of draws.
 
     Returns:
-        (difference, low, high) by metric: the mean over the seeds of what there is, and the 2.5
-        and 97.5 % percentiles of the draws.
+        (difference, low, high) by metric: the observed difference averaged over the seeds, and the
+        2.5 and 97.5 percentiles of the draws.
     """
-    assert ours.shape == theirs.shape == (len(ours), len(labels)), "predictions of other images"
+    assert candidate.shape == baseline.shape == (len(candidate), len(labels)), "other images"
     assert labels.size > 0, "a bootstrap of no images"
-    patterns, group = np.unique(np.vstack([labels[None], ours, theirs]), axis=1,
+    patterns, group = np.unique(np.vstack([labels[None], candidate, baseline]), axis=1,
                                 return_inverse=True)
-    group, counter = group.ravel(), Counter(patterns)
-    found = counter.differences(np.bincount(group)[None].astype(np.float64)).mean(axis=1)[:, 0]
-    chunk = max(1, CHUNK // max(len(labels), counter.cells))
+    group, scores = group.ravel(), PatternScores(patterns)
+    found = scores.differences(np.bincount(group)[None].astype(np.float64)).mean(axis=1)[:, 0]
+    chunk = max(1, CHUNK // max(len(labels), scores.cells))
     parts = []
-    for seeds, images in resamples(len(ours), len(labels), draws, chunk):
-        # Images on which nobody differs are interchangeable: their draws are counted together.
-        cells = group[images] + counter.patterns * np.arange(len(images))[:, None]
-        drawn = np.bincount(cells.ravel(), minlength=counter.patterns * len(images))
-        differences = counter.differences(drawn.reshape(len(images), -1).astype(np.float64))
-        weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(len(ours))])
+    for seeds, images in resamples(len(candidate), len(labels), draws, chunk):
+        # Images with equal labels and predictions are interchangeable and counted together.
+        cells = group[images] + scores.patterns * np.arange(len(images))[:, None]
+        drawn = np.bincount(cells.ravel(), minlength=scores.patterns * len(images))
+        differences = scores.differences(drawn.reshape(len(images), -1).astype(np.float64))
+        weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(len(candidate))])
         parts.append((differences * weights).sum(axis=1))
     low, high = np.quantile(np.concatenate(parts, axis=1), (0.025, 0.975), axis=1)
     return {name: (float(found[index]), float(low[index]), float(high[index]))
@@ -63,10 +63,10 @@ def bootstrap(labels: Integers, ours: Integers, theirs: Integers, draws: int = D
 
 def resamples(seeds: int, images: int, draws: int, chunk: int
               ) -> Iterator[tuple[Integers, Integers]]:
-    """The draws of `bootstrap`, the same in chunks of any size.
+    """The draws of `bootstrap`, independent of the chunk size.
 
     Yields:
-        int [chunk, seeds] and int [chunk, images], indices; the last chunk is what is left.
+        int [chunk, seeds] and int [chunk, images], indices; the last chunk may be smaller.
     """
     of_seeds, of_images = (np.random.default_rng([SEED, level]) for level in (0, 1))
     for start in range(0, draws, chunk):
@@ -75,11 +75,12 @@ def resamples(seeds: int, images: int, draws: int, chunk: int
                of_images.integers(0, images, (size, images)))
 
 
-class Counter:
+class PatternScores:
     """Scores of both sides from how often each pattern is drawn, by sparse products.
 
     Args:
-        patterns: int [1 + 2 * seeds, patterns], distinct columns: label, our predictions, theirs.
+        patterns: int [1 + 2 * seeds, patterns], distinct columns of a label, the candidate's
+            predictions and the baseline's.
     """
 
     def __init__(self, patterns: Integers) -> None:
@@ -93,7 +94,7 @@ class Counter:
         right = ids[1:] == ids[:1]
 
         def sums(cells: Integers, of: Integers, blocks: int) -> Any:
-            """The matrix that adds up, by class in blocks, the counts of patterns."""
+            """The matrix that sums the counts of patterns by block and class."""
             return csr_array((np.ones(len(cells)), (cells, of)),
                              shape=(blocks * self.classes, self.patterns))
 
@@ -102,11 +103,11 @@ class Counter:
 
     @property
     def cells(self) -> int:
-        """Numbers that a draw becomes."""
+        """The numbers that a draw expands to."""
         return self.rows * self.classes
 
     def differences(self, counts: Floats) -> Floats:
-        """float64 [metrics, seeds, draws], our score minus theirs.
+        """float64 [metrics, seeds, draws], the candidate's score minus the baseline's.
 
         Args:
             counts: float64 [draws, patterns].
@@ -114,15 +115,14 @@ class Counter:
         by_pattern = np.ascontiguousarray(counts.T)
         seen = (self.seen @ by_pattern).reshape(self.rows, self.classes, -1)
         hits = (self.hits @ by_pattern).reshape(self.rows - 1, self.classes, -1)
-        ours, theirs = np.split(np.stack([macro_scores(seen[0], predicted, right) for
-                                          predicted, right in zip(seen[1:], hits, strict=True)],
-                                         axis=1), 2, axis=1)
-        return ours - theirs
+        candidate, baseline = np.split(
+            np.stack([macro_scores(seen[0], predicted, right)
+                      for predicted, right in zip(seen[1:], hits, strict=True)], axis=1), 2, axis=1)
+        return candidate - baseline
 
 
 def macro_scores(labelled: Floats, predicted: Floats, right: Floats) -> Floats:
-    """float64 [metrics, draws] in the order of `metrics.NAMES`, as `metrics.scores` defines
-    them.
+    """float64 [metrics, draws], the scores of `metrics.scores` in the order of `metrics.NAMES`.
 
     Args:
         labelled, predicted, right: float64 [classes, draws], images of a class, images predicted
@@ -132,7 +132,7 @@ def macro_scores(labelled: Floats, predicted: Floats, right: Floats) -> Floats:
     present = (both > 0).sum(axis=0)
 
     def macro(part: Floats, whole: Floats) -> Floats:
-        # Where there is nothing to divide by there is nothing right either.
+        # Where the denominator is zero, the numerator is too.
         average: Floats = (part / np.maximum(whole, 1)).sum(axis=0) / present
         return average
 
@@ -140,31 +140,31 @@ def macro_scores(labelled: Floats, predicted: Floats, right: Floats) -> Floats:
                      macro(right, predicted), macro(2 * right, both)])
 
 
-def mcnemar(labels: Integers, ours: Integers, theirs: Integers) -> float:
-    """McNemar's exact two-sided p: how surprising the images that one side alone has right are.
+def mcnemar(labels: Integers, candidate: Integers, baseline: Integers) -> float:
+    """McNemar's exact two-sided p-value, from the images that only one side classifies correctly.
 
     Args:
-        labels, ours, theirs: int [images], class ids.
+        labels, candidate, baseline: int [images], class ids.
     """
     from scipy.stats import binomtest  # takes a second
 
-    ours_alone = int(((ours == labels) & (theirs != labels)).sum())
-    theirs_alone = int(((ours != labels) & (theirs == labels)).sum())
-    if ours_alone + theirs_alone == 0:
+    candidate_alone = int(((candidate == labels) & (baseline != labels)).sum())
+    baseline_alone = int(((candidate != labels) & (baseline == labels)).sum())
+    if candidate_alone + baseline_alone == 0:
         return 1.0
-    return float(binomtest(ours_alone, ours_alone + theirs_alone, 0.5).pvalue)
+    return float(binomtest(candidate_alone, candidate_alone + baseline_alone, 0.5).pvalue)
 
 
-def recall_changes(labels: Integers, ours: Integers, theirs: Integers) -> Floats:
-    """float64 [classes], recall of ours minus theirs, the mean over the seeds; NaN where no image.
+def recall_changes(labels: Integers, candidate: Integers, baseline: Integers) -> Floats:
+    """float64 [classes], the change of recall averaged over the seeds; NaN without images.
 
     Args:
         labels: int [images], at least one.
-        ours, theirs: int [seeds, images], class ids.
+        candidate, baseline: int [seeds, images], class ids.
     """
-    # One sum of integers, so that seeds that cancel out leave zero and no rounding.
-    changes = (ours == labels).sum(axis=0) - (theirs == labels).sum(axis=0)
+    # One sum of integers, so that seeds that cancel out leave exactly zero.
+    changes = (candidate == labels).sum(axis=0) - (baseline == labels).sum(axis=0)
     counts = np.bincount(labels)
     by_class = np.bincount(labels, weights=changes)
-    shares: Floats = np.where(counts > 0, by_class / np.maximum(counts * len(ours), 1), np.nan)
+    shares: Floats = np.where(counts > 0, by_class / np.maximum(counts * len(candidate), 1), np.nan)
     return shares

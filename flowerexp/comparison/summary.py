@@ -26,12 +26,14 @@ SPREAD = "±: standard deviation over the n runs of a row"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table of rows, as text."""
+    """One column of the table of rows."""
 
     group: str
-    """keys | best | last | seconds: what stays together where there is room."""
+    """keys | best | last | seconds: columns that stay together where there is room."""
     header: str
     cells: tuple[str, ...]
+    values: tuple[float, ...] | None = None
+    """The numbers behind the cells, NaN where undefined; None in a column of text."""
 
 
 def all_numbers(comparison: Comparison) -> list[str]:
@@ -163,12 +165,17 @@ def columns(comparison: Comparison) -> list[Column]:
             # Losses of different kinds do not compare.
             if name.startswith(f"{when} ") and name not in ("last epoch", "last loss", "best loss"):
                 digits = 3 * (name != "best epoch")
-                found.append(Column(when, name, tuple(score(*of[name], digits=digits)
-                                                      for of in numbers)))
-    for name, header in zip(SECONDS, ("first epoch, s", "later epochs, s"), strict=True):
-        found.append(Column("seconds", header, tuple(score(*of[name], digits=1)
-                                                     for of in numbers)))
-    return found
+                found.append(number_column(when, name, [of[name] for of in numbers], digits))
+    return found + [number_column("seconds", header, [of[name] for of in numbers], 1)
+                    for name, header in zip(SECONDS, ("first epoch, s", "later epochs, s"),
+                                            strict=True)]
+
+
+def number_column(group: str, header: str, numbers: Sequence[tuple[float, float]], digits: int
+                  ) -> Column:
+    """A column of means and standard deviations."""
+    return Column(group, header, tuple(score(*pair, digits=digits) for pair in numbers),
+                  tuple(mean for mean, _ in numbers))
 
 
 def legend(comparison: Comparison) -> list[str]:

@@ -54,14 +54,14 @@ def example(seeds=3, images=60, classes=6, seed=0):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_intervals_are_those_of_a_loop_over_the_same_draws(seeds):
-    labels, ours, theirs = example(seeds, images=40)
+    labels, candidate, baseline = example(seeds, images=40)
     draws = []
     for of_seeds, of_images in resamples(seeds, 40, 80, chunk=32):
         for chosen, images in zip(of_seeds, of_images, strict=True):
-            draws.append(np.mean([sklearn_scores(labels[images], ours[seed][images])
-                                  - sklearn_scores(labels[images], theirs[seed][images])
+            draws.append(np.mean([sklearn_scores(labels[images], candidate[seed][images])
+                                  - sklearn_scores(labels[images], baseline[seed][images])
                                   for seed in chosen], axis=0))
-    found = bootstrap(labels, ours, theirs, draws=80)
+    found = bootstrap(labels, candidate, baseline, draws=80)
     assert tuple(found) == metrics.NAMES
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     np.testing.assert_allclose([found[name][1] for name in found], low, atol=1e-12)
@@ -70,15 +70,15 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws(seeds):
 
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_intervals_are_those_of_other_draws(seeds):
-    labels, ours, theirs = example(seeds, images=80)
+    labels, candidate, baseline = example(seeds, images=80)
     random = np.random.default_rng(99)
     draws = []
     for _ in range(1500):
         images, chosen = random.integers(0, 80, 80), random.integers(0, seeds, seeds)
-        draws.append(np.mean([plain_scores(labels[images], ours[seed][images])
-                              - plain_scores(labels[images], theirs[seed][images])
+        draws.append(np.mean([plain_scores(labels[images], candidate[seed][images])
+                              - plain_scores(labels[images], baseline[seed][images])
                               for seed in chosen], axis=0))
-    found = bootstrap(labels, ours, theirs)
+    found = bootstrap(labels, candidate, baseline)
     for index, name in enumerate(metrics.NAMES):
         low, high = np.percentile(np.array(draws)[:, index], [2.5, 97.5])
         width = high - low
@@ -87,21 +87,21 @@ def test_intervals_are_those_of_other_draws(seeds):
 
 
 def test_accuracy_of_one_seed_is_the_bootstrap_of_scipy():
-    labels, ours, theirs = example(1, images=200)
-    gains = (ours[0] == labels).astype(float) - (theirs[0] == labels)
+    labels, candidate, baseline = example(1, images=200)
+    gains = (candidate[0] == labels).astype(float) - (baseline[0] == labels)
     wanted = scipy.stats.bootstrap((gains,), np.mean, n_resamples=10_000, method="percentile",
                                    rng=np.random.default_rng(1)).confidence_interval
-    value, low, high = bootstrap(labels, ours, theirs)["acc"]
+    value, low, high = bootstrap(labels, candidate, baseline)["acc"]
     assert value == pytest.approx(gains.mean(), abs=1e-15)
     assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_difference_is_the_mean_difference_of_the_histories(seeds):
-    labels, ours, theirs = example(seeds)
+    labels, candidate, baseline = example(seeds)
     of_sides = [[metrics.scores(metrics.confusion_matrix(labels, row, 6)) for row in side]
-                for side in (ours, theirs)]
-    found = bootstrap(labels, ours, theirs, draws=10)
+                for side in (candidate, baseline)]
+    found = bootstrap(labels, candidate, baseline, draws=10)
     for name in metrics.NAMES:
         wanted = np.mean([one[name] - other[name] for one, other in zip(*of_sides, strict=True)])
         assert found[name][0] == pytest.approx(wanted, abs=1e-12)
@@ -122,9 +122,9 @@ def test_seeds_are_drawn_in_pairs():
 
 def test_images_are_the_same_for_every_seed():
     # Three equal seeds know no more about the images than one.
-    labels, ours, theirs = example(1, images=200)
-    one = bootstrap(labels, ours, theirs)
-    three = bootstrap(labels, np.repeat(ours, 3, axis=0), np.repeat(theirs, 3, axis=0))
+    labels, candidate, baseline = example(1, images=200)
+    one = bootstrap(labels, candidate, baseline)
+    three = bootstrap(labels, np.repeat(candidate, 3, axis=0), np.repeat(baseline, 3, axis=0))
     for name in metrics.NAMES:
         np.testing.assert_allclose(three[name], one[name], atol=1e-12)
 
@@ -178,37 +178,37 @@ cases = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 5)).flat
 @settings(deadline=None, max_examples=60)
 @given(cases)
 def test_sides_exchanged_negate_everything(case):
-    labels, ours, theirs = map(np.array, case)
-    found = bootstrap(labels, ours, theirs, draws=60)
-    other = bootstrap(labels, theirs, ours, draws=60)
+    labels, candidate, baseline = map(np.array, case)
+    found = bootstrap(labels, candidate, baseline, draws=60)
+    other = bootstrap(labels, baseline, candidate, draws=60)
     for name, (value, low, high) in found.items():
         assert (value, low, high) == pytest.approx(
             (-other[name][0], -other[name][2], -other[name][1]), abs=1e-12)
         assert -1 <= low <= high <= 1
-    same = bootstrap(labels, ours, ours, draws=60)
+    same = bootstrap(labels, candidate, candidate, draws=60)
     assert set(same.values()) == {(0.0, 0.0, 0.0)}
-    assert (recall_changes(labels, ours, theirs)[np.unique(labels)]
-            == -recall_changes(labels, theirs, ours)[np.unique(labels)]).all()
-    assert mcnemar(labels, ours[0], theirs[0]) == mcnemar(labels, theirs[0], ours[0])
+    assert (recall_changes(labels, candidate, baseline)[np.unique(labels)]
+            == -recall_changes(labels, baseline, candidate)[np.unique(labels)]).all()
+    assert mcnemar(labels, candidate[0], baseline[0]) == mcnemar(labels, baseline[0], candidate[0])
 
 
 @settings(deadline=None, max_examples=60)
 @given(cases)
 def test_differences_are_those_of_plain_scores(case):
-    labels, ours, theirs = map(np.array, case)
-    found = bootstrap(labels, ours, theirs, draws=3)
+    labels, candidate, baseline = map(np.array, case)
+    found = bootstrap(labels, candidate, baseline, draws=3)
     wanted = np.mean([plain_scores(labels, one) - plain_scores(labels, other)
-                      for one, other in zip(ours, theirs, strict=True)], axis=0)
+                      for one, other in zip(candidate, baseline, strict=True)], axis=0)
     np.testing.assert_allclose([value for value, _, _ in found.values()], wanted, atol=1e-12)
 
 
 def test_repeated_it_is_the_same_to_the_bit(monkeypatch):
-    labels, ours, theirs = example()
-    first = bootstrap(labels, ours, theirs)
+    labels, candidate, baseline = example()
+    first = bootstrap(labels, candidate, baseline)
     np.random.seed(1)  # global state has no part in it
-    assert bootstrap(labels, ours, theirs) == first
+    assert bootstrap(labels, candidate, baseline) == first
     monkeypatch.setattr(significance, "CHUNK", 7000)
-    assert bootstrap(labels, ours, theirs) == first
+    assert bootstrap(labels, candidate, baseline) == first
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
@@ -237,9 +237,9 @@ def test_one_image_and_one_class():
 
 
 def test_class_ids_need_not_be_dense():
-    labels, ours, theirs = example()
-    spread = [ids * 10**9 + 5 for ids in (labels, ours, theirs)]
-    assert bootstrap(*spread, draws=50) == bootstrap(labels, ours, theirs, draws=50)
+    labels, candidate, baseline = example()
+    spread = [ids * 10**9 + 5 for ids in (labels, candidate, baseline)]
+    assert bootstrap(*spread, draws=50) == bootstrap(labels, candidate, baseline, draws=50)
 
 
 def test_memory_of_a_whole_pair():
@@ -255,22 +255,22 @@ def test_memory_of_a_whole_pair():
 
 # McNemar
 
-def of_counts(both, ours_alone, theirs_alone, none):
-    total = both + ours_alone + theirs_alone + none
+def of_counts(both, candidate_alone, baseline_alone, none):
+    total = both + candidate_alone + baseline_alone + none
     labels = np.arange(total) % 3
-    right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [both, ours_alone, theirs_alone, none],
-                      axis=0).astype(bool)
+    right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]],
+                      [both, candidate_alone, baseline_alone, none], axis=0).astype(bool)
     return (labels, *(np.where(column, labels, labels + 1) for column in right.T))
 
 
-@pytest.mark.parametrize(("ours_alone", "theirs_alone", "wanted"), [
+@pytest.mark.parametrize(("candidate_alone", "baseline_alone", "wanted"), [
     (1, 9, 0.021484375), (9, 1, 0.021484375), (0, 0, 1.0), (4, 4, 1.0), (0, 1, 1.0),
     (0, 6, 0.03125), (3, 5, 0.7265625)])
-def test_mcnemar_by_hand(ours_alone, theirs_alone, wanted):
+def test_mcnemar_by_hand(candidate_alone, baseline_alone, wanted):
     for both, none in ((0, 0), (50, 7)):
-        if both + ours_alone + theirs_alone + none:
-            assert mcnemar(*of_counts(both, ours_alone, theirs_alone, none)) == pytest.approx(
-                wanted, rel=1e-12)
+        if both + candidate_alone + baseline_alone + none:
+            found = mcnemar(*of_counts(both, candidate_alone, baseline_alone, none))
+            assert found == pytest.approx(wanted, rel=1e-12)
 
 
 @settings(deadline=None)
@@ -289,21 +289,21 @@ def test_recalls_by_hand():
 
 
 def test_recalls_are_those_of_the_metrics():
-    labels, ours, _ = example(1)
-    wanted = metrics.class_scores(metrics.confusion_matrix(labels, ours[0], 6))["recall"]
-    np.testing.assert_allclose(recalls(labels, ours[0], 6), wanted)
+    labels, candidate, _ = example(1)
+    wanted = metrics.class_scores(metrics.confusion_matrix(labels, candidate[0], 6))["recall"]
+    np.testing.assert_allclose(recalls(labels, candidate[0], 6), wanted)
 
 
 def test_recall_changes_are_means_over_the_seeds():
-    labels, ours, theirs = example()
+    labels, candidate, baseline = example()
     wanted = np.mean([recalls(labels, one, 6) - recalls(labels, other, 6)
-                      for one, other in zip(ours, theirs, strict=True)], axis=0)
-    np.testing.assert_allclose(recall_changes(labels, ours, theirs), wanted, atol=1e-12)
+                      for one, other in zip(candidate, baseline, strict=True)], axis=0)
+    np.testing.assert_allclose(recall_changes(labels, candidate, baseline), wanted, atol=1e-12)
 
 
 def test_seeds_that_cancel_out_leave_exactly_nothing():
     labels = np.zeros(10, int)
     rows = [np.arange(10) >= count for count in (1, 3, 7)]
-    ours, theirs = np.array(rows, int), np.array(rows[::-1], int)
-    assert recall_changes(labels, ours, theirs).tolist() == [0]
-    assert np.isnan(recall_changes(labels + 1, ours, theirs)[0])
+    candidate, baseline = np.array(rows, int), np.array(rows[::-1], int)
+    assert recall_changes(labels, candidate, baseline).tolist() == [0]
+    assert np.isnan(recall_changes(labels + 1, candidate, baseline)[0])
