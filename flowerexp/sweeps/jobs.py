@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
+import numpy as np
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from flowerexp import composition, metrics
+from flowerexp import composition
 from flowerexp.errors import UserError
-from flowerexp.runs import store
+from flowerexp.runs import reader, store
 from flowerexp.runs.log import RunLogger, now
 from flowerexp.runs.status import RunStatus
 from flowerexp.train import launch
@@ -92,8 +93,8 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
             logger.info(f"{folder.name}: interrupted from outside the sweep: waiting "
                         f"{GRACE_SECONDS} s for the cluster to requeue or end this job")
             time.sleep(GRACE_SECONDS)  # a job that exits by itself would not be requeued
-    status, score = RunStatus.load_or_new(folder), best_score(folder)
-    done = status.state == "done"
+    status, best = RunStatus.load_or_new(folder), reader.run_numbers(reader.read_run(folder))
+    done, score = status.state == "done", float(np.nan_to_num(best["best f1"]))
     outcome = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
                if done else f"{status.state} {status.error or ''}".rstrip())
     logger.info(f"{folder.name}: {outcome}")
@@ -104,16 +105,6 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     if status.state == "failed" and config.on_failure == "stop":
         add_event(sweep, STOP, "failure")
     return score if done else 0.0
-
-
-def best_score(folder: Path) -> float:
-    """The best validation F1 of a run; 0 before its first epoch, or if its history is damaged."""
-    try:
-        history = store.read_history(folder)
-    except UserError:  # reported by the process of the job
-        return 0.0
-    best = metrics.best_epoch(history)
-    return history[best]["valid f1"] or 0.0 if best is not None else 0.0
 
 
 def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:

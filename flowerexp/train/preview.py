@@ -80,7 +80,7 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
         from flowerexp.models import backbones
         from flowerexp.train import experiment
 
-        workers, replicas = configured_replicas(hardware) if remote else local_replicas(hardware)
+        workers, replicas = count_replicas(hardware, remote)
         tables: dict[str, Any] = {}
         previews: dict[str, Preview] = {}
         for name, config in configs.items():
@@ -144,17 +144,14 @@ def extreme_counts(total: int, classes: int, least: int, most: int
     return [unequal, equal]
 
 
-def local_replicas(hardware: Hardware) -> tuple[int, int | None]:
-    """Workers and replicas of this machine's strategy."""
+def count_replicas(hardware: Hardware, remote: bool) -> tuple[int, int | None]:
+    """Workers and replicas of this machine's strategy; of another one, what the config tells."""
     from flowerexp.data import pipeline
 
+    if remote:
+        return 1, hardware.replicas or (1 if hardware.kind == "cpu" else None)
     strategy, _ = factory.build_strategy(hardware)
     return pipeline.count_workers(strategy), strategy.num_replicas_in_sync
-
-
-def configured_replicas(hardware: Hardware) -> tuple[int, int | None]:
-    """One worker, and the replicas that the config itself tells, for another machine."""
-    return 1, hardware.replicas or (1 if hardware.kind == "cpu" else None)
 
 
 def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> None:

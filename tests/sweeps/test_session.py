@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,18 @@ def test_a_request_to_stop_is_kept_after_the_reader_of_the_output_has_gone(tmp_p
         finally:
             os.dup2(terminal, 1)
     assert jobs.events(tmp_path, jobs.STOP) == [str(int(signal.SIGTERM))]
+
+
+def test_events_are_read_by_kind_and_none_of_parallel_jobs_is_lost(tmp_path):
+    assert jobs.events(tmp_path, jobs.STOP) == []
+    jobs.add_event(tmp_path, jobs.DEADLINE, 12.5)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda job: jobs.add_event(tmp_path, jobs.REFUSED, f"{job}: stop it"),
+                      range(200)))
+    assert jobs.events(tmp_path, jobs.DEADLINE) == ["12.5"]
+    assert sorted(jobs.events(tmp_path, jobs.REFUSED)) == sorted(
+        f"{job}: stop it" for job in range(200))
+    assert jobs.events(tmp_path, jobs.STOP) == []
 
 
 def fail_in_the_midst(job, requests):
