@@ -78,6 +78,7 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
             no more.
     """
     check_folder(out)
+    out = out.resolve()  # a link to an earlier export stays a link
     from flowerexp.inference import load  # its imports take seconds
 
     model, size = load.load(run)

@@ -201,6 +201,7 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
     if logger.is_chief:
         store.write_classes(folder, data.names, data.counts.tolist())
         store.write_json(folder / store.VALID_LABELS, data.valid.table.labels.tolist())
+        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
     events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), completed
                     ) if logger.is_chief else None
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,

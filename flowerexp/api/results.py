@@ -1,0 +1,137 @@
+"""Runs read, compared and used. Reading and comparing need no TensorFlow."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flowerexp import metrics
+from flowerexp.api.run import Run
+from flowerexp.comparison import comparison
+from flowerexp.comparison.comparison import Comparison
+from flowerexp.config import Hardware
+from flowerexp.inference import export as exporting
+from flowerexp.inference import inputs, trained
+from flowerexp.runs import reader
+from flowerexp.runs.log import RunLogger
+from flowerexp.strategy import factory
+
+Runs = Run | str | Path | Sequence[Run | str | Path]
+"""One or several runs, or their folders."""
+
+
+def load_run(path: str | Path) -> Run:
+    """The run of a folder, in whatever state. Raises UserError for another folder."""
+    return Run(path)
+
+
+def load_runs(*paths: str | Path) -> list[Run]:
+    """The runs at or below some folders, in natural order; raises UserError where there is none."""
+    return [Run(folder) for folder in reader.find_folders(paths)]
+
+
+def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Comparison:
+    """Compares runs: what differs, their metrics, and which differences are significant.
+
+    Args:
+        paths: runs, run folders, or folders of them.
+        pairs: "a:b" compares a with the baseline b, as the command's `--pairs`; without any, the
+            pairs that the configs name.
+        epoch: last, or best: each run's own, which was selected on the same validation images.
+
+    Raises:
+        UserError: for a path without runs, or a pair of unknown or ambiguous names.
+    """
+    return comparison.compare([folder for each in paths for folder in _folders(each)], pairs, epoch)
+
+
+def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: str | None = None,
+            flip: str | None = None) -> pd.DataFrame:
+    """Predicts the classes of photos; several runs are averaged.
+
+    Args:
+        runs: finished runs of the same classes.
+        photos: a folder of photos or TFRecords, one or several such files, or the root of a data
+            set, of which the test split is taken.
+        weights: of the best or last epoch; those of the run's own predictions unless given.
+        flip: horizontal, vertical or both: averages over flipped copies of each photo as well.
+
+    Returns:
+        A row per photo: `id`, `class_id`, `class_name`, `probability`, then `top2_class_id`,
+        `top2_class_name`, `top2_probability` and so on, up to the fifth class.
+
+    Warns:
+        UserWarning: naming photos that cannot be read; they are left out.
+
+    Raises:
+        UserError: for runs that are not finished, or photos none of which can be read.
+    """
+    found: pd.DataFrame = _infer("predict", runs, photos, weights, flip)
+    return found
+
+
+def evaluate(runs: Runs, data: str | Path | Sequence[str | Path], *, weights: str | None = None,
+             flip: str | None = None) -> dict[str, float]:
+    """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
+
+    Args:
+        runs, weights, flip: as of `predict`.
+        data: a folder of TFRecords with labels, or a folder of photos with a folder for each class;
+            of the root of a data set the val split is taken.
+
+    Warns, Raises:
+        As `predict`.
+    """
+    return metrics.scores(_infer("evaluate", runs, data, weights, flip))
+
+
+def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = None) -> Path:
+    """Writes a SavedModel that needs TensorFlow alone, model.keras and classes.json to a folder.
+
+    Args:
+        run: a finished run.
+        folder: does not exist, is empty, or holds an earlier export, which is replaced.
+        weights: as of `predict`.
+    """
+    chosen = trained.find(_folders(run)[0], weights)
+    exporting.check_folder(Path(folder))
+    with _inference():
+        exporting.write(chosen, Path(folder))
+    return Path(folder)
+
+
+def _infer(task: str, runs: Runs, data: str | Path | Sequence[str | Path], weights: str | None,
+           flip: str | None) -> Any:
+    """The result of `prediction.predict` or `prediction.evaluate`."""
+    chosen = trained.find_all(_folders(runs), weights)
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(each) for each in data]
+    sizes = [each.image_size for each in chosen if each.image_size is not None]
+    given = inputs.find(paths, sizes, chosen[0].names if task == "evaluate" else None)
+    with _inference():
+        from flowerexp.inference import prediction
+
+        ensemble = prediction.Ensemble(chosen, flip)
+        found, faults = getattr(prediction, task)(ensemble, given, lambda count: None)
+    if faults:
+        warnings.warn(f"{len(faults)} photo{'s' * (len(faults) != 1)} left out: "
+                      + "; ".join(fault.sentence for fault in faults), stacklevel=3)
+    return found
+
+
+@contextlib.contextmanager
+def _inference() -> Iterator[None]:
+    """TensorFlow ready in this process, its native messages dropped."""
+    factory.prepare(Hardware("cpu"))
+    with RunLogger().native_log():
+        yield
+
+
+def _folders(runs: Runs) -> list[Path]:
+    if isinstance(runs, Run):
+        return [runs.folder]
+    if isinstance(runs, str | Path):
+        return [Path(runs)]
+    return [folder for each in runs for folder in _folders(each)]

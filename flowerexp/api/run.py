@@ -1,0 +1,176 @@
+"""A run folder as an object of the Python API: its status, history, predictions and model."""
+
+import base64
+import csv
+import html
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flowerexp import metrics
+from flowerexp.config import Config, one_of
+from flowerexp.errors import UserError
+from flowerexp.runs import reader, store
+from flowerexp.runs.status import RunStatus
+
+PICTURE = "history.png"
+
+
+class Run:
+    """A run folder, in whatever state; its files are read when they are asked for.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        UserError: for a folder that holds no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / store.CONFIG).is_file():
+            raise UserError(f"{folder} is not a run folder (it has no {store.CONFIG}): "
+                            "flowerexp.load_runs finds the runs below a folder")
+
+    @property
+    def config(self) -> Config:
+        """The checked config."""
+        return store.read_config(self.folder)
+
+    @property
+    def status(self) -> RunStatus:
+        """The state, times, error, versions, hardware and data, as they are now."""
+        status = RunStatus.load(self.folder)
+        return replace(status, state=reader.state_of(self.folder, status))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch, counted from 1: `train loss`, ... `valid f1`, `train timing` (seconds).
+
+        An undefined number is NaN.
+        """
+        rows = store.read_history(self.folder)
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="epoch"), dtype=float)
+
+    def predictions(self, split: str = "valid") -> pd.DataFrame:
+        """The run's own predictions, a row per image in the order of the data set.
+
+        The columns are `id`, `label` and `prediction` (names of classes), then the probability of
+        each class under its name. The predictions are those of the epoch that `results.use` says,
+        of the epochs so far where the run is not finished. Missing are the ids in the folders of
+        earlier versions, the labels of the test set, and the columns of probabilities where the
+        folder holds none.
+
+        Args:
+            split: valid | test.
+
+        Raises:
+            UserError: where the folder has no predictions of the split, or they cannot be read.
+        """
+        one_of("split", split, ("valid", "test"))
+        found = self._valid() if split == "valid" else self._test()
+        path = self.folder / (store.VALID_PROBABILITIES if split == "valid"
+                              else store.TEST_PROBABILITIES)
+        if not path.exists():
+            return found
+        names = store.read_classes(self.folder)[0]
+        try:
+            probabilities = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read ({error}): restore it, or remove it") from error
+        if probabilities.shape != (len(found), len(names)):
+            raise UserError(f"{path} does not hold a probability for every image and class: "
+                            "restore it, or remove it")
+        columns = pd.DataFrame(probabilities.astype(np.float64), columns=names)
+        return pd.concat([found, columns], axis=1)
+
+    def _valid(self) -> pd.DataFrame:
+        read = reader.read_run(self.folder)
+        if read.state == "unreadable":
+            raise UserError(str(read.error))
+        epoch = reader.chosen_epoch(read, read.keys.get("results.use", "last"))
+        if epoch is None or not len(read.predictions):
+            raise UserError(f"{self.folder} has no predictions on the validation set yet")
+        path = self.folder / store.VALID_IDS
+        ids = store.read_json(path) if path.exists() else [None] * len(read.labels)
+        if not isinstance(ids, list) or len(ids) != len(read.labels):
+            raise UserError(f"{path} does not hold an id for every image: remove it")
+        return self._frame(ids, read.labels.tolist(), read.predictions[epoch].tolist())
+
+    def _test(self) -> pd.DataFrame:
+        path = self.folder / store.SUBMISSION
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.reader(file))[1:]
+            return self._frame([row[0] for row in rows], None, [int(row[1]) for row in rows])
+        except FileNotFoundError:
+            raise UserError(f"{self.folder} has no predictions on the test set: the run is not "
+                            "finished, or its data set has no test split") from None
+        except (OSError, ValueError, IndexError) as error:
+            raise UserError(f"{path} cannot be read ({error}): restore it") from error
+
+    def _frame(self, ids: list[Any], labels: list[int] | None, predictions: list[int]
+               ) -> pd.DataFrame:
+        names = dict(enumerate(store.read_classes(self.folder)[0]))
+        return pd.DataFrame({
+            "id": pd.Series([each or None for each in ids], dtype="string"),
+            "label": pd.Series([names.get(each, str(each)) for each in labels] if labels is not None
+                               else [None] * len(ids), dtype="string"),
+            "prediction": pd.Series([names.get(each, str(each)) for each in predictions],
+                                    dtype="string")})
+
+    def model(self, weights: str | None = None) -> Any:
+        """The Keras model, images [n, size, size, 3] (0 to 255) to logits [n, classes].
+
+        Args:
+            weights: of the best or last epoch; those of the run's own predictions unless given.
+
+        Raises:
+            UserError: for a run that is not finished, or whose model cannot be read.
+        """
+        from flowerexp.inference import trained
+
+        chosen = trained.find(self.folder, weights)
+        from flowerexp.inference import load  # imports TensorFlow
+
+        return load.load(chosen)[0]
+
+    def __repr__(self) -> str:
+        read = reader.read_run(self.folder)
+        parts = [read.state, f"{len(read.history)} of {read.epochs or '?'} epochs"]
+        best = metrics.best_epoch(read.history)
+        if best is not None:
+            parts.append(f"best validation F1 {read.history[best]['valid f1'] or 0.0:.4f}")
+        parts += [read.error.splitlines()[0]] if read.error else []
+        return f"<Run {self.folder}: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        read = reader.read_run(self.folder)
+        best = metrics.best_epoch(read.history)
+        rows = {"run": self.folder, "state": read.state,
+                "epochs": f"{len(read.history)} of {read.epochs or 'unknown'}"}
+        rows |= {"error": read.error} if read.error else {}
+        if best is not None:
+            rows |= {"best epoch": best + 1} | {
+                f"validation {name}": f"{read.history[best][f'valid {name}'] or 0.0:.4f}"
+                for name in metrics.NAMES}
+        table = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+                        for name, value in rows.items())
+        return f"<table>{table}</table>{self._picture(read)}"
+
+    def _picture(self, read: reader.Run) -> str:
+        """The history's picture as an img element; none before the first epoch."""
+        if not read.history:
+            return ""
+        path = self.folder / PICTURE
+        if path.is_file():
+            content = path.read_bytes()
+        else:
+            from flowerexp.plots import history, style
+
+            content = style.png(history.draw([read.history]))
+        encoded = base64.b64encode(content).decode()
+        return f'<img alt="metrics by epoch" src="data:image/png;base64,{encoded}">'

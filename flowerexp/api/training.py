@@ -1,0 +1,217 @@
+"""Configs, runs and sweeps from Python and notebooks. No TensorFlow in the caller's process.
+
+Training happens in a process of its own, as each run of a sweep does: the caller's process keeps
+its devices, memory, signals and error stream, a run that the system kills is a failed run and not a
+dead notebook, and the next run may use other hardware.
+"""
+
+import html
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from flowerexp import composition
+from flowerexp.api.results import load_runs
+from flowerexp.api.run import Run
+from flowerexp.errors import UserError
+from flowerexp.train import launch
+
+CHILD = ("import sys; from flowerexp.runs.log import exit_with_parent; "
+         "exit_with_parent(int(sys.argv.pop(1))); "
+         "from flowerexp.cli import run; run.main(sys.argv[1:])")
+"""`flowerexp run`, which ends in order when the process that started it is gone."""
+
+
+class ComposedConfig:
+    """A config as the command line composes it; `print` shows it as YAML.
+
+    Its values are read like attributes (`config.loop.epochs`) and cannot be changed: compose again
+    with other overrides.
+    """
+
+    overrides: tuple[str, ...]
+    config_dir: str | Path | None
+    values: DictConfig
+    folder: Path
+    """Where the command line would put the run, below outputs/ of the current directory."""
+
+    def __init__(self, overrides: Sequence[str], config_dir: str | Path | None, values: DictConfig,
+                 folder: Path) -> None:
+        vars(self).update(overrides=tuple(overrides), config_dir=config_dir, values=values,
+                          folder=folder)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise UserError(f"{key} of a composed config cannot be changed: compose again with "
+                        f"\"{key}={value}\"")
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_") or key == "values":  # of this object, not of the config
+            raise AttributeError(key)
+        return getattr(self.values, key)
+
+    def __str__(self) -> str:
+        return OmegaConf.to_yaml(self.values)
+
+    def __repr__(self) -> str:
+        return f"<ComposedConfig of {' '.join(self.overrides) or 'the defaults'}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> ComposedConfig:
+    """Composes and checks the config of a run, as `flowerexp run OVERRIDES` does.
+
+    Args:
+        overrides: `key=value` or `group=option`, for example "model=mobilenet", "loop.epochs=3".
+        config_dir: a folder of your own config groups, as the command's `--config-dir`.
+
+    Raises:
+        UserError: for an unknown key or option, or a value out of range.
+    """
+    composed, folder = _load(overrides, config_dir, RunMode.RUN)
+    if composed.hydra.mode == RunMode.MULTIRUN:
+        raise UserError("these overrides are a sweep of several runs: use flowerexp.sweep(...)")
+    with flag_override(composed, ["struct", "readonly"], False):
+        del composed["hydra"]
+    composition.check(composed)
+    OmegaConf.resolve(composed)
+    OmegaConf.set_readonly(composed, True)
+    return ComposedConfig(overrides, config_dir, composed, folder)
+
+
+def run(config: ComposedConfig, folder: str | Path | None = None) -> Run:
+    """Trains a run; resumes one that was interrupted, and returns one that is finished.
+
+    What the run prints appears here. An interrupt (Ctrl-C, a notebook's stop button) lets it save
+    a checkpoint and then raises KeyboardInterrupt; a second one ends it at once.
+
+    Args:
+        config: as `compose` returns it.
+        folder: of the run; where the command line would put it unless given.
+
+    Returns:
+        The finished run, or the unfinished one that `loop.max_minutes` stopped.
+
+    Raises:
+        UserError: for a run that cannot start or fails.
+    """
+    if config.dry_run:
+        raise UserError("dry_run=true trains nothing: leave it out, or use the command line")
+    place = Path(folder) if folder is not None else config.folder
+    words = list(config.overrides)
+    if folder is not None:
+        words.append(f"hydra.run.dir='{_quoted(place)}'")
+    if config.fresh:
+        place = launch.fresh_folder(composition.check(config.values), place)
+    code, error = _execute(words, config.config_dir)
+    if code in (0, launch.OUT_OF_TIME):
+        return Run(place)
+    raise UserError(error or f"the run {place} ended with the exit code {code}: its log is in "
+                             f"{place / 'run.log'}; call run again to resume it")
+
+
+def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
+    """Trains the runs of a sweep, as `flowerexp run -m OVERRIDES` does; finished ones are kept.
+
+    Args:
+        overrides: as of `compose`; a key with several values ("seed=1,2,3") is swept.
+        config_dir: as of `compose`.
+
+    Returns:
+        The runs in the folder of the sweep; none for `dry_run=true`.
+
+    Raises:
+        UserError: for a mistake in any of the runs, before the first starts; and where runs did not
+            finish, naming each and its error.
+    """
+    _, folder = _load(overrides, config_dir, RunMode.MULTIRUN)
+    code, error = _execute(["-m", *overrides], config_dir)
+    if error:
+        raise UserError(error)
+    if not folder.is_dir():
+        return []
+    runs = load_runs(folder)
+    if code in (0, launch.OUT_OF_TIME):
+        return runs
+    unfinished = [f"{each.folder.name} ({each.status.error or each.status.state})"
+                  for each in runs if each.status.state != "done"]
+    raise UserError(f"{len(unfinished)} of {len(runs)} runs in {folder} did not finish: "
+                    f"{', '.join(unfinished)}: call sweep again to resume them, or "
+                    f"flowerexp.load_runs({str(folder)!r}) to read what there is")
+
+
+def _quoted(path: Path) -> str:
+    """A path inside the single quotes of an override."""
+    return str(path).replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
+          ) -> tuple[DictConfig, Path]:
+    """The composed config with Hydra's own under `hydra`, and the folder of the run or sweep."""
+    composition.register()
+    own = [] if config_dir is None else [
+        f"hydra.searchpath=['file://{_quoted(Path(config_dir).resolve())}']"]
+    try:
+        given = composition.quoted(overrides)
+        composition.check_group_overrides(given)
+        with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
+            composed = GlobalHydra.instance().config_loader().load_configuration(
+                "config", [*own, *given], mode, from_shell=False)
+            names = composed.hydra.run if mode == RunMode.RUN else composed.hydra.sweep
+            return composed, Path(names.dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(composition.explain(error)) from error
+
+
+def _execute(words: Sequence[str], config_dir: str | Path | None) -> tuple[int, str]:
+    """`flowerexp run WORDS` in a process of its own, whose lines are printed as they come.
+
+    Returns:
+        Its exit code, and the sentence of the mistake that it ended with, else nothing.
+    """
+    package = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(
+        filter(None, (package, os.environ.get("PYTHONPATH")))), "PYTHONIOENCODING": "utf-8"}
+    environment.pop("HYDRA_FULL_ERROR", None)  # sentences, because tracebacks are in the run's log
+    own = [] if config_dir is None else ["--config-dir", str(config_dir)]
+    shell = sys.__stdout__ if sys.stdout is sys.__stdout__ else None
+    terminal = shell is not None and shell.isatty()  # there it shows a bar itself
+    with tempfile.TemporaryFile() as errors:
+        # In a session of its own, an interrupt reaches it once, from here.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, str(os.getpid()), *own, *words], env=environment,
+            stdout=None if terminal else subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL,
+            start_new_session=True, encoding="utf-8", errors="backslashreplace")
+        try:
+            _relay(process)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            try:
+                _relay(process)
+            finally:
+                process.kill()  # of no effect on one that has ended
+            raise
+        errors.seek(0)
+        lines = errors.read().decode("utf-8", "backslashreplace").strip().splitlines()
+    last = lines[-1] if lines else ""
+    return process.returncode, last.removeprefix("flowerexp: ") if process.returncode else ""
+
+
+def _relay(process: subprocess.Popen[str]) -> None:
+    """Prints what a process writes until it ends."""
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+    process.wait()

@@ -1,0 +1,273 @@
+"""The Python API: what it offers, what runs in which process, and what a notebook shows."""
+
+import builtins
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import flowerexp
+from flowerexp.api import results, training
+from flowerexp.runs import store
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy
+from tests.processes import same_results
+
+ROOT = Path(__file__).parents[1]
+IMPORTED = """
+import sys, time
+start = time.process_time()
+import flowerexp
+seconds = time.process_time() - start
+names = dir(flowerexp)
+loaded = [name for name in ("numpy", "hydra", "pandas", "tensorflow") if name in sys.modules]
+flowerexp.compose("seed=3")
+runs = flowerexp.load_runs(sys.argv[1])
+repr(runs), runs[0]._repr_html_(), runs[0].history, runs[0].predictions(), runs[0].config
+flowerexp.compare(*runs, pairs=["optimized_loop:original"]).differences
+print(seconds < 0.1, loaded, set(flowerexp.__all__) <= set(names), "tensorflow" in sys.modules)
+"""
+
+
+def tiny_overrides(tiny, *overrides):
+    """A run of 2 epochs of 10 updates on the tiny data set."""
+    return ["dataset=tfrecords", f"dataset.root={tiny}", "loop.epochs=2",
+            "loop.batch_size_per_replica=4", *overrides]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# The package
+
+def test_importing_is_quick_and_reading_needs_no_tensorflow(tmp_path):
+    write_healthy(tmp_path)
+    done = subprocess.run([sys.executable, "-c", IMPORTED, tmp_path], capture_output=True,
+                          text=True, check=True, cwd=ROOT, timeout=120)
+    assert done.stdout.split("\n")[-2] == "True [] True False", done.stdout
+
+
+def test_every_public_name_is_there_and_another_is_not():
+    assert all(callable(getattr(flowerexp, name)) for name in flowerexp.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        flowerexp.nothing  # noqa: B018
+
+
+# Configs
+
+def test_a_composed_config_prints_as_yaml_and_knows_its_folder():
+    config = flowerexp.compose("sampling=oversample_300", "loop.epochs=3")
+    assert config.loop.epochs == 3
+    assert config.folder == Path("outputs/loop.epochs=3+sampling=oversample_300+seed=0")
+    assert "\n  epochs: 3\n" in str(config)
+    assert repr(config) == "<ComposedConfig of sampling=oversample_300 loop.epochs=3>"
+    assert config._repr_html_().startswith("<pre>seed: 0\n")
+    with pytest.raises(flowerexp.UserError, match='compose again with "seed=1"'):
+        config.seed = 1
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("model=nope", "model=nope does not exist"), ("loop.epochs=0", "must be at least 1"),
+    ("loop.epoch=2", "did you mean 'loop.epochs'"), ("seed=1,2", "several values are a sweep"),
+    ("sweep=notebook", "use flowerexp.sweep"), ("name=a/b", "without slashes")])
+def test_mistakes_raise_one_exception_of_one_line(override, message):
+    with pytest.raises(flowerexp.UserError, match=message) as mistake:
+        flowerexp.compose(override)
+    assert "\n" not in str(mistake.value)
+
+
+def test_own_groups_are_found(tmp_path):
+    (tmp_path / "loss").mkdir()
+    shutil.copyfile(ROOT / "conf/loss/cross_entropy.yaml", tmp_path / "loss/mine.yaml")
+    config = flowerexp.compose("loss=mine", config_dir=tmp_path)
+    assert config.folder == Path("outputs/loss=mine+seed=0")
+    with pytest.raises(flowerexp.UserError, match="loss=mine does not exist"):
+        flowerexp.compose("loss=mine")
+
+
+# Runs and sweeps
+
+def test_a_run_is_interrupted_resumed_and_then_returned(place, tiny, monkeypatch, capsys):
+    """In processes of their own, so that a second run in this process is like the first."""
+    config = flowerexp.compose(*tiny_overrides(tiny))
+
+    def interrupting(text="", **options):
+        if text.startswith("epoch 1 of 2"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "print", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            flowerexp.run(config)
+    found = flowerexp.load_run(config.folder)
+    assert found.status.state == "interrupted"
+    assert len(found.history) == 1
+    finished = flowerexp.run(config)
+    assert finished.status.state == "done"
+    assert finished.history.index.tolist() == [1, 2]
+    assert "resuming from" in capsys.readouterr().out
+    again = flowerexp.run(config)
+    assert "finished run" in capsys.readouterr().out
+    assert again.folder == finished.folder == config.folder
+    straight = flowerexp.run(config, folder=place / "it's another")
+    same_results(straight.folder, finished.folder)
+
+
+def test_a_run_that_fails_or_cannot_start_raises_its_sentence(place, tiny):
+    broken = flowerexp.compose(*tiny_overrides(tiny, "schedule.max_lr=1e30", "name=broken"))
+    with pytest.raises(flowerexp.UserError, match="the loss is NaN or infinite"):
+        flowerexp.run(broken)
+    assert flowerexp.load_run("outputs/broken").status.state == "failed"
+    assert ": failed, 0 of 2 epochs, the loss is NaN" in repr(flowerexp.load_run("outputs/broken"))
+    other = flowerexp.compose("dataset=tfrecords", "dataset.root=nowhere")
+    with pytest.raises(flowerexp.UserError, match="nowhere"):
+        flowerexp.run(other)
+    with pytest.raises(flowerexp.UserError, match="dry_run=true trains nothing"):
+        flowerexp.run(flowerexp.compose("dry_run=true"))
+
+
+def test_a_sweep_returns_its_runs_and_names_those_that_fail(place, tiny, capsys):
+    overrides = tiny_overrides(tiny, "schedule.max_lr=0.001,1e30", "loop.epochs=1")
+    assert flowerexp.sweep(*overrides, "dry_run=true") == []
+    assert "dry run" in capsys.readouterr().out
+    with pytest.raises(flowerexp.UserError) as failed:
+        flowerexp.sweep(*overrides)
+    assert "1 of 2 runs in outputs/schedule.max_lr did not finish" in str(failed.value)
+    assert "the loss is NaN" in str(failed.value)
+    runs = flowerexp.load_runs("outputs")
+    assert sorted(run.status.state for run in runs) == ["done", "failed"]
+    with pytest.raises(flowerexp.UserError, match="must be at least 1"):
+        flowerexp.sweep("loop.epochs=1,0")
+
+
+def test_what_a_child_leaves_without_a_sentence_of_its_own(monkeypatch):
+    """As where the system kills it."""
+    monkeypatch.setattr(training, "CHILD", "import os; print('line'); os.kill(os.getpid(), 9)")
+    assert training._execute([], None) == (-9, "")
+
+
+# A run folder as an object
+
+def test_history_and_predictions_are_those_of_the_files(trained_run):
+    run = flowerexp.load_run(trained_run)
+    rows = store.read_history(trained_run)
+    assert run.history["valid f1"].tolist() == [row["valid f1"] for row in rows]
+    assert run.history.index.name == "epoch"
+    names = store.read_classes(trained_run)[0]
+    found = run.predictions()
+    assert found.columns.tolist() == ["id", "label", "prediction", *names]
+    assert found["id"].str.startswith("val").all()
+    labels = json.loads((trained_run / "valid_labels.json").read_text())
+    assert found["label"].tolist() == [names[label] for label in labels]
+    last = store.read_predictions(trained_run)[-1]
+    assert found["prediction"].tolist() == [names[label] for label in last]
+    assert (found["label"] == found["prediction"]).mean() == pytest.approx(rows[-1]["valid acc"])
+    np.testing.assert_array_equal(found[names], np.load(trained_run / "valid_probs.npy"))
+
+
+def test_predictions_on_the_test_set(trained_run):
+    found = flowerexp.load_run(trained_run).predictions("test")
+    names = store.read_classes(trained_run)[0]
+    assert found["label"].isna().all()
+    submission = pd.read_csv(trained_run / "submission.csv", dtype=str)
+    assert found["id"].tolist() == submission["id"].tolist()
+    assert found["prediction"].tolist() == [
+        names[label] for label in json.loads((trained_run / "test_preds.json").read_text())]
+
+
+def test_a_folder_of_an_earlier_version_has_no_ids_and_no_probabilities(tmp_path):
+    run = flowerexp.load_run(write_experiment(tmp_path, "original"))
+    found = run.predictions()
+    assert found.columns.tolist() == ["id", "label", "prediction"]
+    assert found["id"].isna().all()
+    assert found["prediction"].tolist() == [f"class {label}" for label in PREDICTIONS[-1]]
+    assert found["label"].tolist() == [f"class {label}" for label in LABELS]
+    with pytest.raises(flowerexp.UserError, match="no predictions on the test set"):
+        run.predictions("test")
+    with pytest.raises(flowerexp.UserError, match="split must be one of"):
+        run.predictions("train")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    (store.VALID_IDS, b"[1]"), (store.VALID_PROBABILITIES, b"no array"), (store.HISTORY, b"{")])
+def test_a_damaged_file_is_one_sentence_and_repr_still_works(tmp_path, name, content):
+    folder = write_experiment(tmp_path, "original")
+    (folder / name).write_bytes(content)
+    run = flowerexp.load_run(folder)
+    with pytest.raises(flowerexp.UserError, match=name):
+        run.predictions()
+    assert str(folder) in repr(run)
+    assert "<table>" in run._repr_html_()
+
+
+def test_a_run_shows_itself_in_a_line_and_in_a_notebook(tmp_path):
+    folder = write_experiment(tmp_path, "original", state="failed", error="no <space>\nleft")
+    run = flowerexp.load_run(folder)
+    best = run.history["valid f1"].max()
+    assert repr(run) == (f"<Run {folder}: failed, 3 of 3 epochs, best validation F1 {best:.4f}, "
+                         "no <space>>")
+    page = run._repr_html_()
+    assert "no &lt;space&gt;" in page
+    assert "data:image/png;base64,iVBOR" in page
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path):
+    write_healthy(tmp_path)
+    with pytest.raises(flowerexp.UserError, match=r"is not a run folder.*load_runs"):
+        flowerexp.load_run(tmp_path)
+    with pytest.raises(flowerexp.UserError, match="does not exist"):
+        flowerexp.load_runs(tmp_path / "nothing")
+    assert [run.folder.name for run in flowerexp.load_runs(tmp_path)] == [
+        "optimized_loop+seed=0", "optimized_loop+seed=1", "original+seed=0", "original+seed=1"]
+
+
+def test_runs_and_folders_are_compared_alike(tmp_path):
+    write_healthy(tmp_path)
+    by_folder = flowerexp.compare(tmp_path, pairs=["optimized_loop:original"])
+    by_run = flowerexp.compare(flowerexp.load_runs(tmp_path), pairs=["optimized_loop:original"])
+    pd.testing.assert_frame_equal(by_folder.differences, by_run.differences)
+    assert by_folder.differences["metric"].tolist()[:4] == ["acc", "recall", "precision", "f1"]
+
+
+# Inference
+
+def test_the_model_predicts_what_the_run_predicted(trained_run, tiny, tmp_path):
+    run = flowerexp.load_run(trained_run)
+    assert run.model().output_shape == (None, 3)
+    own = run.predictions()
+    found = flowerexp.predict(run, tiny / "val")
+    assert found["id"].tolist() == own["id"].tolist()
+    assert found["class_name"].tolist() == own["prediction"].tolist()
+    scores = flowerexp.evaluate([run, trained_run], tiny)
+    assert scores["acc"] == pytest.approx(run.history["valid acc"].iloc[-1])
+    (tmp_path / "link").symlink_to("exported")
+    (tmp_path / "exported").mkdir()
+    assert flowerexp.export(run, tmp_path / "link") == tmp_path / "link"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "exported/saved_model").is_dir()
+
+
+def test_photos_that_cannot_be_read_are_a_warning(trained_run, tiny, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    with pytest.raises(flowerexp.UserError, match="no picture can be used"):
+        flowerexp.predict(trained_run, tmp_path)
+    shutil.copyfile(ROOT / "docs/comparison.png", tmp_path / "good.png")
+    with pytest.warns(UserWarning, match=r"1 photo left out.*bad\.jpg"):
+        found = flowerexp.predict(trained_run, tmp_path)
+    assert found["id"].tolist() == ["good.png"]
+
+
+def test_the_callers_process_keeps_its_error_stream(trained_run, tiny, capfd):
+    flowerexp.predict(trained_run, tiny / "test", flip="horizontal")
+    os.write(2, b"still here")
+    assert "still here" in capfd.readouterr().err
+    assert results.Runs
