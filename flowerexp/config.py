@@ -153,7 +153,8 @@ class Loop:
     keep_example_budget: bool = False
     """Fewer epochs where sampling makes them longer: about as many images seen in all."""
     log_interval: int = 10
-    """Metrics are printed at the first, the last and every log_interval-th epoch."""
+    """On a terminal, whose bar shows the epoch so far, metrics are printed after the first, the
+    last and every log_interval-th epoch. A pipe and run.log get those of every epoch."""
     checkpoint_minutes: float | None = None
     """Minutes after which a checkpoint is made inside an epoch; null: at the end of epochs only."""
     max_minutes: float | None = None

@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime
+import logging
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -14,12 +16,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
+
+NVIDIA = Path("/proc/driver/nvidia")
+"""Exists where an NVIDIA driver is loaded, so that what TensorFlow says of CUDA is of use."""
+NOISE = re.compile(rb"^(?!\d{4}-\d\d-\d\dT).*(?:" + b"|".join((  # never a line of ours
+    rb"All log messages before absl::InitializeLog\(\) is called",
+    rb"oneDNN custom operations are on",
+    rb"This TensorFlow binary is optimized to use available CPU instructions",
+    rb"To enable the following instructions: .*rebuild TensorFlow",
+    rb"Unable to register cu\w+ factory",
+    rb"computation_placer already registered",
+    rb"TF-TRT Warning: Could not find TensorRT")) + rb")")
+"""Lines that TensorFlow writes at every start and that no setting silences."""
+NO_GPU = re.compile(rb"^(?!\d{4}-\d\d-\d\dT).*(?:Could not find cuda drivers"
+                    rb"|failed call to cuInit|cuda_diagnostics|cuda-capable device)")
+"""The same on a machine without an NVIDIA driver."""
+LINE_SECONDS = 60
+"""Time between two lines of progress where there is no terminal."""
+MEASURE_SECONDS = 10
+"""Time for which speed is measured before the time left is estimated."""
+DAY = 24 * 60 * 60
+
+Scores = Callable[[], tuple[float, float]]
+"""Gives the loss and the accuracy of the epoch so far."""
 
 
 def now() -> str:
@@ -27,47 +52,92 @@ def now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-class SpeedColumn(ProgressColumn):
-    """Images per second."""
+def duration(seconds: float) -> str:
+    """A time in its two largest units, for example `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "- images/s")
+
+class LogFile(logging.Handler):
+    """run.log: every line of this package with its time, and what native libraries write.
+
+    It is opened for every message, so that other processes may write in between. Native libraries
+    write to the file itself, so that a crash loses nothing; NOISE is removed afterwards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.filtered = path.stat().st_size if path.exists() else 0
+        """Size in bytes up to which noise was removed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{now()} {line}\n"
+                            for line in record.getMessage().splitlines() or [""])
+        self.remove_noise()
+
+    def remove_noise(self) -> None:
+        """Removes NOISE from what was written since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("a+b") as file:
+            file.seek(self.filtered)
+            added = file.read()
+            kept = b"".join(line for line in added.splitlines(keepends=True) if not (
+                NOISE.match(line) or (NO_GPU.match(line) and not NVIDIA.exists())))
+            if kept != added:
+                file.truncate(self.filtered)
+                file.write(kept)
+            self.filtered += len(kept)
 
 
 class RunLogger:
-    """The voice of one process about one run folder.
+    """Logs the messages of one process about one run folder.
 
     Args:
-        folder: of the run; None for a command that has none, which speaks on the terminal only.
-        chief: False for a worker that says nothing and writes nothing.
+        folder: of the run; None for a command without one, whose messages reach the terminal only.
+        chief: False for a worker that prints and writes nothing.
     """
 
     def __init__(self, folder: Path | None = None, chief: bool = True) -> None:
         self.folder = folder if chief else None
         self.console = Console(quiet=not chief, highlight=False)
+        self._file = LogFile(self.folder / store.LOG) if self.folder else logging.NullHandler()
+        terminal = logging.Handler(logging.INFO)
+        terminal.emit = lambda record: self.console.print(  # type: ignore[method-assign]
+            record.getMessage(), markup=False, soft_wrap=True)
+        self._logger = logging.Logger("flowerexp", logging.DEBUG)
+        self._logger.handlers = [terminal, self._file]
 
     @property
     def is_chief(self) -> bool:
         """Whether this process writes the run folder."""
         return self.folder is not None
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person watches: the output is a terminal, which can show a bar."""
+        return self.console.is_terminal and not self.console.quiet
+
     def info(self, sentence: str) -> None:
         """One line on the terminal and, with its time, in run.log."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
-        self.debug(sentence)
+        self._logger.info(sentence)
 
     def debug(self, text: str) -> None:
         """Lines in run.log only."""
-        if self.folder:
-            with (self.folder / store.LOG).open("a", encoding="utf-8") as file:
-                file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
+        self._logger.debug(text)
 
     @contextlib.contextmanager
     def native_log(self) -> Iterator[None]:
-        """Sends the standard error stream to run.log, where native libraries write as they like.
+        """Sends the standard error stream to run.log, because native libraries write to it.
 
-        TensorFlow greets with lines that no setting silences, libjpeg comments on what it reads.
-        A traceback of ours is printed after the block, so it stays on the terminal.
+        A traceback of this package is printed after the block, so it still reaches the terminal.
         """
         sys.stderr.flush()
         terminal = os.dup(2)
@@ -81,6 +151,9 @@ class RunLogger:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
+            if isinstance(self._file, LogFile):
+                with contextlib.suppress(OSError):  # a full disk has its own sentence
+                    self._file.remove_noise()
 
     def log_traceback(self) -> None:
         self.debug(traceback.format_exc())
@@ -92,42 +165,123 @@ class RunLogger:
             replace(status, **fields, updated=now()).save(self.folder)
 
     @contextlib.contextmanager
-    def progress(self, images: int, done: int) -> Iterator[Callable[[str, int], None]]:
-        """A bar with images per second and time left where there is a terminal, else nothing.
+    def progress(self, images: int, done: int) -> Iterator["Progress"]:
+        """Shows how many images are done: a bar on a terminal, else a line a minute.
 
         Args:
-            images: of the whole, of which `done` are done before.
+            images: number in total, of which `done` were done before.
 
         Yields:
-            A function that takes the bar's title and the images done since its last call.
+            A function of the title, the images done since its last call, and `Scores` if known.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), SpeedColumn(),
-                   TimeRemainingColumn(compact=True), TextColumn("left"))
-        # Not the error stream, which is the native libraries'.
-        with Progress(*columns, console=self.console, transient=True, redirect_stderr=False,
-                      disable=not self.console.is_terminal or self.console.quiet) as bar:
-            task = bar.add_task("", total=images, completed=done)
-            yield lambda title, count: bar.update(task, description=title, advance=count)
+        columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=24),
+                   SpeedColumn(), bars.TimeRemainingColumn(compact=True),
+                   bars.TextColumn("left"))
+        with self._bar(*columns) as bar:
+            yield Progress(self, images, done, bar)
 
     @contextlib.contextmanager
     def steps(self, title: str, count: int | None) -> Iterator[Callable[..., None]]:
-        """A bar of things done one after another where there is a terminal, else nothing.
+        """Shows a bar of steps done on a terminal, else nothing.
 
         Args:
-            count: of the things; None where it is not known.
+            count: number of steps; None if it is not known.
 
         Yields:
-            A function that takes how many were done since its last call, 1 unless given.
+            A function of the number done since its last call, 1 by default.
         """
-        # Not the error stream, which is the native libraries'.
-        with Progress(console=self.console, transient=True, redirect_stderr=False,
-                      disable=not self.console.is_terminal or self.console.quiet) as bar:
+        with self._bar(*bars.Progress.get_default_columns()) as bar:
             task = bar.add_task(title, total=count)
             yield lambda number=1: bar.advance(task, number)
 
+    def _bar(self, *columns: bars.ProgressColumn | str) -> bars.Progress:
+        # The error stream is left to native libraries.
+        return bars.Progress(*columns, console=self.console, transient=True,
+                                 redirect_stderr=False, disable=not self.is_interactive)
+
+
+class SpeedColumn(bars.ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: bars.Task) -> Text:
+        return Text(describe_speed(task.speed) if task.speed else "- images/s")
+
+
+class Progress:
+    """Counts images, and reports speed, time left, loss and accuracy.
+
+    The time left is reported once the speed is known, if it is over a minute; then, where there is
+    no terminal, every LINE_SECONDS. The first call is not measured, because it traces and compiles.
+
+    Args:
+        logger: that reports.
+        images: number in total.
+        done: number done before.
+        bar: on a terminal.
+        clock: in seconds.
+    """
+
+    def __init__(self, logger: RunLogger, images: int, done: int, bar: bars.Progress,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.logger, self.images, self.done, self.clock = logger, images, done, clock
+        self.bar, self.task = bar, bar.add_task("", total=images, completed=done)
+        self.first: tuple[float, int] | None = None
+        self.estimated = False
+        self.scores = ""
+        self.reported = self.refreshed = clock()
+
+    def __call__(self, title: str, count: int, scores: Scores | None = None) -> None:
+        """Adds `count` images.
+
+        Args:
+            title: of the bar, for example `epoch 2/30`.
+            count: images done since the last call.
+            scores: called only when they are shown, at most once a second.
+        """
+        self.done += count
+        instant = self.clock()
+        if self.logger.is_interactive and instant - self.refreshed >= 1:
+            self.refreshed, self.scores = instant, describe(scores)
+        self.bar.update(self.task, description=title + self.scores, advance=count)
+        if self.first is None:
+            self.first = instant, self.done
+        seconds, measured = instant - self.first[0], self.done - self.first[1]
+        if not seconds or not measured:
+            return
+        speed = measured / seconds
+        left = (self.images - self.done) / speed
+        if not self.estimated and seconds >= MEASURE_SECONDS:
+            self.estimated, self.reported = True, instant
+            self.estimate(left, speed)
+        elif instant - self.reported >= LINE_SECONDS:
+            self.reported = instant
+            line = (f"{title}: {self.done:,} of {self.images:,} images, {describe_speed(speed)}, "
+                    f"about {duration(left)} left{describe(scores)}")
+            (self.logger.debug if self.logger.is_interactive else self.logger.info)(line)
+
+    def estimate(self, left: float, speed: float) -> None:
+        """Reports the time left where it is over a minute, and that it is long."""
+        if left >= 60:
+            self.logger.info(f"about {duration(left)} left at {describe_speed(speed)}")
+        if left > DAY:
+            self.logger.info("warning: this takes more than a day; a smaller dataset.image_size, "
+                             "model or loop.epochs takes less, and a GPU or TPU is faster")
+
+
+def describe_speed(speed: float) -> str:
+    return f"{speed:,.{0 if speed >= 10 else 2}f} images/s"
+
+
+def describe(scores: Scores | None) -> str:
+    """`; loss 0.5527, acc 0.8255`, or nothing."""
+    if scores is None:
+        return ""
+    loss, accuracy = scores()
+    return f"; loss {loss:.4f}, acc {accuracy:.4f}"
+
 
 def exit_with_parent(parent: int) -> None:
-    """Has this process end in order, by SIGTERM, when its parent is gone."""
+    """Ends this process in order, by SIGTERM, when its parent has gone."""
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
@@ -137,5 +291,5 @@ def exit_with_parent(parent: int) -> None:
 
 
 def process() -> dict[str, Any]:
-    """Where this process runs, for a second one that finds the folder taken."""
+    """Host and process id, to tell whoever finds the folder locked."""
     return {"host": platform.node(), "pid": os.getpid()}

@@ -212,7 +212,8 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
         while (epoch := len(completed.history)) < numbers.epochs and not metrics.should_stop_early(
                 completed.history, patience):
             for done in train_epoch(config, folder, trainer, data, batches, epoch):
-                advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size)
+                advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size,
+                        lambda: scores_so_far(trainer))
                 if code := stop():
                     break
                 inside = int(trainer.update.numpy()) % numbers.updates_per_epoch
@@ -227,7 +228,8 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
             if events:
                 events.write(epoch, row, completed.predictions[-1])
             sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
-            shown = (epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
+            shown = ((epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
+                     or not logger.is_interactive)
             (logger.info if shown else logger.debug)(sentence)
             if (code := stop()) and not last:
                 return code
@@ -239,6 +241,12 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
         logger.debug(early)
         logger.record(stopped_early=early)  # said with the summary
     return 0
+
+
+def scores_so_far(trainer: Trainer) -> tuple[float, float]:
+    """Training loss and accuracy of the epoch so far."""
+    progress = trainer.progress()
+    return progress.loss, float(progress.confusion.trace() / progress.confusion.sum())
 
 
 def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,

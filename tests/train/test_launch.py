@@ -23,6 +23,7 @@ from tests.processes import (
     history_of,
     read,
     same_results,
+    train,
     wait_for_epochs,
 )
 
@@ -100,6 +101,10 @@ def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
                                        for index, label in enumerate(expected))]
 
 
+def epochs_in(printed):
+    return [line.split()[1] for line in printed.splitlines() if line.startswith("epoch ")]
+
+
 def test_it_prints_first_what_it_derived_and_last_its_best_epoch(whole):
     run, printed = whole
     for sentence in ("CPU", "1 replica", "40 training and 13 validation images",
@@ -108,12 +113,18 @@ def test_it_prints_first_what_it_derived_and_last_its_best_epoch(whole):
                      "learning rate: 1e-05 in the first update, 0.001 at its greatest, 0.001 in",
                      "augmentation: none", "parameters", f"folder: {run}"):
         assert sentence in printed
-    epochs = [line for line in printed.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in epochs] == ["1", "2", "4"]
+    assert epochs_in(printed) == ["1", "2", "3", "4"]  # into a pipe, whatever loop.log_interval
     scores = [row["valid f1"] for row in read(run, "history.json").values()]
     best = scores.index(max(scores))
     assert f"best: epoch {best + 1}," in printed
     assert "epoch 3 of 4" in (run / "run.log").read_text()
+    assert "oneDNN" not in (run / "run.log").read_text()
+
+
+def test_a_terminal_gets_every_log_intervalth_epoch(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(RunLogger, "is_interactive", True)
+    train(tmp_path / "run", tiny, "loop.log_interval=3")
+    assert epochs_in(capsys.readouterr().out) == ["1", "3", "4"]
 
 
 def test_rerun_it_says_that_it_is_finished_and_changes_nothing(whole, place, tiny):
