@@ -1,6 +1,7 @@
 """Every option file is sound, and every experiment is the run of its name."""
 
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from flowerexp.config import Common
 from flowerexp.data import sampling
 from flowerexp.models import schedules
 from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
-from tests.compose import CONF, checked, sentence
+from tests.compose import CONF, ROOT, checked, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 
@@ -153,3 +154,23 @@ def test_every_experiment_and_what_it_is_compared_with_exists():
     assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
     for name in EXPERIMENTS:
         assert set(checked(f"experiment={name}").compared_with) <= set(EXPERIMENTS) - {name}
+
+
+PAGE = (ROOT / "docs/notebook.md").read_text(encoding="utf-8")
+VALUES = {"NAME": "name", "ZONE": "zone", "ID": "project", "gs://BUCKET": "gs://bucket"}
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"python run\.py ([^`\n#]+)", PAGE))))
+def test_every_command_of_the_page_on_the_notebook_composes(command):
+    words = [word for word in command.split() if word not in ("--cfg", "job")]
+    overrides = [f"{key}={VALUES.get(value, value)}"
+                 for key, _, value in (word.partition("=") for word in words)]
+    assert checked(*(word for word in overrides if not word.startswith("sweep="))) is not None
+    assert all((CONF / "sweep" / f"{word[6:]}.yaml").exists()
+               for word in overrides if word.startswith("sweep="))
+
+
+def test_the_page_on_the_notebook_has_the_pairs_of_the_experiments():
+    for name, (_, compared_with) in EXPERIMENTS.items():
+        (cells,) = re.findall(rf"experiment={name}` \|(.*)\|$", PAGE, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", cells) == compared_with
