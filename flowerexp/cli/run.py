@@ -7,6 +7,7 @@ Hydra parses the words; a value that its grammar refuses though it is plain text
 import contextlib
 import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -85,6 +86,27 @@ def complete(words: Sequence[str]) -> None:
 OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
 
 
+def prepare(words: Sequence[str]) -> list[str]:
+    """The words for Hydra, with overrides and flags in any order, checked as far as it does not.
+
+    Raises:
+        UserError: for a config directory that does not exist, or GROUP=VALUE without an option.
+    """
+    parser = get_args_parser()
+    parser.prog = composition.run_command()
+    parsed = parser.parse_intermixed_args(list(words))
+    flags = list(words)
+    for override in parsed.overrides:
+        flags.remove(override)
+    if parsed.config_dir:
+        composition.add_import_path(Path(parsed.config_dir))
+    overrides = composition.quoted(parsed.overrides)
+    composition.check_group_overrides(overrides)
+    if parsed.cfg == "job" and not parsed.resolve:
+        flags.append("--resolve")  # the values that the run would get, not the references of conf/
+    return [*overrides, *flags]
+
+
 def main(words: Sequence[str]) -> None:
     """Runs the command.
 
@@ -92,6 +114,9 @@ def main(words: Sequence[str]) -> None:
         words: of the command line, without the program's name.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise here, not print and exit
+    prints = any(word.partition("=")[0] in PRINTING for word in words)
+    if prints:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as `... | head` expects
     if list(words) in (["--help"], ["-h"]):
         print_help()
     elif "--version" in words:
@@ -100,17 +125,9 @@ def main(words: Sequence[str]) -> None:
         complete(words)
     else:
         with composition.one_sentence(), contextlib.ExitStack() as stack:
-            if not any(word.partition("=")[0] in PRINTING for word in words):
+            if not prints:
                 from flowerexp.sweeps import session  # as above
 
                 stack.enter_context(session.sweep_session())
-            parsed = get_args(words)
-            if parsed.config_dir:
-                composition.add_import_path(Path(parsed.config_dir))
-            overrides = composition.quoted(parsed.overrides)
-            composition.check_group_overrides(overrides)
-            typed = dict(zip(parsed.overrides, overrides, strict=True))
-            # --cfg job prints the values that the run would get, not the references of conf/.
-            resolve = ["--resolve"] * (parsed.cfg == "job" and not parsed.resolve)
-            sys.argv[1:] = [*(typed.get(word, word) for word in words), *resolve]
+            sys.argv[1:] = prepare(words)
             compose_and_execute()

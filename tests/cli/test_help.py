@@ -90,6 +90,13 @@ def test_cfg_job_prints_values_where_conf_refers_to_other_keys(tmp_path):
     assert "${name}" in refers
 
 
+def test_flags_may_be_between_overrides(tmp_path):
+    printed, ended = run_main(tmp_path, "model=densenet121", "--cfg", "job", "seed=7")
+    assert ended == "False False 0"
+    composed = yaml.safe_load(printed)
+    assert (composed["model"]["name"], composed["seed"]) == ("DenseNet121", 7)
+
+
 @pytest.mark.parametrize("mistake", ["loop.epochs=0", "loop.epochs=x", "model=resnet"])
 def test_refused_command_imports_no_tensorflow(tmp_path, mistake):
     ended = run_main(tmp_path, mistake)[1]
