@@ -267,6 +267,20 @@ def one_sentence() -> Iterator[None]:
         sys.exit(f"flowerexp: {explain(error)}")
 
 
+def for_hydra(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:
+    """Overrides as Hydra's functions take them: quoted, checked, with the user's own options.
+
+    Args and errors: as of `compose`.
+    """
+    given = quoted(overrides)
+    check_group_overrides(given)
+    if config_dir is None:
+        return given
+    add_import_path(config_dir)
+    path = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{path}']", *given]
+
+
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Composes a config outside of `flowerexp run`; call `register` first.
 
@@ -276,14 +290,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     Raises:
         UserError: for a config_dir that does not exist; Hydra and OmegaConf raise the rest.
     """
-    given = quoted(overrides)
-    check_group_overrides(given)
-    if config_dir is not None:
-        add_import_path(config_dir)
-        path = str(config_dir.resolve()).replace("'", "\\'")
-        given = [f"hydra.searchpath=['file://{path}']", *given]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra_compose("config", given)
+        return hydra_compose("config", for_hydra(overrides, config_dir))
 
 
 def explain(error: BaseException, prefix: str = "") -> str:

@@ -162,14 +162,11 @@ def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
           ) -> tuple[DictConfig, Path]:
     """The composed config with Hydra's own under `hydra`, and the folder of the run or sweep."""
     composition.register()
-    own = [] if config_dir is None else [
-        f"hydra.searchpath=['file://{_quoted(Path(config_dir).resolve())}']"]
     try:
-        given = composition.quoted(overrides)
-        composition.check_group_overrides(given)
+        given = composition.for_hydra(overrides, None if config_dir is None else Path(config_dir))
         with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
             composed = GlobalHydra.instance().config_loader().load_configuration(
-                "config", [*own, *given], mode, from_shell=False)
+                "config", given, mode, from_shell=False)
             names = composed.hydra.run if mode == RunMode.RUN else composed.hydra.sweep
             return composed, Path(names.dir)
     except (HydraException, OmegaConfBaseException) as error:
