@@ -93,7 +93,7 @@ def test_a_process_killed_in_mid_transfer_goes_on(files, home, tmp_path):
     files.cut_after, files.held = 200_000, threading.Event()
     program = ("import sys; from rich.console import Console; from pathlib import Path;"
                "from flowerexp.data.prepare import download;"
-               "downloads.fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], Console())")
+               "download.fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3], Console())")
     path, partial = tmp_path / "a.bin", tmp_path / "a.bin.partial"
     process = subprocess.Popen([sys.executable, "-c", program, f"{home}a.bin", str(path),
                                 md5(files.content["a.bin"])], stderr=subprocess.DEVNULL)
