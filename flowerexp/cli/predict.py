@@ -11,7 +11,7 @@ import typer
 
 from flowerexp import composition
 from flowerexp.config import Hardware
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 from flowerexp.inference import export as exporting
 from flowerexp.inference import inputs, trained
 from flowerexp.runs import store
@@ -80,7 +80,7 @@ def predict(
                                              float_format="%.9g"))
         if output:
             store.write_text(output, text)
-            logger.info(f"predictions of {len(found)} images: {output}")
+            logger.info(f"predictions of {counted(len(found), 'image')}: {output}")
         else:
             print(text, end="")
     if faults:

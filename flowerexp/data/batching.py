@@ -8,7 +8,7 @@ import numpy.typing as npt
 from flowerexp import parts
 from flowerexp.config import Config
 from flowerexp.data import sampling
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 from flowerexp.models import schedules
 
 MOST_EXAMPLES = 100_000_000
@@ -95,14 +95,15 @@ def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> li
               if config.loop.keep_example_budget else "")
     rates = schedules.learning_rates(config.schedule, plan.updates, config.loop.lr_scaling)
     return [
-        f"sampling: {parts.name(config.sampling)}, {config.sampling}; {images} images of "
-        f"{len(present)} classes ({present.min()} to {present.max()} each) make "
-        f"{plan.examples_per_epoch} examples, of which an epoch uses {shown}",
-        f"update: {plan.update_size} images = {plan.batch_size} per replica x {plan.replicas} "
-        f"replica{'s' * (plan.replicas > 1)} x {plan.accumulation} accumulated; "
-        f"{plan.updates_per_epoch} updates per epoch, {plan.epochs} epochs{budget}, "
-        f"{plan.updates} updates in all",
-        f"evaluation: {plan.eval_batch_size * plan.replicas} images a step = "
+        f"sampling: {parts.name(config.sampling)}, {config.sampling}; "
+        f"{counted(images, 'image')} of {counted(len(present), 'class')} ({present.min()} to "
+        f"{present.max()} each) make {plan.examples_per_epoch} examples, of which an epoch uses "
+        f"{shown}",
+        f"update: {counted(plan.update_size, 'image')} = {plan.batch_size} per replica x "
+        f"{counted(plan.replicas, 'replica')} x {plan.accumulation} accumulated; "
+        f"{counted(plan.updates_per_epoch, 'update')} per epoch, "
+        f"{counted(plan.epochs, 'epoch')}{budget}, {counted(plan.updates, 'update')} in all",
+        f"evaluation: {counted(plan.eval_batch_size * plan.replicas, 'image')} a step = "
         f"{plan.eval_batch_size} per replica x {plan.replicas}",
         f"learning rate: {rates[0]:.3g} in the first update, {rates.max():.3g} at its greatest, "
         f"{rates[-1]:.3g} in the last ({parts.name(config.schedule)}, "

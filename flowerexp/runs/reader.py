@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowerexp import composition, identity, metrics
-from flowerexp.errors import UserError, first_line
+from flowerexp.errors import UserError, counted, first_line
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
@@ -228,8 +228,9 @@ def with_scores(run: Run, state: str) -> Run:
         # The files of an epoch are written one after the other.
         history, predictions = history[:len(predictions)], predictions[:len(history)]
     elif len(predictions) and len(predictions) != len(history):
-        raise UserError(f"{folder / store.VALID_PREDICTIONS} holds {len(predictions)} epochs "
-                        f"where {store.HISTORY} holds {len(history)}")
+        raise UserError(f"{folder / store.VALID_PREDICTIONS} holds "
+                        f"{counted(len(predictions), 'epoch')} where {store.HISTORY} holds "
+                        f"{len(history)}")
     return replace(run, state=state, history=history, labels=labels, predictions=predictions,
                    class_names=tuple(names), class_counts=np.array(counts, np.int64))
 

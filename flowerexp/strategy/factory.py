@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerexp.config import Hardware
-from flowerexp.errors import UserError, first_line
+from flowerexp.errors import UserError, counted, first_line
 
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 """Device files of a TPU VM, below /dev; other VFIO devices have the same names."""
@@ -86,7 +86,7 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
     if replicas == 1:
         # The default strategy does not wrap datasets: an update costs the host half of what it
         # costs under OneDeviceStrategy.
-        return tf.distribute.get_strategy(), f"CPU ({cores} cores), 1 replica"
+        return tf.distribute.get_strategy(), f"CPU ({counted(cores, 'core')}), 1 replica"
     processor = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(
@@ -96,7 +96,8 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
             raise UserError(f"hardware.replicas={replicas}: this process already initialized fewer "
                             "logical devices; start a new process") from error
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{index}" for index in range(replicas)])
-    return strategy, f"CPU ({cores} cores) as {replicas} logical devices, {replicas} replicas"
+    return strategy, (f"CPU ({counted(cores, 'core')}) as {replicas} logical devices, "
+                      f"{replicas} replicas")
 
 
 def build_gpu(hardware: Hardware) -> tuple[Any, str]:
@@ -109,7 +110,8 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
                         "the driver running?); hardware=auto uses what is available")
     replicas = hardware.replicas or len(physical)
     if replicas > len(physical):
-        raise UserError(f"hardware.replicas={replicas}: there are {len(physical)} GPUs")
+        raise UserError(f"hardware.replicas={replicas}: this machine has "
+                        + counted(len(physical), "GPU"))
     names = [f"/gpu:{index}" for index in range(replicas)]
     kind = tf.config.experimental.get_device_details(physical[0]).get("device_name", "GPU")
     if replicas == 1:
@@ -144,7 +146,7 @@ def build_tpu(hardware: Hardware) -> tuple[Any, str]:
         raise UserError(f"hardware=tpu: no TPU responds as '{name}' ({first_line(error)}): check "
                         "hardware.tpu_name, tpu_zone and tpu_project") from error
     replicas = strategy.num_replicas_in_sync
-    return strategy, f"TPU '{name}', {replicas} replicas"
+    return strategy, f"TPU '{name}', {counted(replicas, 'replica')}"
 
 
 def worker_of_config() -> tuple[int, int]:
@@ -184,7 +186,7 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
         # TensorFlow takes SIGTERM for preemption notices, behind Python's back; take it back.
         signal.signal(signal.SIGTERM, handler)
     replicas = strategy.num_replicas_in_sync
-    return strategy, f"worker {index} of {workers} from TF_CONFIG, {replicas} replicas"
+    return strategy, f"worker {index} of {workers} from TF_CONFIG, {counted(replicas, 'replica')}"
 
 
 def is_chief(hardware: Hardware) -> bool:

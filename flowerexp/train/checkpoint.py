@@ -20,7 +20,7 @@ import orjson
 import tensorflow as tf
 
 from flowerexp import metrics
-from flowerexp.errors import UserError, first_line
+from flowerexp.errors import UserError, counted, first_line
 from flowerexp.runs import reader, store
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.status import RunStatus
@@ -274,9 +274,9 @@ class Checkpointer:
         """The epochs that ended before a checkpoint, from the files of the run folder."""
         plan, checkpoint = self.trainer.plan, folder_of(self.folder, update)
         epochs, inside = divmod(update, plan.updates_per_epoch)
-        remedy = (f"the scores of the {epochs} epochs before the checkpoint {checkpoint} exist "
-                  f"nowhere else: restore the file, or remove {checkpoint.parent} and rerun the "
-                  "command to train from the start, to the same numbers")
+        remedy = (f"the scores of {counted(epochs, 'epoch')} before the checkpoint {checkpoint} "
+                  f"exist nowhere else: restore the file, or remove {checkpoint.parent} and rerun "
+                  "the command to train from the start, to the same numbers")
         try:
             history = reader.finite_history(store.read_history(self.folder),
                                             self.folder / store.HISTORY)
@@ -285,7 +285,8 @@ class Checkpointer:
             raise UserError(f"{error.problem}; {remedy}") from error
         for name, rows in ((store.HISTORY, history), (store.VALID_PREDICTIONS, predictions)):
             if len(rows) < epochs:
-                raise UserError(f"{self.folder / name} ends after {len(rows)} epochs; {remedy}")
+                raise UserError(f"{self.folder / name} ends after "
+                                f"{counted(len(rows), 'epoch')}; {remedy}")
         where = f" and {inside} of {plan.updates_per_epoch} updates" if inside else ""
         self.logger.info(f"resuming from {checkpoint}: {epochs} of {plan.epochs} epochs{where} are "
                          "done")

@@ -19,7 +19,7 @@ from flowerexp.data.issues import DataIssue, Labels
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import ReadSpec, Table
 from flowerexp.data.sources import Source
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
@@ -237,7 +237,8 @@ def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], d
         events.close()
     if len(completed.history) < numbers.epochs:
         early = (f"stopped early after epoch {len(completed.history)} of {numbers.epochs}: "
-                 f"validation F1 has not risen for {patience} epochs (loop.patience)")
+                 f"validation F1 has not risen for {counted(patience or 0, 'epoch')} "
+                 "(loop.patience)")
         logger.debug(early)
         logger.record(stopped_early=early)  # said with the summary
     return 0

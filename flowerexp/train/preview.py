@@ -19,7 +19,7 @@ from rich.table import Table
 
 from flowerexp.config import Config, Dataset, Hardware
 from flowerexp.data.batching import Plan
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 from flowerexp.runs.log import RunLogger, exit_with_parent
 from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
@@ -172,7 +172,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> No
     table.add_column("status")
     for name, each in previews.items():
         status = RunStatus.load_or_new(folder / name)
-        done = f"{status.epochs_done} epochs" if status.epochs_done else "new"
+        done = counted(status.epochs_done, "epoch") if status.epochs_done else "new"
         epochs, updates, total, size = (cell(name, each.plans) for name in (
             "epochs", "updates_per_epoch", "updates", "update_size"))
         # Of the product of two numbers that vary, the plans do not show the extremes.

@@ -71,7 +71,7 @@ def test_gpus_grow_their_memory_and_are_then_mirrored(monkeypatch, replicas, tak
     assert calls == [*((device, True) for device in devices),
                      [f"/gpu:{index}" for index in range(taken)]]
     assert f"{'one GPU' if taken == 1 else f'{taken} GPUs'} (Test 9000)" in sentence
-    with pytest.raises(UserError, match="there are 3 GPUs"):
+    with pytest.raises(UserError, match="this machine has 3 GPUs"):
         factory.build_strategy(Hardware("gpu", 4))
 
 
