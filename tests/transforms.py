@@ -1,9 +1,18 @@
 """Images for tests of transforms, and how one is applied to them."""
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
+from omegaconf import OmegaConf
 
+from flowerexp import parts
 from flowerexp.augment import base
+
+CONF = Path(__file__).parents[1] / "conf" / "augmentation"
+BUILT_IN = {path.stem: parts.built_in("augmentation", OmegaConf.load(path)[path.stem]._target_)
+            for path in sorted(CONF.glob("*.yaml")) if path.stem != "none"}
+"""Option of the config group -> its class: all of them, so that tests see every new one."""
 
 
 def numbered(count, height, width, dtype=np.float32):

@@ -14,10 +14,5 @@ from flowerexp.augment.erasing import GridMask
 from flowerexp.augment.geometric import Flip, Perspective, Rotation
 from flowerexp.augment.mixing import CutMix, MixUp
 
-__all__ = ["BUILT_IN", "Augment", "ColorJitter", "CutMix", "Flip", "GridMask", "MixUp",
-           "MixingTransform", "Perspective", "Rotation", "Transform", "build", "check_transforms"]
-
-BUILT_IN: dict[str, type] = {"perspective": Perspective, "flip": Flip, "rotation": Rotation,
-                             "colour": ColorJitter, "cutmix": CutMix, "mixup": MixUp,
-                             "gridmask": GridMask}
-"""The transforms of configs without `_target_`, as run folders used to hold them: closed."""
+__all__ = ["Augment", "ColorJitter", "CutMix", "Flip", "GridMask", "MixUp", "MixingTransform",
+           "Perspective", "Rotation", "Transform", "build", "check_transforms"]

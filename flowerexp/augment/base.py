@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from flowerexp import parts, rng
@@ -84,18 +84,16 @@ class Augment:
     """The augmentation of a run; a call applies it to one replica's images of one update."""
 
     transforms: Mapping[str, Any]
-    """Name in the config -> `Transform` or `MixingTransform`, in the order of application."""
+    """Name in the config -> part, see `built`, in the order of application."""
     seed: int
     """Seed of the run."""
     micro_batch: int
     """Number of images in a micro-batch, within which pairs are mixed."""
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    """Name -> the part that the transform was built from, for the sentence of its failure."""
 
     @property
     def sentence(self) -> str:
         """Description for the log of the run."""
-        texts = {name: str(transform) for name, transform in self.transforms.items()}
+        texts = {name: str(built(part)) for name, part in self.transforms.items()}
         # Objects without a description of their own show an address in memory.
         return "augmentation: " + "; then ".join(
             name if text.startswith("<") else text for name, text in texts.items())
@@ -135,9 +133,10 @@ class Augment:
         """
         batch = dict(batch)
         with tf.device("CPU:0"):
-            for name, transform in self.transforms.items():
+            for name, part in self.transforms.items():
+                transform = built(part)
                 images, keys = batch["image"], rng.keys(self.seed, name, epoch, positions)
-                with parts.failures_named(self.parts.get(name)):
+                with parts.failures_named(part):
                     if is_mixing(transform):
                         mixed = transform.mix(images, keys, self.micro_batch)
                         batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
@@ -151,19 +150,21 @@ def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment
     """The augmentation of a run, or None without transforms.
 
     Args:
-        transforms: name in the config -> transform or preprocessing layer of Keras, in the order
-            of application.
+        transforms: name in the config -> part, see `built`, in the order of application.
         seed: seed of the run.
         micro_batch: number of images in a micro-batch.
 
     Raises:
         UserError: see `check_transforms`.
     """
-    made = {name: parts.built(part) for name, part in transforms.items()}
-    made = {name: KerasLayer(each) if is_keras_layer(each) else each
-            for name, each in made.items()}
-    check_transforms(made)
-    return Augment(made, seed, micro_batch, transforms) if transforms else None
+    check_transforms({name: built(part) for name, part in transforms.items()})
+    return Augment(dict(transforms), seed, micro_batch) if transforms else None
+
+
+def built(part: Any) -> Any:
+    """The `Transform` or `MixingTransform` of a part, which may be a layer of Keras."""
+    transform = parts.built(part)
+    return KerasLayer(transform) if is_keras_layer(transform) else transform
 
 
 def is_mixing(transform: Any) -> bool:

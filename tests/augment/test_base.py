@@ -1,9 +1,10 @@
 """Transforms by hand, their distributions, and what all of them share."""
 
+import dataclasses
 import math
+import sys
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +15,6 @@ from scipy import stats
 
 from flowerexp import identity, parts, rng
 from flowerexp.augment import (
-    BUILT_IN,
     ColorJitter,
     CutMix,
     Flip,
@@ -24,14 +24,12 @@ from flowerexp.augment import (
     Rotation,
     base,
     color,
+    erasing,
     geometric,
     mixing,
 )
 from flowerexp.errors import UserError
-from tests.transforms import apply, numbered, random_images
-
-CONF = Path(__file__).parents[2] / "conf" / "augmentation"
-
+from tests.transforms import BUILT_IN, CONF, apply, numbered, random_images
 
 # By hand
 
@@ -300,7 +298,7 @@ def test_twenty_steps_on_a_fixed_batch_halve_the_excess_over_the_entropy(name):
     other = batch.get("second_label", batch["label"])
     uncertain = np.where(other == batch["label"], 1.0, share)
     entropy = stats.entropy([uncertain, 1 - uncertain]).mean()
-    assert (entropy > 0.05) == (name in ("cutmix", "mixup"))
+    assert (entropy > 0.05) == base.is_mixing(BUILT_IN[name])
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
                               keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
@@ -371,6 +369,21 @@ def test_a_transform_that_returns_something_else_is_named(transform, found):
         augment.check(6, 8)
 
 
+def test_a_part_from_another_module_is_built_and_named_when_it_fails(tmp_path, monkeypatch):
+    (tmp_path / "garden.py").write_text(
+        "class Weed:\n    def __call__(self, images, keys):\n        return images / 0\n"
+        "class Mulch:\n    def __call__(self, images, keys):\n        return images // 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mulch = parts.check("augmentation.mulch", {"_target_": "garden.Mulch"})
+    base.check_transforms({"mulch": mulch})
+    assert "garden" not in sys.modules
+    images = random_images(4, 8, 8)
+    assert (apply({"mulch": mulch}, (images, np.arange(4)))["image"] == images // 2).all()
+    weed = parts.check("augmentation.weed", {"_target_": "garden.Weed"})
+    with pytest.raises(UserError, match=r"augmentation\.weed \(garden\.Weed\)"):
+        base.build({"weed": weed}, 0, 4).check(4, 8)
+
+
 @pytest.mark.parametrize("make", [object, lambda: lambda images: images])
 def test_what_is_not_a_transform_is_refused(make):
     transform = make()
@@ -410,8 +423,11 @@ def test_config_files_hold_the_defaults_of_the_options(name):
     assert loaded[name] == {"_target_": target, **vars(default)}
 
 
-def test_every_transform_has_a_file():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"none", *BUILT_IN}
+def test_every_transform_of_the_package_has_a_file():
+    defined = {value for module in (color, erasing, geometric, mixing)
+               for value in vars(module).values() if dataclasses.is_dataclass(value)
+               and value.__module__ == module.__name__}
+    assert set(BUILT_IN.values()) == defined
     assert not OmegaConf.load(CONF / "none.yaml")
 
 

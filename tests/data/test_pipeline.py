@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.augment import BUILT_IN, Flip, Perspective, base
+from flowerexp.augment import Flip, Perspective, base
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec
 from flowerexp.data.sampling import Original, Oversample
+from tests.transforms import BUILT_IN
 
 ORIGINAL = Original()
 OVERSAMPLE = Oversample(12)
