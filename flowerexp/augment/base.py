@@ -142,7 +142,7 @@ class Augment:
                         batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
                     else:
                         batch["image"] = transform(images, keys)
-                check_images(name, images, batch["image"])
+                check_images(name, part, images, batch["image"])
         return batch
 
 
@@ -193,13 +193,14 @@ def check_transforms(transforms: Mapping[str, Any]) -> None:
                         + ("one of the two" if len(mixing) == 2 else "all but one"))
 
 
-def check_images(name: str, images: tf.Tensor, result: Any) -> None:
-    """Raises UserError if the transform `name` made something else than images of `images`."""
+def check_images(name: str, part: Any, images: tf.Tensor, result: Any) -> None:
+    """Raises UserError if a part made something else of `images` than images."""
     if not (tf.is_tensor(result) and result.dtype == images.dtype
             and result.shape.is_compatible_with(images.shape)):
         found = (f"{result.dtype.name} {result.shape.as_list()}" if tf.is_tensor(result)
                  else type(result).__name__)
-        raise UserError(f"augmentation.{name} must return {images.dtype.name} images "
+        label = part if isinstance(part, parts.Part) else f"augmentation.{name}"
+        raise UserError(f"{label} must return {images.dtype.name} images "
                         f"{images.shape.as_list()}, not {found}")
 
 

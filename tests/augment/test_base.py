@@ -380,7 +380,8 @@ def test_a_part_from_another_module_is_built_and_named_when_it_fails(tmp_path, m
     images = random_images(4, 8, 8)
     assert (apply({"mulch": mulch}, (images, np.arange(4)))["image"] == images // 2).all()
     weed = parts.check("augmentation.weed", {"_target_": "garden.Weed"})
-    with pytest.raises(UserError, match=r"^augmentation\.weed \(garden\.Weed\) failed: RuntimeError: dry"):
+    with pytest.raises(UserError, match=r"^augmentation\.weed \(garden\.Weed\) failed: "
+                                        "RuntimeError: dry"):
         base.build({"weed": weed}, 0, 4).check(4, 8)
 
 
