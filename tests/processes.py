@@ -115,7 +115,7 @@ def same_results(one, other):
         np.testing.assert_array_equal(left, right)
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
