@@ -39,7 +39,10 @@ def test_killed_and_interrupted_jobs_resume_and_finish(tmp_path, tiny):
     assert status["state"] == "failed"
     assert "killed by SIGKILL" in status["error"]
     assert "killed by SIGKILL" in (first / "run.log").read_text()
+    job = read(second, "status.json")["pid"]
+    os.kill(job, signal.SIGSTOP)  # on a busy machine it would end before the copy has started
     copy = execute(tmp_path, tiny, *words)
+    os.kill(job, signal.SIGCONT)
     assert copy.returncode == 1
     assert "outputs/long is in use by another process" in copy.stderr
     process.send_signal(signal.SIGTERM)
