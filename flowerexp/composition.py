@@ -31,7 +31,7 @@ from omegaconf.errors import (
 )
 
 from flowerexp import augment, identity, parts
-from flowerexp.config import Common, Config, Model, Optimizer, Schema, check_name, nearest
+from flowerexp.config import Common, Config, Dataset, Model, Optimizer, Schema, check_name, nearest
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
 from flowerexp.models.backbones import KerasApplication
@@ -42,7 +42,7 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 """What makes the value of an override more than plain text: brackets, quotes, function calls."""
 
-PARTS = ("model", "sampling", "schedule", "optimizer", "loss")
+PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
 """Groups whose keys come with the option."""
 
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -76,6 +76,7 @@ def check(composed: DictConfig) -> Config:
     nodes["model"] = with_part(Model, "model", model, "backbone")
     nodes["model"].head = parts.check("model.head", head)
     check_scaling(nodes["model"])
+    nodes["dataset"] = with_part(Dataset, "dataset", nodes["dataset"], "source")
     nodes["optimizer"] = with_part(Optimizer, "optimizer", nodes["optimizer"], "algorithm")
     for group in ("sampling", "schedule", "loss"):
         nodes[group] = parts.check(group, nodes[group])

@@ -53,47 +53,21 @@ class Hardware:
 
 @dataclass
 class Dataset:
-    kind: str = "auto"
-    """auto | sample | flowers | tfrecords"""
-    root: str | None = None
-    """Folder (local or gs://) with train, val and test, or with tfrecords-jpeg-SxS folders."""
-    image_size: int | None = None
-    """Height and width in pixels; null: the only size that the root holds."""
-    num_classes: int | None = None
-    """Number of classes; null: that of class_names, else the greatest label and one."""
-    class_names: Any = None
-    """List of names in label order, or the path of a text file with one a line; null: numbers."""
+    """How a data set is kept and fed; every other key of the group is its source's."""
+
+    source: Any = None
+    """The part that `dataset._target_` names: it finds the data."""
     cache: str = "auto"
     """auto | decoded | encoded | none: what is kept in memory."""
     memory_gb: float = 4.0
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
     on_bad_record: str = "stop"
-    """stop | skip: whether a record that is wrong ends the run or is left out of it."""
+    """stop | skip: whether a bad record ends the run or is left out of it."""
 
     def __post_init__(self) -> None:
-        one_of("dataset.kind", self.kind, ("auto", "sample", "flowers", "tfrecords"))
         one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
         one_of("dataset.on_bad_record", self.on_bad_record, ("stop", "skip"))
-        if self.image_size is not None:
-            at_least("dataset.image_size", self.image_size, 1)
-        if self.num_classes is not None:
-            at_least("dataset.num_classes", self.num_classes, 1)
-        finite("dataset.memory_gb", self.memory_gb)
-        if self.memory_gb <= 0:
-            raise UserError(f"dataset.memory_gb must be greater than 0, not {self.memory_gb}")
-        names = self.class_names
-        if isinstance(names, list):
-            if not all(isinstance(name, str) for name in names) or not names:
-                raise UserError("dataset.class_names must be a list of texts in label order")
-            if self.num_classes not in (None, len(names)):
-                raise UserError(f"dataset.class_names holds {len(names)} names where "
-                                f"dataset.num_classes says {self.num_classes}")
-        elif not isinstance(names, str | None):
-            raise UserError("dataset.class_names must be a list of texts or the path of a text "
-                            "file")
-        if self.kind == "tfrecords" and self.root is None:
-            raise UserError("dataset.root must say where the TFRecords are: dataset=tfrecords "
-                            "dataset.root=FOLDER")
+        positive("dataset.memory_gb", self.memory_gb)
 
 
 @dataclass
@@ -207,7 +181,6 @@ class Common:
     on_failure: str = "continue"
     """continue | stop: what a sweep does after a job that failed."""
     hardware: Hardware = field(default_factory=Hardware)
-    dataset: Dataset = field(default_factory=Dataset)
     loop: Loop = field(default_factory=Loop)
     results: ResultsOptions = field(default_factory=ResultsOptions)
 
@@ -223,6 +196,7 @@ class Common:
 class Schema(Common):
     """What Hydra composes: groups of parts are open, since every part has keys of its own."""
 
+    dataset: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     augmentation: dict[str, Any] = field(default_factory=dict)
@@ -237,6 +211,7 @@ class Schema(Common):
 class Config(Common):
     """A checked run. Parts are objects, or `parts.Part` where they are imported later."""
 
+    dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     sampling: Any = None
     """Which images an epoch shows: (labels, seed, epoch) -> order."""

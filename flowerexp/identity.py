@@ -5,11 +5,11 @@ No TensorFlow here.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowerexp import parts
-from flowerexp.config import Config, Dataset, Hardware, Loop, ResultsOptions
+from flowerexp.config import Config, Hardware, Loop, ResultsOptions
 
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
 """Keys that say where a run is kept, its baselines and its sweep, not what it is."""
@@ -22,6 +22,10 @@ STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 """Of these, those that decide the order of a run that streams from its files."""
 
 FIRST_VERSION: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "dataset": ("kind", {"auto": "flowerexp.data.sources.Auto",
+                         "sample": "flowerexp.data.sources.Sample",
+                         "flowers": "flowerexp.data.sources.Flowers",
+                         "tfrecords": "flowerexp.data.sources.TFRecords"}),
     "model": ("source", {"flowerexp": "flowerexp.models.backbones.SmallCNN",
                          "keras": "flowerexp.models.backbones.KerasApplication",
                          "efficientnet": "flowerexp.models.backbones.EfficientNet"}),
@@ -48,6 +52,11 @@ TRANSFORMS: Mapping[str, str] = {
     "rotation": "geometric.Rotation", "colour": "color.ColorJitter", "cutmix": "mixing.CutMix",
     "mixup": "mixing.MixUp", "gridmask": "erasing.GridMask"}
 """The transforms of the first version, in flowerexp.augment."""
+CALLBACKS = {
+    "tensorboard": {parts.TARGET: "flowerexp.train.callbacks.TensorBoard"},
+    "early_stopping": {parts.TARGET: "flowerexp.train.callbacks.EarlyStopping"},
+    "figures": {parts.TARGET: "flowerexp.train.callbacks.Figures"}}
+"""What every run of the first version did."""
 HEAD = "flowerexp.models.heads.Pooled"
 """The head of the first version, and the default."""
 
@@ -63,6 +72,10 @@ def current(plain: Mapping[str, Any]) -> dict[str, Any]:
             upgraded[group] = {parts.TARGET: targets[node[key]], **kept}
             if group == "model":
                 upgraded[group].setdefault("head", {parts.TARGET: HEAD})
+    if "callbacks" not in plain and "loop" in plain:
+        patience = (plain["loop"] or {}).get("patience")
+        upgraded["callbacks"] = {**CALLBACKS, "early_stopping": {
+            **CALLBACKS["early_stopping"], "patience": patience}}
     transforms = plain.get("augmentation")
     if isinstance(transforms, Mapping):
         upgraded["augmentation"] = {
@@ -76,9 +89,11 @@ def plain(config: Config) -> dict[str, Any]:
     """The config as nested dicts, as Hydra composes them: the inverse of `composition.check`."""
     nodes = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     for name, node in nodes.items():
-        if isinstance(node, Hardware | Dataset | Loop | ResultsOptions):
+        if isinstance(node, Hardware | Loop | ResultsOptions):
             nodes[name] = dataclasses.asdict(node)
     model, optimizer = dict(vars(config.model)), dict(vars(config.optimizer))
+    dataset = dict(vars(config.dataset))
+    nodes["dataset"] = parts.plain(dataset.pop("source")) | dataset
     nodes["model"] = (parts.plain(model.pop("backbone")) | model
                       | {"head": parts.plain(config.model.head)})
     nodes["optimizer"] = parts.plain(optimizer.pop("algorithm")) | optimizer
@@ -87,6 +102,27 @@ def plain(config: Config) -> dict[str, Any]:
     for group in ("augmentation", "callbacks", "metrics"):
         nodes[group] = {name: parts.plain(part) for name, part in nodes[group].items()}
     return nodes
+
+
+def all_parts(config: Config) -> Iterator[Any]:
+    """The parts of a run."""
+    yield from (config.dataset.source, config.model.backbone, config.model.head, config.sampling,
+                config.schedule, config.optimizer.algorithm, config.loss)
+    for group in (config.augmentation, config.callbacks, config.metrics):
+        yield from group.values()
+
+
+def sources(config: Config) -> dict[str, str]:
+    """`source of loss (my.Loss)` -> a hash of the code, for every part of the user's own."""
+    return {f"source of {part}": parts.source_hash(part) for part in all_parts(config)
+            if isinstance(part, parts.Part) and not part.is_of_keras}
+
+
+def code_path(config: Config) -> list[str]:
+    """The folders from which the parts of the user's own are imported."""
+    folders = [parts.code_folder(part) for part in all_parts(config)
+               if isinstance(part, parts.Part) and not part.is_of_keras]
+    return [str(folder) for folder in dict.fromkeys(folders) if folder is not None]
 
 
 def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,81 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from flowerexp import parts
+from flowerexp.config import at_least
+from flowerexp.errors import UserError
+
 NAMES = ("acc", "recall", "precision", "f1")
+
+
+class Metric(Protocol):
+    """A further metric of validation, constructed with its keys of the config; higher is better.
+
+    Its value is `valid NAME` in the history, NAME that of its entry in the config group `metrics`.
+    """
+
+    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
+                 probabilities: npt.NDArray[np.float64]) -> float:
+        """The metric of the validation set.
+
+        Args:
+            confusion: int64 [classes, classes], rows are labels.
+            labels: int [images], class ids.
+            probabilities: float64 [images, classes].
+        """
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """Cohen's kappa (Cohen 1960): agreement beyond that of chance, 1 for all right."""
+
+    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
+                 probabilities: npt.NDArray[np.float64]) -> float:
+        images = confusion.sum()
+        chance = float(confusion.sum(0) @ confusion.sum(1)) / images**2
+        return float((np.trace(confusion) / images - chance) / (1 - chance))
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Share of the images whose class is among the k most probable ones."""
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        at_least("k", self.k, 1)
+
+    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
+                 probabilities: npt.NDArray[np.float64]) -> float:
+        own = probabilities[np.arange(len(labels)), labels]
+        return float(((probabilities > own[:, None]).sum(-1) < self.k).mean())
+
+
+def further(chosen: Mapping[str, Any], confusion: npt.NDArray[np.int64],
+            labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.float64]
+            ) -> dict[str, float | None]:
+    """The further metrics of a run, as a part of the history; one that is not finite is None.
+
+    Args:
+        chosen: name -> part.
+
+    Raises:
+        UserError: for a metric that gives no number.
+    """
+    row: dict[str, float | None] = {}
+    for name, part in chosen.items():
+        with parts.failures_named(part):
+            value = parts.built(part)(confusion, labels, probabilities)
+        if not isinstance(value, int | float | np.integer | np.floating):
+            raise UserError(f"{part} must return a number, not {type(value).__name__}")
+        row[f"valid {name}"] = float(value) if math.isfinite(value) else None
+    return row
 
 
 def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer],

@@ -18,7 +18,8 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,47 +216,75 @@ def name(part: Any) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", type(part).__name__).lower()
 
 
-def check_trusted(parts: Iterator[Any], trust_code: bool) -> None:
+def describe(part: Any) -> str:
+    """A part in a sentence: its name, and its own words where it has some."""
+    text = str(built(part))
+    words = "" if text.startswith((f"{type(built(part)).__name__}(", "<")) else f", {text}"
+    return (part.target if isinstance(part, Part) else name(part)) + words
+
+
+def check_trusted(chosen: Iterable[Any], trust_code: bool) -> None:
     """Raises UserError for the first part that is neither built-in nor of Keras, unless trusted.
 
     For what a run folder names, which its reader may not have written.
     """
-    for part in parts:
+    for part in chosen:
         if isinstance(part, Part) and not part.is_of_keras and not trust_code:
             raise UserError(f"the run uses code of its own, {part.group}.{TARGET}={part.target}: "
                             "look at it, and give --trust-code (in Python trust_code=True) to "
                             "run it")
 
 
+def code_folder(part: Part) -> Path | None:
+    """The folder from which the module of a part is imported; it is looked up, not imported."""
+    try:
+        spec = importlib.util.find_spec(part.target.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    place = next(iter(spec.submodule_search_locations or ()), None) or spec.origin
+    return Path(place).resolve().parent if place else None
+
+
+def add_import_paths(folders: Iterable[str]) -> None:
+    """Lets this process import the modules of these folders."""
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
+
+
 def source_hash(part: Part) -> str:
-    """The first 16 digits of a SHA-256 of a part's module and of the modules beside it that it
-    imports, directly or not. Of an installed package's, the version tells enough elsewhere.
+    """The first 16 digits of a SHA-256 of a part's module and of the user's modules that it
+    imports, directly or not: those of the same folder, or of the same installed package.
     """
-    module = inspect.getmodule(part.factory)
-    if module is None or not getattr(module, "__file__", None):
-        return ""
-    top = Path(str(module.__file__)).resolve().parents[module.__name__.count(".")]
+    folder, module = code_folder(part), part.target.rpartition(".")[0]
+    if folder is None:
+        return "not found"
     found: dict[str, bytes] = {}
-    collect_sources(module.__name__, top, found)
+    installed = folder.name in ("site-packages", "dist-packages")
+    collect_sources(module, folder, module.partition(".")[0] if installed else "", found)
     digest = hashlib.sha256()
     for name, source in sorted(found.items()):
         digest.update(f"{name}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()[:16]
 
 
-def collect_sources(module: str, top: Path, found: dict[str, bytes]) -> None:
-    """Adds the sources of a module below `top`, and of what it imports from there, by name."""
-    path = top.joinpath(*module.split("."))
-    files = [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()]
-    if not files or module in found:
+def collect_sources(module: str, folder: Path, package: str, found: dict[str, bytes]) -> None:
+    """Adds the sources of a module in `folder`, and of what it imports from there, by name.
+
+    Args:
+        package: the only top-level package that is followed, or an empty text.
+    """
+    path = folder.joinpath(*module.split("."))
+    file = next((each for each in (path / "__init__.py", path.with_suffix(".py"))
+                 if each.is_file()), None)
+    if file is None or module in found or (package and module.partition(".")[0] != package):
         return
-    source = files[0].read_bytes()
-    found[module] = source
-    package = module if files[0].name == "__init__.py" else module.rpartition(".")[0]
-    for imported in imported_modules(ast.parse(source), package):
-        parts = imported.split(".")
-        for end in range(1, len(parts) + 1):
-            collect_sources(".".join(parts[:end]), top, found)
+    found[module] = source = file.read_bytes()
+    parent = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for imported in imported_modules(ast.parse(source), parent):
+        names = imported.split(".")
+        for end in range(1, len(names) + 1):
+            collect_sources(".".join(names[:end]), folder, package, found)
 
 
 def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import convert
 from flowerexp.data.prepare.convert import ConversionOptions
@@ -43,7 +42,7 @@ def files_of(out):
 
 
 def source_of(out, **options):
-    return sources.found(Dataset("tfrecords", str(out), **options), str(out), "")
+    return sources.TFRecords(str(out), **options)()
 
 
 def records_of(out):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 def test_defaults_are_those_that_were_asked_for():
     run = checked()
     assert run.hardware.kind == "auto"
-    assert run.dataset.kind == "auto"
+    assert parts.name(run.dataset.source) == "auto"
     assert run.model.backbone == SmallCNN()
     assert run.sampling == Original()
     assert run.augmentation == {}
@@ -68,7 +68,7 @@ def test_value_of_the_command_line_arrives_with_its_type():
                   "model.trainable=false", "results.use=best", "model.weights=null")
     assert run.seed == 7
     assert run.hardware.replicas == 2
-    assert run.dataset.class_names == ["a", "b"]
+    assert run.dataset.source.class_names == ["a", "b"]
     assert run.loop.steps_per_execution == 5
     assert run.schedule.end_lr == 0.0
     assert run.model.trainable is False

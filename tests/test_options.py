@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from flowerexp import identity
+from flowerexp import identity, parts
 from flowerexp.config import Common
 from flowerexp.data import sampling
 from flowerexp.models import schedules
@@ -82,7 +82,7 @@ def test_oversampling_option_has_the_target_of_its_name(option, target):
 @pytest.mark.parametrize("size", [192, 224, 331, 512])
 def test_flowers_option_has_the_size_of_its_name(size):
     dataset = checked(f"dataset=flowers_{size}").dataset
-    assert (dataset.kind, dataset.image_size) == ("flowers", size)
+    assert (parts.name(dataset.source), dataset.source.image_size) == ("flowers", size)
 
 
 @pytest.mark.parametrize(("option", "steps", "accumulation", "scaling"), [
@@ -146,7 +146,8 @@ def test_an_experiment_keeps_its_rate_constant_at_another_max_lr():
 def test_the_command_line_wins_over_an_experiment():
     each = checked("experiment=perspective", "model=small_cnn", "dataset=sample", "loop=usual",
                    "augmentation=none", "sampling.target_count=40")
-    assert (each.model.backbone.name, each.dataset.kind, each.loop.gradient_accumulation_steps,
+    assert (each.model.backbone.name, parts.name(each.dataset.source),
+            each.loop.gradient_accumulation_steps,
             each.augmentation, each.sampling.target_count) == ("small_cnn", "sample", 1, {}, 40)
 
 

@@ -116,6 +116,7 @@ def resume(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
+    trust_code: predict.TrustCode = False,
 ) -> None:
     """Resume an interrupted run.
 
@@ -126,7 +127,7 @@ def resume(
     if parent is not None:
         exit_with_parent(parent)
     with composition.one_sentence():
-        if code := launch.resume(folder, deadline):
+        if code := launch.resume(folder, deadline, trust_code):
             raise typer.Exit(code)
 
 

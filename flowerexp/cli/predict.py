@@ -36,6 +36,8 @@ class Flip(enum.Enum):
     """The horizontal, the vertical, and the horizontal and vertical flip."""
 
 
+TrustCode = Annotated[bool, typer.Option(
+    "--trust-code", help="Import code of your own that the run folder names.")]
 Runs = Annotated[list[Path], typer.Argument(
     metavar="RUN", show_default=False,
     help="Finished run folders; the probabilities of several are averaged.")]
@@ -58,6 +60,7 @@ def predict(
         help="The CSV file (default: standard output).", show_default=False)] = None,
     weights: WeightsOption = None,
     flip: FlipOption = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Predict the classes of images, as CSV.
 
@@ -69,7 +72,7 @@ def predict(
     Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
     """
     with composition.one_sentence():
-        found_runs, files = find_all([*runs, given], weights, labelled=False)
+        found_runs, files = find_all([*runs, given], weights, False, trust_code)
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
         with quiet_logger(on_errors=output is None) as logger:
@@ -96,6 +99,7 @@ def evaluate(
              "Images may have any size.")],
     weights: WeightsOption = None,
     flip: FlipOption = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Evaluate runs on labeled images.
 
@@ -106,7 +110,7 @@ def evaluate(
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
-        found_runs, files = find_all([*runs, given], weights, labelled=True)
+        found_runs, files = find_all([*runs, given], weights, True, trust_code)
         with quiet_logger(on_errors=False) as logger:
             found, faults = infer("evaluate", found_runs, files, flip, logger)
         from flowerexp.inference import prediction
@@ -123,6 +127,7 @@ def export(
         metavar="OUT", help="A folder that is new or empty, or holds an earlier export, which is "
                             "replaced.", show_default=False)],
     weights: WeightsOption = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Export a model to serve.
 
@@ -133,7 +138,7 @@ def export(
     Example: python -m flowerexp export outputs/A exported
     """
     with composition.one_sentence():
-        found = trained.find(run, weights.value if weights else None)
+        found = trained.find(run, weights.value if weights else None, trust_code)
         exporting.check_folder(out)
         with quiet_logger(on_errors=False) as logger:
             with logger.steps("export", exporting.STEPS) as advance:
@@ -141,11 +146,11 @@ def export(
             logger.info(f"exported {found} to {out}")
 
 
-def find_all(words: Sequence[Path], weights: Weights | None, labelled: bool
+def find_all(words: Sequence[Path], weights: Weights | None, labelled: bool, trust_code: bool
              ) -> tuple[list[trained.TrainedRun], inputs.Input]:
     """The runs and their input, checked before TensorFlow is imported."""
     folders, paths = inputs.split_words(words)
-    runs = trained.find_all(folders, weights.value if weights else None)
+    runs = trained.find_all(folders, weights.value if weights else None, trust_code)
     sizes = [run.image_size for run in runs if run.image_size is not None]
     return runs, inputs.find(paths, sizes, runs[0].names if labelled else None)
 

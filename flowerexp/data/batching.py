@@ -95,7 +95,7 @@ def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> li
               if config.loop.keep_example_budget else "")
     rates = schedules.learning_rates(config.schedule, plan.updates, config.loop.lr_scaling)
     return [
-        f"sampling: {parts.name(config.sampling)}, {config.sampling}; "
+        f"sampling: {parts.describe(config.sampling)}; "
         f"{counted(images, 'image')} of {counted(len(present), 'class')} ({present.min()} to "
         f"{present.max()} each) make {plan.examples_per_epoch} examples, of which an epoch uses "
         f"{shown}",

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from flowerexp.config import Dataset
+from flowerexp import parts
+from flowerexp.config import at_least
 from flowerexp.data import records, sample, tfrecord
 from flowerexp.data.issues import MAX_LABELS, DataIssue, Labels
 from flowerexp.data.records import ReadSpec, Table
@@ -148,6 +149,77 @@ class SourceFactory(Protocol):
     def __call__(self) -> Source: ...
 
 
+@dataclass(frozen=True)
+class TFRecords:
+    """TFRecord files in the folders train, val and perhaps test."""
+
+    root: str | None = None
+    """Folder (local or gs://) with train, val and test, or with tfrecords-jpeg-SxS folders."""
+    image_size: int | None = None
+    """Height and width in pixels; null: the only size that the root holds."""
+    num_classes: int | None = None
+    """Number of classes; null: that of class_names, else the greatest label and one."""
+    class_names: Any = None
+    """List of names in label order, or the path of a text file with one a line; null: numbers."""
+
+    def __post_init__(self) -> None:
+        self.check_root()
+        for key in ("image_size", "num_classes"):
+            if getattr(self, key) is not None:
+                at_least(key, getattr(self, key), 1)
+        names = self.class_names
+        if isinstance(names, list):
+            if not all(isinstance(name, str) for name in names) or not names:
+                raise UserError("class_names must be a list of texts in label order")
+            if self.num_classes not in (None, len(names)):
+                raise UserError(f"class_names holds {len(names)} names where dataset.num_classes "
+                                f"says {self.num_classes}")
+        elif not isinstance(names, str | None):
+            raise UserError("class_names must be a list of texts or the path of a text file")
+
+    def check_root(self) -> None:
+        if self.root is None:
+            raise UserError("root must say where the TFRecords are: dataset=tfrecords "
+                            "dataset.root=FOLDER")
+
+    def __call__(self, all_gather: AllGather = single_process) -> Source:
+        """The source; `all_gather` says who reads files for it.
+
+        Raises:
+            UserError: for a root, a split or a size that is not there.
+        """
+        assert self.root is not None
+        return found(self, self.root, "dataset: TFRecords", all_gather)
+
+
+@dataclass(frozen=True)
+class Flowers(TFRecords):
+    """The Kaggle competition's files, where they are found."""
+
+    def check_root(self) -> None:
+        """A root is optional."""
+
+    def __call__(self, all_gather: AllGather = single_process) -> Source:
+        root, where = competition_root(self)
+        return find_flowers(self, root, f"dataset: the competition's files in {where}", all_gather)
+
+
+@dataclass(frozen=True)
+class Sample(Flowers):
+    """The synthetic data set of the project."""
+
+    def __call__(self, all_gather: AllGather = single_process) -> Source:
+        return find_sample(self, "dataset: the synthetic sample")
+
+
+@dataclass(frozen=True)
+class Auto(Flowers):
+    """The competition's files where they are found, else the synthetic sample."""
+
+    def __call__(self, all_gather: AllGather = single_process) -> Source:
+        return find_auto(self)
+
+
 def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
     """16 hexadecimal digits that tell whether a run would resume on the same data.
 
@@ -203,25 +275,23 @@ def class_counts(source: Source, on_bad_record: str = "stop"
     return counts, fingerprint(source, counts.tolist(), skipped)
 
 
-def find(dataset: Dataset, all_gather: AllGather = single_process) -> Source:
-    """Finds the data set that the config asks for; `everywhere` says who reads files for it.
+def find(part: Any, all_gather: AllGather = single_process) -> Source:
+    """The source that a part of the config gives.
 
     Raises:
-        UserError: for a root, a split or a size that is not there.
+        UserError: for data that is not there, or a part that gives something else.
     """
-    if dataset.kind == "auto":
-        return find_auto(dataset)
-    if dataset.kind == "sample":
-        return find_sample(dataset, "dataset: the drawn sample")
-    if dataset.kind == "flowers":
-        root, where = competition_root(dataset)
-        return find_flowers(dataset, root, f"dataset: the competition's files in {where}",
-                            all_gather)
-    assert dataset.root is not None
-    return found(dataset, dataset.root, "dataset: TFRecords", all_gather)
+    if isinstance(part, TFRecords):
+        return part(all_gather)
+    with parts.failures_named(part):
+        source = parts.built(part)()
+    if not isinstance(source, Source):
+        raise UserError(f"{part} must return a flowerexp.data.sources.Source, not "
+                        f"{type(source).__name__}")
+    return source
 
 
-def find_auto(dataset: Dataset) -> Source:
+def find_auto(dataset: TFRecords) -> Source:
     """The competition's files where they are, the drawn sample elsewhere."""
     wanted = dataset.image_size or 192
     try:
@@ -237,7 +307,7 @@ def find_auto(dataset: Dataset) -> Source:
                         f"dataset: flowers_{wanted}, for the competition's files are at {where}")
 
 
-def competition_root(dataset: Dataset) -> tuple[str, str]:
+def competition_root(dataset: TFRecords) -> tuple[str, str]:
     """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its name."""
     if dataset.root is not None:
         return dataset.root, f"dataset.root={dataset.root}"
@@ -250,7 +320,7 @@ def competition_root(dataset: Dataset) -> tuple[str, str]:
                     f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
 
 
-def find_flowers(dataset: Dataset, root: str, reason: str, all_gather: AllGather = single_process
+def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
                  ) -> Source:
     """The Kaggle competition's 104 classes; other counts than its own are said."""
     if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
@@ -266,7 +336,7 @@ def find_flowers(dataset: Dataset, root: str, reason: str, all_gather: AllGather
     return replace(source, kind="flowers", reason=reason)
 
 
-def found(dataset: Dataset, root: str, reason: str, all_gather: AllGather = single_process
+def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
           ) -> Source:
     """The source in a folder of TFRecords; the images' size is read where nothing names it."""
     folder, named_size = split_folder(root, dataset.image_size)
@@ -340,7 +410,7 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
     return tuple(read)
 
 
-def find_sample(dataset: Dataset, reason: str) -> Source:
+def find_sample(dataset: TFRecords, reason: str) -> Source:
     """The drawn data set, written at its first use."""
     size = sample.IMAGE_SIZE
     if dataset.image_size not in (None, size):

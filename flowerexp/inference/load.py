@@ -33,7 +33,8 @@ def load(run: TrainedRun) -> tuple[Any, int]:
     Raises:
         UserError: for a model that cannot be read or holds code, or a checkpoint that is gone.
     """
-    model = load_model(run.folder / store.MODEL) if run.saved else load_checkpoint(run)
+    model = (load_model(run.folder / store.MODEL, run.trust_code) if run.saved
+             else load_checkpoint(run))
     shape, outputs = model.input_shape, model.output_shape[-1]
     if len(shape) != 4 or None in shape[1:] or shape[1] != shape[2] or outputs != len(run.names):
         raise UserError(f"{run.folder / store.MODEL} takes {shape} and gives {outputs} classes, "
@@ -41,8 +42,12 @@ def load(run: TrainedRun) -> tuple[Any, int]:
     return model, int(shape[1])
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path, trust_code: bool = False) -> Any:
     """A Keras model from a .keras file, without running code that stands in the file.
+
+    Args:
+        path: of the file.
+        trust_code: import the classes of other packages that the model names.
 
     Raises:
         UserError: for another file, or one that holds or names code.
@@ -55,17 +60,24 @@ def load_model(path: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no model saved by Keras ({error}): bring back the file that "
                         "the run wrote, or train again with fresh=true") from error
-    code = next(foreign_code(config), None)
-    if code:
-        raise UserError(f"{path} asks for code that is not of Keras ({code}), which is never run: "
-                        "bring back the file that the run wrote")
+    foreign = list(foreign_code(config))
+    objects: dict[str, Any] = {}
+    for code in foreign:
+        if not trust_code or "." not in code or code.startswith("tf."):
+            raise UserError(f"{path} asks for code that is not of Keras ({code}), which is "
+                            + ("never run: bring back the file that the run wrote" if trust_code
+                               else "not run: give --trust-code (in Python trust_code=True) if you "
+                               "trust it"))
+        found = parts.locate("model", code)
+        objects |= {code.rpartition(".")[2]: found}
     legacy = tf.keras.Model.__module__.startswith("tf_keras")
     if version.startswith("2.") != legacy:
         raise UserError(f"{path} was saved by Keras {version}: "
                         + ("leave TF_USE_LEGACY_KERAS out of the environment" if legacy else
                            "set TF_USE_LEGACY_KERAS=1, with the package tf_keras installed"))
     try:
-        return tf.keras.models.load_model(path, compile=False, safe_mode=True)
+        return tf.keras.models.load_model(path, custom_objects=objects, compile=False,
+                                          safe_mode=True)
     except Exception as error:  # Keras, h5py and each layer have their own
         raise UserError(f"{path} cannot be loaded ({first_line(error)}): bring back the "
                         "file that the run wrote, or train again with fresh=true") from error
@@ -107,8 +119,9 @@ def load_checkpoint(run: TrainedRun) -> Any:
                         f"--weights {other} takes")
     size = run.image_size
     if size is None:
-        size = load_model(run.folder / store.MODEL).input_shape[1]
+        size = load_model(run.folder / store.MODEL, run.trust_code).input_shape[1]
     config = run.config
+    parts.check_trusted((config.model.backbone, config.model.head), run.trust_code)
     backbone = parts.replace(config.model.backbone, weights=None)
     model = build.build(replace(config.model, backbone=backbone), size, len(run.names),
                          config.hardware.precision, config.seed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerexp import identity, metrics
+from flowerexp import identity, metrics, parts
 from flowerexp.config import Config
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
@@ -31,17 +31,20 @@ class TrainedRun:
     """Whose weights these are, from 0."""
     saved: bool
     """Whether the folder's model.keras holds these weights; else a checkpoint does."""
+    trust_code: bool = False
+    """Whether code of the user's own that the run names may be imported."""
 
     def __str__(self) -> str:
         return f"{self.folder}, weights of epoch {self.epoch + 1} ({self.weights})"
 
 
-def find(folder: Path, weights: str | None = None) -> TrainedRun:
+def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> TrainedRun:
     """A run folder as one that predicts.
 
     Args:
         folder: of the run.
         weights: best | last; None for those of the run's own predictions, its `results.use`.
+        trust_code: whether code that the run names may be imported, if its model needs it.
 
     Raises:
         UserError: for a folder that holds no run, a run that is not finished, or one without
@@ -66,18 +69,21 @@ def find(folder: Path, weights: str | None = None) -> TrainedRun:
     if saved and not (folder / store.MODEL).is_file():
         raise UserError(f"{folder / store.MODEL} is missing, which holds the run's weights: "
                         "bring it back, or train again with fresh=true")
-    size = status.data.get("image_size") or config.dataset.image_size
+    if trust_code:
+        parts.add_import_paths(status.code_path)
+    size = status.data.get("image_size")
     return TrainedRun(folder, config, status.provenance, tuple(names), size, wanted,
-                      epochs[wanted], saved)
+                      epochs[wanted], saved, trust_code)
 
 
-def find_all(folders: Sequence[Path], weights: str | None = None) -> list[TrainedRun]:
+def find_all(folders: Sequence[Path], weights: str | None = None, trust_code: bool = False
+             ) -> list[TrainedRun]:
     """Runs that can predict together: of the same classes, of whatever image sizes.
 
     Raises:
         UserError: as of `find`, and for runs of other classes.
     """
-    found = [find(folder, weights) for folder in folders]
+    found = [find(folder, weights, trust_code) for folder in folders]
     first = found[0]
     for other in found[1:]:
         if other.names != first.names:

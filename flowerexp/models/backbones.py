@@ -156,7 +156,7 @@ def load_weights(backbone: Any, path: str, name: str) -> None:
 
 def name_of(backbone: Any) -> str:
     """The name of the Keras model."""
-    return str(getattr(backbone, "name", None) or parts.name(backbone))
+    return str(parts.plain(backbone).get("name") or parts.name(backbone))
 
 
 def weights_of(backbone: Any) -> str | None:

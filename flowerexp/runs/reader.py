@@ -29,6 +29,8 @@ Paths = str | Path | Iterable[str | Path]
 """Run folders, or folders of them; one or several."""
 MEASURED = ("replicas", "data")
 """Of a run's provenance: what `auto` took, and the fingerprint of the data."""
+SOURCE = "source of "
+"""Begins the keys of a provenance that tell the code of the user's own parts."""
 NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
 EPOCHS = ("best", "last")
 THIRDS = ("head", "medium", "tail")
@@ -178,7 +180,9 @@ def read_yaml(path: Path) -> Any:
 def with_status(run: Run, status: RunStatus) -> Run:
     """The run with what its status tells, but for its state."""
     known = status.provenance
-    return replace(run, keys=run.keys | {key: known[key] for key in MEASURED if key in known},
+    sources = {key: value for key, value in known.items() if key.startswith(SOURCE)}
+    return replace(run, keys=run.keys | {key: known[key] for key in MEASURED if key in known}
+                   | sources,
                    error=status.error, epochs=status.epochs or known.get("epochs"))
 
 

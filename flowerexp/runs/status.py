@@ -36,6 +36,8 @@ class RunStatus:
     ended: str | None = None
     working_directory: str | None = None
     """The directory of the run's command, from which its relative paths start."""
+    code_path: list[str] = field(default_factory=list)
+    """Folders from which the user's own parts are imported."""
     host: str | None = None
     pid: int | None = None
     """The process that runs it, or ran it last."""
@@ -71,7 +73,8 @@ class RunStatus:
             if each.name not in values:
                 continue
             value, wanted = values[each.name], types[each.name]
-            if not isinstance(value, dict if typing.get_origin(wanted) is dict else wanted):
+            container = typing.get_origin(wanted)
+            if not isinstance(value, container if container in (dict, list) else wanted):
                 raise UserError(f"{path}: {each.name} must not be {value!r}: remove the file, the "
                                 "checkpoints tell how far the run is")
             known[each.name] = value

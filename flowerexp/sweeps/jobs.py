@@ -123,7 +123,7 @@ def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
         filter(None, (package, os.environ.get("PYTHONPATH"))))}
     environment.pop("HYDRA_FULL_ERROR", None)  # sentences; status.json has the traceback
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
-               "--parent", str(os.getpid())]
+               "--parent", str(os.getpid()), "--trust-code"]  # of the sweep's own command
     if deadline is not None:
         command += ["--deadline", str(deadline)]
     with tempfile.TemporaryFile() as stderr:

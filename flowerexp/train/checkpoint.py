@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,9 +224,9 @@ class Checkpointer:
         due = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         return bool(self.trainer.greatest(due))
 
-    def save(self, completed: CompletedEpochs) -> None:
+    def save(self, history: Sequence[Scores]) -> None:
         """Makes a checkpoint now; that of the end of the best epoch is kept."""
-        best = metrics.best_epoch(completed.history)
+        best = metrics.best_epoch(history)
         kept = None if best is None else (best + 1) * self.trainer.plan.updates_per_epoch
         save(self.trainer.checkpoint, self.folder, int(self.trainer.update.numpy()), kept,
              self.identity, self.logger.is_chief)

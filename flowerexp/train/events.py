@@ -5,6 +5,7 @@ rewritten when a run resumes, and no step is duplicated.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from flowerexp.data.batching import Plan
 from flowerexp.models import schedules
 from flowerexp.plots import confusion
 from flowerexp.runs.store import Scores
-from flowerexp.train.checkpoint import CompletedEpochs
 
 SIDE = 300
 """The smallest side of a confusion matrix in pixels."""
@@ -41,11 +41,12 @@ class Events:
         plan: of the run.
         labels: int [images] of the validation set.
         num_classes: beyond plots.MOST_CLASSES there is no confusion matrix.
-        past: epochs that have ended before.
+        history, predictions: of the epochs that have ended before.
     """
 
     def __init__(self, folder: Path, config: Config, plan: Plan, labels: npt.NDArray[np.integer],
-                 num_classes: int, completed: CompletedEpochs) -> None:
+                 num_classes: int, history: Sequence[Scores],
+                 predictions: Sequence[list[int]]) -> None:
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
         self.plan, self.labels, self.num_classes = plan, labels, num_classes
@@ -53,9 +54,8 @@ class Events:
                                               config.loop.lr_scaling)
         self.writer = tf.summary.create_file_writer(str(folder))
         self.write_raw(summary.session_start_pb(hyperparameters(config)))
-        for epoch, (row, predictions) in enumerate(zip(completed.history, completed.predictions,
-                                                       strict=True)):
-            self.write(epoch, row, predictions)
+        for epoch, (row, predicted) in enumerate(zip(history, predictions, strict=True)):
+            self.write(epoch, row, predicted)
 
     def write(self, epoch: int, row: Scores, predictions: list[int]) -> None:
         """One epoch: its scores, the learning rate of its last update, images per second, matrix.

@@ -1,6 +1,6 @@
 """One run from top to bottom: data, plan, model, epochs, predictions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ from flowerexp.data.issues import DataIssue, Labels
 from flowerexp.data.pipeline import Split
 from flowerexp.data.records import ReadSpec, Table
 from flowerexp.data.sources import Source
-from flowerexp.errors import UserError, counted
+from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
 from flowerexp.strategy.workers import AllGather
-from flowerexp.train import checkpoint, pictures
-from flowerexp.train.checkpoint import Checkpointer, CompletedEpochs
-from flowerexp.train.events import Events
+from flowerexp.train import checkpoint
+from flowerexp.train.callbacks import Callbacks, RunState
+from flowerexp.train.checkpoint import Checkpointer
 from flowerexp.train.trainer import Trainer
 
 GIB = 2**30
@@ -77,25 +77,36 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
                   else workers.single_process)
     data = load_data(config.dataset, logger, all_gather)
-    numbers, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
-                              strategy.num_replicas_in_sync)
-    provenance = {**asdict(numbers),
-                 "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
+    plan, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
+                           strategy.num_replicas_in_sync)
+    provenance = {**asdict(plan),
+                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped),
+                  **identity.sources(config)}
     checkpoint.check_provenance(folder, logger, provenance)
-    for line in batching.sentences(config, numbers, data.counts):
+    for line in batching.sentences(config, plan, data.counts):
         logger.info(line)
     logger.info(augment.sentence if augment else "augmentation: none")
-    trainer = build_trainer(config, strategy, numbers, data, logger)
+    trainer = build_trainer(config, strategy, plan, data, logger)
     checkpointer = Checkpointer(folder, logger, trainer,
                                 identity.keys(identity.plain(config)) | provenance,
                                 config.loop.checkpoint_minutes)
     completed = checkpointer.restore_latest(data.valid.count, len(data.names))
     checkpointer.check_workers_in_sync()
-    code = train(config, checkpointer, lambda: int(trainer.greatest(stop())), data, augment,
-                 completed)
-    if code == 0:
-        predict(config, checkpointer, data, completed, all_gather)
-    return code
+    labels = data.valid.table.labels
+    if logger.is_chief:
+        store.write_classes(folder, data.names, data.counts.tolist())
+        store.write_json(folder / store.VALID_LABELS, labels.tolist())
+        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
+    state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
+                     lambda indices: pipeline.pick(data.valid, indices, all_gather),
+                     completed.history, completed.predictions, update=int(trainer.update.numpy()))
+    callbacks = Callbacks(config.callbacks)
+    ended = train(checkpointer, state, callbacks, lambda: int(trainer.greatest(stop())), data,
+                  augment)
+    if not ended:
+        predict(checkpointer, state, data, all_gather)
+        callbacks("on_train_end", state)
+    return ended
 
 
 def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
@@ -115,7 +126,7 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
 def load_data(dataset: Dataset, logger: RunLogger,
               all_gather: AllGather = workers.single_process) -> Data:
     """Finds and reads the labelled splits, decoded where the config's memory allows it."""
-    source = sources.find(dataset, all_gather)
+    source = sources.find(dataset.source, all_gather)
     logger.info(source.reason)
     labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
                                                       dataset.on_bad_record, all_gather)
@@ -190,57 +201,45 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 
 
-def train(config: Config, checkpointer: Checkpointer, stop: Callable[[], int], data: Data,
-          augment: base.Augment | None, completed: CompletedEpochs) -> int:
-    """The epochs that are left, added to the past; the code where `stop` ended them, else 0.
+def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
+          stop: Callable[[], int], data: Data, augment: base.Augment | None) -> int:
+    """Trains the epochs that are left; returns the code that `stop` ended them with, else 0.
 
-    Fewer than planned where validation F1 has not risen for `loop.patience` epochs.
+    Fewer than planned where a callback stops the run.
     """
-    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
-    numbers, patience = trainer.plan, config.loop.patience
-    if logger.is_chief:
-        store.write_classes(folder, data.names, data.counts.tolist())
-        store.write_json(folder / store.VALID_LABELS, data.valid.table.labels.tolist())
-        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
-    events = Events(folder, config, numbers, data.valid.table.labels, len(data.names), completed
-                    ) if logger.is_chief else None
-    batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, numbers,
+    config, logger, trainer = state.config, state.logger, checkpointer.trainer
+    plan = trainer.plan
+    batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, plan,
                                         config.seed, augment)
-    with logger.progress(numbers.updates * numbers.update_size,
-                          int(trainer.update.numpy()) * numbers.update_size) as advance:
-        # Patience is asked of the history alone, so that a run that goes on ends where it would.
-        while (epoch := len(completed.history)) < numbers.epochs and not metrics.should_stop_early(
-                completed.history, patience):
-            for done in train_epoch(config, folder, trainer, data, batches, epoch):
-                advance(f"epoch {epoch + 1}/{numbers.epochs}", done * numbers.update_size,
+    callbacks("on_train_begin", state)
+    with logger.progress(plan.updates * plan.update_size,
+                         state.update * plan.update_size) as advance:
+        while (epoch := len(state.history)) < plan.epochs and not state.stopped:
+            for done in train_epoch(config, state.folder, trainer, data, batches, epoch):
+                advance(f"epoch {epoch + 1}/{plan.epochs}", done * plan.update_size,
                         lambda: scores_so_far(trainer))
+                state.update = int(trainer.update.numpy())
+                callbacks("on_update", state)
                 if code := stop():
                     break
-                inside = int(trainer.update.numpy()) % numbers.updates_per_epoch
-                if checkpointer.is_due() and inside:
-                    checkpointer.save(completed)
-            if int(trainer.update.numpy()) < (epoch + 1) * numbers.updates_per_epoch:
-                checkpointer.save(completed)
+                # Every worker must ask whether one is due.
+                if checkpointer.is_due() and state.update % plan.updates_per_epoch:
+                    checkpointer.save(state.history)
+            if state.update < (epoch + 1) * plan.updates_per_epoch:
+                checkpointer.save(state.history)
                 return code
-            row = end_epoch(checkpointer, data, completed)
-            last = (epoch + 1 == numbers.epochs
-                    or metrics.should_stop_early(completed.history, patience))
-            if events:
-                events.write(epoch, row, completed.predictions[-1])
-            sentence = f"epoch {epoch + 1} of {numbers.epochs}: {describe(row)}"
+            end_epoch(checkpointer, state, data)
+            callbacks("on_epoch_end", state)
+            last = epoch + 1 == plan.epochs or bool(state.stopped)
+            sentence = f"epoch {epoch + 1} of {plan.epochs}: {describe(state.history[-1])}"
             shown = ((epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
                      or not logger.is_interactive)
             (logger.info if shown else logger.debug)(sentence)
             if (code := stop()) and not last:
                 return code
-    if events:
-        events.close()
-    if len(completed.history) < numbers.epochs:
-        early = (f"stopped early after epoch {len(completed.history)} of {numbers.epochs}: "
-                 f"validation F1 has not risen for {counted(patience or 0, 'epoch')} "
-                 "(loop.patience)")
-        logger.debug(early)
-        logger.record(stopped_early=early)  # said with the summary
+    if state.stopped:
+        logger.debug(state.stopped)
+        logger.record(stopped_early=state.stopped)  # printed with the summary
     return 0
 
 
@@ -267,25 +266,23 @@ def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
         raise
 
 
-def end_epoch(checkpointer: Checkpointer, data: Data, completed: CompletedEpochs) -> Scores:
-    """Validates, and writes the epoch's results and then its checkpoint; returns its row.
+def end_epoch(checkpointer: Checkpointer, state: RunState, data: Data) -> None:
+    """Validates, and writes the epoch's results and then its checkpoint.
 
     In this order, a run that is killed between the two does the epoch once more.
     """
-    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
+    trainer = checkpointer.trainer
     progress = trainer.progress()
-    row = metrics.epoch_scores("train", progress.loss, progress.confusion)
     logits = predict_logits(trainer, data.valid, True)
-    row |= valid_scores(trainer, data, logits)
-    row["train timing"] = progress.seconds
-    completed.history.append(row)
-    completed.predictions.append(logits.argmax(-1).tolist())
-    if logger.is_chief:
-        store.write_history(folder, completed.history)
-        store.write_predictions(folder, completed.predictions)
-    checkpointer.save(completed)
-    logger.record(epochs_done=len(completed.history), epochs=trainer.plan.epochs)
-    return row
+    state.history.append({**metrics.epoch_scores("train", progress.loss, progress.confusion),
+                          **valid_scores(trainer, data, logits, state.config.metrics),
+                          "train timing": progress.seconds})
+    state.predictions.append(logits.argmax(-1).tolist())
+    if state.is_chief:
+        store.write_history(state.folder, state.history)
+        store.write_predictions(state.folder, state.predictions)
+    checkpointer.save(state.history)
+    state.logger.record(epochs_done=len(state.history), epochs=trainer.plan.epochs)
 
 
 def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
@@ -308,51 +305,54 @@ def predict_logits(trainer: Trainer, images: Split, labelled: bool) -> npt.NDArr
         raise
 
 
-def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32]) -> Scores:
-    """Loss and scores of the validation set."""
+def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
+                 further: Mapping[str, Any] | None = None) -> Scores:
+    """Loss and scores of the validation set, and further metrics by their names."""
     labels = data.valid.table.labels
     loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
                          dtype=np.float64))
     matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))
-    return metrics.epoch_scores("valid", loss, matrix)
+    return metrics.epoch_scores("valid", loss, matrix) | metrics.further(
+        further or {}, matrix, labels, softmax(logits.astype(np.float64), axis=-1))
 
 
-def predict(config: Config, checkpointer: Checkpointer, data: Data, completed: CompletedEpochs,
-            all_gather: AllGather) -> None:
-    """Predictions, probabilities, pictures and the model, of the weights that `results.use` says.
-    """
-    folder, logger, trainer = checkpointer.folder, checkpointer.logger, checkpointer.trainer
-    history = completed.history
-    best = metrics.best_epoch(history)
+def predict(checkpointer: Checkpointer, state: RunState, data: Data, all_gather: AllGather
+            ) -> None:
+    """Predictions, probabilities and the model, of the weights that `results.use` says."""
+    config, trainer = state.config, checkpointer.trainer
+    best = metrics.best_epoch(state.history)
     assert best is not None
-    used = best if config.results.use == "best" else len(history) - 1
-    if used != len(history) - 1:
+    used = best if config.results.use == "best" else len(state.history) - 1
+    if used != len(state.history) - 1:
         checkpointer.load_epoch(used)
     logits = predict_logits(trainer, data.valid, True)
     test = load_test(config.dataset, data, all_gather)
     test_logits = predict_logits(trainer, Split(test, data.source.image_size),
                                  False) if test else None
-    labels, chances = data.valid.table.labels, softmax(logits.astype(np.float64), axis=-1)
-    mistaken = pipeline.pick(data.valid, pictures.worst_mistakes(labels, chances), all_gather)
-    if not logger.is_chief:
+    state.probabilities = softmax(logits.astype(np.float64), axis=-1)
+    if not state.is_chief:
         return
-    store.write_array(folder / store.VALID_PROBABILITIES, metrics.softmax(logits))
+    store.write_array(state.folder / store.VALID_PROBABILITIES, metrics.softmax(logits))
     if test is not None and test_logits is not None:
         probabilities, predicted = test_rows(test, test_logits, data.counts)
-        store.write_array(folder / store.TEST_PROBABILITIES, probabilities)
-        store.write_json(folder / store.TEST_PREDICTIONS, predicted)
-        store.write_submission(folder, test.all_ids, predicted)
-        logger.info(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by the "
-                    f"weights of epoch {used + 1} ({config.results.use})")
+        store.write_array(state.folder / store.TEST_PROBABILITIES, probabilities)
+        store.write_json(state.folder / store.TEST_PREDICTIONS, predicted)
+        store.write_submission(state.folder, test.all_ids, predicted)
+        state.logger.info(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by "
+                          f"the weights of epoch {used + 1} ({config.results.use})")
     else:
-        logger.info("predictions: none, for the data set has no test folder")
+        state.logger.info("no test predictions: the data set has no test split")
+    save_model(trainer.model, state.folder)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Writes the model in layers of Keras alone; raises UserError for a disk that takes no more."""
     try:
         with store.atomic_write(folder / store.MODEL) as partial:
-            layers.portable(trainer.model).save(partial)
+            layers.portable(model).save(partial)
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
-        raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room and run "
-                        "the same command again") from error
-    pictures.draw(folder, logger, history, data.names, data.counts, labels, chances, mistaken)
+        raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room, then "
+                        "rerun the command") from error
 
 
 def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
@@ -383,8 +383,10 @@ def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[
 def describe(row: Scores) -> str:
     """An epoch's metrics in a line."""
     def of(prefix: str) -> str:
+        values = {name: value for key, value in row.items()
+                  for start, _, name in [key.partition(" ")]
+                  if start == prefix and name != "timing"}
         return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
-                         for name in ("loss", *metrics.NAMES)
-                         for value in [row[f"{prefix} {name}"]])
+                         for name, value in values.items())
 
     return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import composition, identity, metrics
+from flowerexp import composition, identity, metrics, parts
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
@@ -75,11 +75,12 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
     return 0
 
 
-def resume(folder: Path, deadline: float | None = None) -> int:
+def resume(folder: Path, deadline: float | None = None, trust_code: bool = False) -> int:
     """Executes a run folder by itself, in the working directory of its original command.
 
     Args:
         deadline: as in `execute`.
+        trust_code: whether parts that are neither built-in nor of Keras may be imported.
 
     Returns:
         The exit code, as in `execute`.
@@ -90,7 +91,11 @@ def resume(folder: Path, deadline: float | None = None) -> int:
     folder = folder.resolve()
     composed, overrides = store.read_composed(folder), store.read_overrides(folder)
     OmegaConf.update(composed, "fresh", False, force_add=True)  # resume this very folder
-    directory = RunStatus.load_or_new(folder).working_directory
+    status = RunStatus.load_or_new(folder)
+    parts.check_trusted(identity.all_parts(composition.check(composed)), trust_code)
+    if trust_code:
+        parts.add_import_paths(status.code_path)
+    directory = status.working_directory
     if directory and not Path(directory).is_dir():
         RunLogger().info(f"the working directory of the run, {directory}, does not exist: relative "
                          f"paths are resolved against {Path.cwd()}")
@@ -135,7 +140,8 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     except UserError:
         logger.info(f"{folder / store.STATUS} cannot be read: it is only a report, and is "
                     "rewritten")
-    logger.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()))
+    logger.record(state="new", error=None, traceback=None, working_directory=str(Path.cwd()),
+                  code_path=identity.code_path(config))
     return True
 
 
@@ -147,7 +153,7 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
         return None
     before = store.read_config(folder)
     if identity.differences(before, config) or (
-            before.dataset == config.dataset and config.dataset.kind != "auto"):
+            before.dataset == config.dataset and parts.name(config.dataset.source) != "auto"):
         return None
     return preview.preview({folder.name: config})[folder.name].data
 
@@ -195,9 +201,12 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
         return
     before = store.read_config(folder)
     differing = identity.differences(before, config)
-    then = RunStatus.load_or_new(folder).provenance.get("data")
-    if not differing and then and data not in (None, then):
-        differing = [f"fingerprint of the data: {then} there, {data} here"]
+    then = RunStatus.load_or_new(folder).provenance
+    if not differing and then.get("data") and data not in (None, then["data"]):
+        differing = [f"fingerprint of the data: {then['data']} there, {data} here"]
+    differing += [f"{source}: {then.get(source)} there, {digest} here"
+                  for source, digest in identity.sources(config).items()
+                  if then and then.get(source) != digest]
     if differing:
         raise UserError(f"{folder} contains a run with another config "
                         f"({'; '.join(differing[:5])}{'; and more' * (len(differing) > 5)}): "

@@ -108,9 +108,10 @@ def find_data(dataset: Dataset, dry_run: bool
     """
     from flowerexp.data import sources
 
-    if dry_run and dataset.kind == "flowers":
+    flowers = dataset.source
+    if dry_run and type(flowers) is sources.Flowers:
         try:
-            sources.competition_root(dataset)
+            sources.competition_root(flowers)
         except UserError:
             train, valid, test = sources.COMPETITION_COUNTS.values()
             classes, (least, most) = sources.COMPETITION_CLASSES, COMPETITION_CLASS_COUNTS
@@ -119,10 +120,10 @@ def find_data(dataset: Dataset, dry_run: bool
                       f"of {classes} classes. The images of each class are not published, only "
                       f"their range, {least} to {most}: numbers that depend on them are ranges (~: "
                       "approximate)")
-            source = sources.Source("flowers", reason, "", dataset.image_size or 192, None,
+            source = sources.Source("flowers", reason, "", flowers.image_size or 192, None,
                                     classes, {})
             return source, None, extreme_counts(train, classes, least, most)
-    source = sources.find(dataset)
+    source = sources.find(dataset.source)
     counts, data = sources.class_counts(source, dataset.on_bad_record)
     return source, data, [counts]
 

@@ -12,7 +12,7 @@ from flowerexp import composition
 from flowerexp.config import Dataset, Sampling
 from flowerexp.data import pipeline, sources
 from flowerexp.data.prepare import checks
-from flowerexp.data.sources import Arrays, Source
+from flowerexp.data.sources import Arrays, Source, TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
@@ -100,7 +100,7 @@ def test_a_fingerprint_is_that_of_every_byte(source):
 def test_streaming_arrays_is_a_mistake(source, monkeypatch):
     monkeypatch.setattr(sources, "find", lambda dataset, all_gather: source)
     with pytest.raises(UserError, match="cache=none streams files"):
-        experiment.load_data(Dataset("tfrecords", "/nowhere", cache="none"),
+        experiment.load_data(Dataset(TFRecords("/nowhere"), cache="none"),
                              RunLogger(chief=False))
 
 

@@ -15,6 +15,7 @@ from flowerexp.data.batching import Plan
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec, Skipped, Table
 from flowerexp.data.sampling import Original
+from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
@@ -132,7 +133,7 @@ def check_test_rows(run, root, pair):
 def test_the_same_data_stop_a_run_by_default(pair, cache):
     """With the first fault of the files in their order, although lengths are walked before."""
     with pytest.raises(UserError) as mistake:
-        experiment.load_data(Dataset("tfrecords", str(pair[0]), cache=cache),
+        experiment.load_data(Dataset(TFRecords(str(pair[0])), cache=cache),
                              RunLogger(chief=False))
     assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is "
                                   "not a valid JPEG")
@@ -140,7 +141,7 @@ def test_the_same_data_stop_a_run_by_default(pair, cache):
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded"])
 def test_what_is_kept_in_memory_is_that_of_the_clean_data(pair, cache):
-    one, other = (experiment.load_data(Dataset("tfrecords", str(root), cache=cache,
+    one, other = (experiment.load_data(Dataset(TFRecords(str(root)), cache=cache,
                                                on_bad_record=policy), RunLogger(chief=False))
                   for root, policy in zip(pair, ("skip", "stop"), strict=True))
     for left, right in ((one.train, other.train), (one.valid, other.valid)):
@@ -177,7 +178,7 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
     def all_gather(make):
         return [make(worker, workers) for worker in range(workers)]
 
-    source = sources.find(Dataset("tfrecords", str(pair[policy == "stop"])))
+    source = sources.TFRecords(str(pair[policy == "stop"]))()
     for split in source.files:
         one = sources.read_split(source, split, False, policy)
         several = sources.read_split(source, split, False, policy, all_gather)
@@ -294,8 +295,8 @@ def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
 
 def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     """A label far out of range is left out before it counts as a class."""
-    write = Dataset("tfrecords", str(pair[0]), on_bad_record="skip")
-    source = sources.find(write)
+    write = Dataset(TFRecords(str(pair[0])), on_bad_record="skip")
+    source = write.source()
     data = experiment.load_data(write, RunLogger(chief=False))
     assert len(data.names) == 3
     counts, fingerprint = sources.class_counts(source, "skip")
@@ -343,7 +344,7 @@ def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kep
 
 def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
     for policy in ("skip", "stop"):
-        experiment.load_data(Dataset("tfrecords", str(tiny), on_bad_record=policy),
+        experiment.load_data(Dataset(TFRecords(str(tiny)), on_bad_record=policy),
                              RunLogger(tmp_path))
         assert ("skipped" in read(tmp_path, "status.json")) == (policy == "skip")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.config import Dataset
 from flowerexp.data import sources, tfrecord
+from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
 
 
@@ -32,8 +32,12 @@ def make_splits(folder, size=8, splits=("train", "val", "test")):
     return folder
 
 
+KINDS = {"auto": sources.Auto, "sample": sources.Sample, "flowers": sources.Flowers,
+         "tfrecords": TFRecords}
+
+
 def find(root=None, kind="tfrecords", **options):
-    return sources.find(Dataset(kind, None if root is None else str(root), **options))
+    return sources.find(KINDS[kind](None if root is None else str(root), **options))
 
 
 def mistake(root=None, kind="tfrecords", **options):
@@ -161,7 +165,7 @@ def test_another_number_of_names_than_of_classes(tmp_path):
     assert "3" in sentence
     assert "4" in sentence
     with pytest.raises(UserError, match=r"dataset\.class_names holds 2 names"):
-        Dataset("tfrecords", str(tmp_path), class_names=["a", "b"], num_classes=3)
+        TFRecords(str(tmp_path), class_names=["a", "b"], num_classes=3)
 
 
 @pytest.mark.parametrize(("name", "content"), [

@@ -158,8 +158,9 @@ def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: li
 def outcomes(path: Path, number: int) -> tuple[str, str]:
     """What a run and the check make of one data set, in a word each; raises what is no outcome."""
     from flowerexp.config import Dataset
-    from flowerexp.data import records, sources
+    from flowerexp.data import records
     from flowerexp.data.prepare import checks
+    from flowerexp.data.sources import TFRecords
     from flowerexp.errors import UserError
     from flowerexp.train import experiment
 
@@ -175,21 +176,21 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
         return "named error"
 
     # Of one in three the size is told by the images themselves.
-    config = Dataset("tfrecords", str(path), None if number % 3 == 0 else SIZE, cache="decoded")
+    config = Dataset(TFRecords(str(path), None if number % 3 == 0 else SIZE), cache="decoded")
 
     def run() -> None:
-        source = sources.found(config, str(path), "")
+        source = config.source()
         table = records.read(source.files["train"], source.spec("train"))
         experiment.as_images(table, source, config, "decoded")
 
     def check() -> None:
-        source = sources.found(config, str(path), "")
+        source = config.source()
         found = checks.check(source)
         if found.faults:
             raise UserError(found.faults[0].sentence)
 
     def skip() -> None:
-        source = sources.found(config, str(path), "")
+        source = config.source()
         records.read(source.files["train"],
                      source.spec("train" if number % 2 == 0 else "test", skip_bad=True))
 

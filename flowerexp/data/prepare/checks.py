@@ -15,7 +15,6 @@ import tensorflow as tf
 from rich.table import Table
 from rich.text import Text
 
-from flowerexp.config import Dataset
 from flowerexp.data import records, sources, tfrecord
 from flowerexp.data.issues import DataIssue
 from flowerexp.data.records import Entry
@@ -138,8 +137,7 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     Raises:
         UserError: for a root in which no data set is found.
     """
-    dataset = Dataset("tfrecords", root, image_size, num_classes, names)
-    source = sources.found(dataset, root, "")
+    source = sources.TFRecords(root, image_size, num_classes, names)()
     size = sum(length_of(file) for files in source.files.values() for file in files)
     with logger.steps("records", size) as advance:
         checked = check(source, advance)

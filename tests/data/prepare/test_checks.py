@@ -12,6 +12,7 @@ from rich.console import Console
 from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import checks
+from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
@@ -19,13 +20,13 @@ from tests.data.test_records import SIZE, example, good, jpeg, record_ends, writ
 
 
 def of(root, **options):
-    dataset = Dataset("tfrecords", str(root), **options)
-    return checks.check(sources.found(dataset, str(root), ""))
+    dataset = TFRecords(str(root), **options)
+    return checks.check(dataset())
 
 
 def run_refuses(root, **options):
     """The sentence with which a run of the same options would stop, or None."""
-    dataset = Dataset("tfrecords", str(root), cache="decoded", **options)
+    dataset = Dataset(TFRecords(str(root), **options), cache="decoded")
     try:
         data = experiment.load_data(dataset, RunLogger(chief=False))
         test = experiment.load_test(dataset, data)
@@ -325,7 +326,7 @@ def test_images_are_not_kept(root, monkeypatch):
             yield entry
 
     seen = checks.Seen()
-    source = sources.found(Dataset("tfrecords", str(root)), str(root), "")
+    source = sources.TFRecords(str(root))()
     monkeypatch.setattr(records, "inspect", inspect_and_hold)
     for split, files in source.files.items():
         for file in files:

@@ -17,7 +17,6 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.config import Dataset
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import checks, download, oxford102
 from flowerexp.data.prepare.convert import ConversionOptions
@@ -246,7 +245,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     assert run_oxford(oxford, tmp_path)
     files.cut_after = None
     assert [status for *_, status in files.requests] == [200, 200, 200, 206]
-    source = sources.found(Dataset("tfrecords", str(tmp_path)), str(tmp_path), "")
+    source = sources.TFRecords(str(tmp_path))()
     assert source.class_names == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         table = records.read(source.files[split], source.spec(split))
@@ -356,7 +355,7 @@ def test_files_that_kagglehub_holds_are_linked_and_found(tiny, tmp_path, monkeyp
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
     assert f"flowerexp run dataset=flowers_16 dataset.root={out}" in done.output
-    source = sources.found(Dataset("tfrecords", str(out)), str(out), "")
+    source = sources.TFRecords(str(out))()
     assert source.image_size == 16
     assert len(source.class_names) == 104
     assert kaggle(tmp_path, monkeypatch).exit_code == 0

@@ -1,0 +1,1 @@
+"""Parts of one's own for flowerexp: one of each kind, named by the options in ../conf."""

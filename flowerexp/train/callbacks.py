@@ -1,0 +1,158 @@
+"""What happens next to the training of a run: events, early stopping, figures, and one's own.
+
+A callback of one's own is a class with any of the four methods of `Callback`, named by `_target_`
+in the config group `callbacks`. What it needs after a resume it takes from `RunState`, since
+no callback is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerexp import metrics, parts
+from flowerexp.config import Config, at_least
+from flowerexp.data.batching import Plan
+from flowerexp.errors import counted
+from flowerexp.runs.log import RunLogger
+from flowerexp.runs.store import Scores
+
+
+@dataclass
+class RunState:
+    """What a callback sees of the run; the lists grow as epochs end.
+
+    With several workers every one of them calls its callbacks: let `is_chief` write.
+    """
+
+    folder: Path
+    """Run folder."""
+    config: Config
+    plan: Plan
+    """Sizes of an update, updates of an epoch, number of epochs."""
+    class_names: tuple[str, ...]
+    class_counts: npt.NDArray[np.int64]
+    """int64 [classes], training images of each class."""
+    labels: npt.NDArray[np.int32]
+    """int32 [images], of the validation set."""
+    model: Any
+    """The Keras model; its weights are those of now."""
+    logger: RunLogger
+    images: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.uint8]]
+    """Indices of validation images -> uint8 [n, height, width, 3]; every worker must call it."""
+    history: list[Scores] = field(default_factory=list)
+    """A row for every epoch that has ended, those before a resume included."""
+    predictions: list[list[int]] = field(default_factory=list)
+    """Class ids of the validation set by epoch."""
+    probabilities: npt.NDArray[np.float64] | None = None
+    """float64 [images, classes] of the validation set, of the chosen weights; from the end on."""
+    update: int = 0
+    """Number of updates that are done."""
+    stopped: str | None = None
+    """Why no further epoch is trained, or None."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.logger.is_chief
+
+    def stop(self, reason: str) -> None:
+        """Ends training after this epoch, in order: the run is finished and predicts."""
+        self.stopped = self.stopped or reason
+
+
+class Callback(Protocol):
+    """A callback, constructed with its keys of the config; each method is optional."""
+
+    def on_train_begin(self, state: RunState) -> None:
+        """Before the first update of this process; a resumed run has epochs in its history."""
+
+    def on_update(self, state: RunState) -> None:
+        """After every call of the compiled loop, which is one update or many."""
+
+    def on_epoch_end(self, state: RunState) -> None:
+        """After validation, when the epoch is in the history and its checkpoint is saved."""
+
+    def on_train_end(self, state: RunState) -> None:
+        """At the end of a finished run, after predictions and model are written."""
+
+
+class Callbacks:
+    """The callbacks of a run, in the order of the config.
+
+    Args:
+        chosen: name -> part.
+    """
+
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
+        self.parts = [(part, parts.built(part)) for part in chosen.values()]
+
+    def __call__(self, method: str, state: RunState) -> None:
+        """Calls a method of those that have it; an exception of one's own names its part."""
+        for part, callback in self.parts:
+            with parts.failures_named(part):
+                getattr(callback, method, lambda state: None)(state)
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Ends the run when validation F1 has not risen for some epochs."""
+
+    patience: int | None = None
+    """Number of epochs; null: never."""
+
+    def __post_init__(self) -> None:
+        if self.patience is not None:
+            at_least("patience", self.patience, 1)
+
+    def on_train_begin(self, state: RunState) -> None:
+        # Asked of the history alone, so that a resumed run ends where it would have ended.
+        if metrics.should_stop_early(state.history, self.patience):
+            state.stop(f"stopped early after epoch {len(state.history)} of {state.plan.epochs}: "
+                       f"validation F1 has not risen for {counted(self.patience or 0, 'epoch')} "
+                       "(loop.patience)")
+
+    def on_epoch_end(self, state: RunState) -> None:
+        if len(state.history) < state.plan.epochs:
+            self.on_train_begin(state)
+
+
+@dataclass
+class TensorBoard:
+    """Event files for TensorBoard: see `flowerexp.train.events`."""
+
+    events: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def on_train_begin(self, state: RunState) -> None:
+        from flowerexp.train.events import Events
+
+        if state.is_chief:
+            self.events = Events(state.folder, state.config, state.plan, state.labels,
+                                 len(state.class_names), state.history, state.predictions)
+
+    def on_epoch_end(self, state: RunState) -> None:
+        if state.is_chief:
+            self.events.write(len(state.history) - 1, state.history[-1], state.predictions[-1])
+
+    def on_train_end(self, state: RunState) -> None:
+        if state.is_chief:
+            self.events.close()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """History, confusion matrix, mistakes and class scores as pictures of a finished run."""
+
+    def on_train_end(self, state: RunState) -> None:
+        from flowerexp.train import pictures
+
+        assert state.probabilities is not None
+        mistaken = state.images(pictures.worst_mistakes(state.labels, state.probabilities))
+        if state.is_chief:
+            pictures.draw(state.folder, state.logger, state.history, state.class_names,
+                          state.class_counts, state.labels, state.probabilities, mistaken)
