@@ -110,4 +110,4 @@ def test_a_preempted_job_is_requeued_and_ends_with_the_same_results(tmp_path, ti
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "--dist", "load", *sys.argv[1:]]))
+    sys.exit(pytest.main([__file__, "--dist", "load", "--timeout", "1200", *sys.argv[1:]]))
