@@ -44,6 +44,8 @@ STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 
 PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
 """Groups whose keys come with the option."""
+NAMED_PARTS = ("augmentation", "callbacks", "metrics")
+"""Groups that hold several parts, each under its name."""
 
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
@@ -80,7 +82,7 @@ def check(composed: DictConfig) -> Config:
     nodes["optimizer"] = with_part(Optimizer, "optimizer", nodes["optimizer"], "algorithm")
     for group in ("sampling", "schedule", "loss"):
         nodes[group] = parts.check(group, nodes[group])
-    for group in ("augmentation", "callbacks", "metrics"):
+    for group in NAMED_PARTS:
         nodes[group] = {name: parts.check(f"{group}.{name}", node)
                         for name, node in nodes[group].items()}
     augment.check_transforms(nodes["augmentation"])
@@ -349,7 +351,8 @@ def unknown_key(key: str) -> str:
     named = rest.partition(".")[0]
     options = {path.stem: flat_yaml(path)
                for path in sorted((conf_folder() / group).glob("*.yaml"))} if group else {}
-    if group in ("augmentation", "callbacks", "metrics") and named in options:
+    if group in NAMED_PARTS and named in options and (
+            rest == named or rest in options[named]):
         return f"{key} needs {group}={named}, which this command does not choose"
     having = [option for option, keys in options.items() if rest and rest in keys]
     if having:
@@ -361,7 +364,7 @@ def known_keys() -> list[str]:
     """The groups, the keys of the schema, and those of the options of every part."""
     keys = [*vars(Schema()), *identity.flatten(dataclasses.asdict(Common())), "experiment",
             "sweep", *(f"{path.parent.name}.{key}" for path in conf_folder().glob("*/*.yaml")
-                       if path.parent.name in PARTS for key in flat_yaml(path)),
+                       if path.parent.name in (*PARTS, *NAMED_PARTS) for key in flat_yaml(path)),
             *(f"model.{key}" for key in identity.flatten(vars(Model()))), "optimizer.clip_norm"]
     return list(dict.fromkeys(keys))
 

@@ -175,3 +175,11 @@ def test_the_page_on_the_notebook_has_the_pairs_of_the_experiments():
     for name, (_, compared_with) in EXPERIMENTS.items():
         (cells,) = re.findall(rf"experiment={name}` \|(.*)\|$", PAGE, re.MULTILINE)
         assert re.findall(r"`(\w+)`", cells) == compared_with
+
+
+def test_wrong_keys_of_a_transform_are_answered():
+    assert "did you mean 'augmentation.flip.horizontal'" in sentence(
+        "augmentation=flip", "augmentation.flip.horizonta=0.2")
+    assert "needs augmentation=flip" in sentence("augmentation.flip.horizontal=0.2")
+    assert sentence("augmentation=flip", "augmentation.flip.horizontal=2").endswith(
+        "augmentation.flip.horizontal must be from 0 to 1, not 2.0")
