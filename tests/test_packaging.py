@@ -119,6 +119,17 @@ def empty_folder(tmp_path):
     return tmp_path / "an empty folder"
 
 
+def files_below(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_of_conf(installed):
+    (package,) = installed[0].parent.glob("lib/python*/site-packages/flowerexp")
+    assert files_below(package) == files_below(ROOT / "flowerexp") | {
+        Path("conf") / name for name in files_below(ROOT / "conf")}
+
+
 def test_the_installed_command_composes_and_prints_its_own_name(installed, empty_folder):
     shown = flowerexp(installed, empty_folder, "run", "model=mobilenet", "--cfg", "job")
     assert (shown.returncode, shown.stderr) == (0, "")
