@@ -318,6 +318,9 @@ def explain(error: BaseException, prefix: str = "") -> str:
                     "value with commas, brackets or quotes: \"key='a, b'\"")
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if present := re.match(r"Could not append .* already at '(.+?)'|Multiple values for (.+?)\. ",
+                           first_line(error) + " "):
+        return f"{present[1] or present[2]} is in the config already: set it once, without a +"
     if "Ambiguous value" in str(error):
         return f"{first_line(error)}: several values are a sweep, add -m"
     for link in chain:

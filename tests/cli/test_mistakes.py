@@ -104,6 +104,8 @@ MISTAKES = [
     ("++loop.epochz=3", "loop.epochz", "did you mean 'loop.epochs'"),
     ("+foo=1", "foo", "unknown key foo (all keys: "),
     ("+loss.beta=1", "loss.beta", "unknown key loss.beta"),
+    ("+seed=3", "seed", "without a +"),
+    ("+loss=focal", "loss", "without a +"),
     # names of other tools, and of a key without its group
     ("learning_rate=1e-3", "learning_rate", "did you mean 'schedule.max_lr'"),
     ("lr=0.1", "lr", "did you mean 'schedule.max_lr'"),
