@@ -56,10 +56,9 @@ def duration(seconds: float) -> str:
     """A time in its two largest units, for example `3 h 20 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days} d {hours} h"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 24:
+        return "{} d {} h".format(*divmod(round(seconds / 3600), 24))
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 

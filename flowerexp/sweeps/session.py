@@ -140,11 +140,11 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     if not config.dry_run:
         active.cleanup.callback(remove_unused, folder)
         active.cleanup.enter_context(launch.locked(folder))
-    previews = preview.preview(configs, remote=launcher not in LOCAL_LAUNCHERS,
-                               dry_run=config.dry_run)
+    remote = launcher not in LOCAL_LAUNCHERS
+    previews = preview.preview(configs, remote, config.dry_run)
     for name, each in configs.items():
         launch.check_same_run(each, folder / name, previews[name].data)
-    preview.show(logger, folder, previews)
+    preview.show(logger, folder, previews, {} if remote else configs)
     if config.dry_run:
         logger.info("dry run: nothing was started")
         sys.exit(0)

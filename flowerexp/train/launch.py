@@ -58,7 +58,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
     if config.dry_run:
         logger = RunLogger()
         previews = preview.preview({folder.name: config}, dry_run=True)
-        preview.show(logger, folder.parent, previews)
+        preview.show(logger, folder.parent, previews, {folder.name: config})
         logger.info("dry run: nothing was started")
         return 0
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from flowerexp import identity
 from flowerexp.config import Config, Dataset, Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
-from flowerexp.runs.log import RunLogger, exit_with_parent
+from flowerexp.runs import timing
+from flowerexp.runs.log import DAY, RunLogger, duration, exit_with_parent
 from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
 
@@ -39,6 +41,7 @@ class Preview:
     plans: tuple[Plan, ...]
     """One plan; several, which bound its numbers, if the images of each class are not known; none
     if the number of replicas shows only on the machine that will run it."""
+    image_size: int
 
 
 def preview(configs: Mapping[str, Config], remote: bool = False, dry_run: bool = False
@@ -93,7 +96,8 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
                 plans = [] if replicas is None else [
                     experiment.derive(config, source, each, workers, replicas)[0]
                     for each in counts]
-                previews[name] = Preview(source.reason, data, tuple(dict.fromkeys(plans)))
+                previews[name] = Preview(source.reason, data, tuple(dict.fromkeys(plans)),
+                                         source.image_size)
             except UserError as error:
                 where = f"{name}: " if len(configs) > 1 else ""
                 raise UserError(f"{where}{error}") from error
@@ -155,15 +159,20 @@ def count_replicas(hardware: Hardware, remote: bool) -> tuple[int, int | None]:
     return pipeline.count_workers(strategy), strategy.num_replicas_in_sync
 
 
-def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> None:
+def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
+         configs: Mapping[str, Config]) -> None:
     """Prints the data set, and a line for every run: epochs, updates of an epoch and in total,
-    images of an update, and how far it is.
+    images of an update, how far it is, and how long it trains if such a run was measured here.
 
     Args:
         logger: that prints them.
         folder: that contains the folders of the runs.
         previews: by the name of the run.
+        configs: of the runs that this machine will train, by their names.
     """
+    seconds = {name: train_seconds(folder, config, previews[name])
+               for name, config in configs.items()}
+    known = [each for each in seconds.values() if each is not None]
     for source in dict.fromkeys(each.source for each in previews.values()):
         logger.info(source)
     table = Table(box=None, pad_edge=False, collapse_padding=True)  # names of 34 in 80 columns
@@ -171,6 +180,8 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> No
     for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):
         table.add_column(title, justify="right")
     table.add_column("status")
+    if known:
+        table.add_column("training", justify="right")
     for name, each in previews.items():
         status = RunStatus.load_or_new(folder / name)
         done = counted(status.epochs_done, "epoch") if status.epochs_done else "new"
@@ -179,8 +190,22 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview]) -> No
         # Of the product of two numbers that vary, the plans do not show the extremes.
         about = "~" if "-" in epochs[1:] and "-" in updates[1:] else ""
         table.add_row(name, epochs, updates, about + total, size,
-                      "finished" if status.state == "done" else done)
+                      "finished" if status.state == "done" else done,
+                      *[estimate(seconds.get(name))] * bool(known))
     logger.console.print(table)
+    if known and max(known) > DAY:
+        logger.info("warning: training takes more than a day")
+
+
+def train_seconds(folder: Path, config: Config, preview: Preview) -> float | None:
+    """Time to train all epochs of a run at the speed of measured runs; None without any."""
+    speed = timing.seconds_per_image(folder, identity.plain(config), preview.image_size)
+    images = [plan.updates * plan.update_size for plan in preview.plans]
+    return speed * max(images) if speed is not None and images else None
+
+
+def estimate(seconds: float | None) -> str:
+    return "-" if seconds is None else f"about {duration(seconds)}"
 
 
 def cell(number: str, plans: tuple[Plan, ...]) -> str:

@@ -162,6 +162,6 @@ def test_on_a_terminal_the_bar_shows_loss_and_accuracy_and_run_log_has_the_lines
 
 @pytest.mark.parametrize(("seconds", "text"), [
     (0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3_599, "1 h 0 min"), (12_000, "3 h 20 min"),
-    (86_400, "1 d 0 h"), (200_000, "2 d 7 h")])
+    (86_400, "1 d 0 h"), (200_000, "2 d 8 h")])
 def test_duration(seconds, text):
     assert log.duration(seconds) == text

@@ -1,0 +1,59 @@
+"""How long a run will train, from runs of the same kind that this machine has measured."""
+
+import itertools
+import platform
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowerexp import identity
+from flowerexp.errors import UserError
+from flowerexp.runs import reader, store
+from flowerexp.runs.status import RunStatus
+
+DECIDING = ("hardware", "model", "augmentation", "loop.batch_size_per_replica")
+"""Keys of a config, or groups of them, that decide the speed of training."""
+IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
+"""Of these, those that do not."""
+
+
+def seconds_per_image(folder: Path, plain: Mapping[str, Any], image_size: int) -> float | None:
+    """Training time of an image, as measured by the runs in and next to a folder.
+
+    Args:
+        folder: that contains run folders and sweeps, or is a sweep itself.
+        plain: config of the run to estimate, as nested dicts.
+        image_size: height and width of its images in pixels.
+
+    Returns:
+        The median over runs of the same model, image size and hardware on this machine, of which
+        each counts with the median of its epochs; the first epoch, which compiles, counts only
+        where it is the only one. None without such a run.
+    """
+    wanted = speed_keys(plain)
+    measured = []
+    for config in itertools.chain(folder.glob(f"*/{store.CONFIG}"),
+                                  folder.glob(f"*/*/{store.CONFIG}"),
+                                  folder.parent.glob(f"*/{store.CONFIG}")):
+        run = config.parent.parent
+        try:
+            status = RunStatus.load(run)
+            if (status.host != platform.node() or status.data.get("image_size") != image_size
+                    or speed_keys(reader.read_yaml(config)) != wanted):
+                continue
+            numbers = status.provenance
+            images = (numbers["updates_per_epoch"] * numbers["replicas"] * numbers["accumulation"]
+                      * numbers["batch_size"])
+            seconds = [value for row in store.read_history(run) if (value := row["train timing"])]
+            measured.append(statistics.median(seconds[1:] or seconds) / images)
+        except (UserError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+            continue  # a damaged folder tells nothing
+    return statistics.median(measured) if measured else None
+
+
+def speed_keys(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config that decide the speed of training."""
+    return {key: value for key, value in identity.keys(plain).items()
+            if key not in IRRELEVANT and any(
+                key == start or key.startswith(f"{start}.") for start in DECIDING)}
