@@ -42,6 +42,8 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 """What makes the value of an override more than plain text: brackets, quotes, function calls."""
 
+RESERVED = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail", "epoch")
+"""Names of the numbers in histories and tables."""
 PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
 """Groups whose keys come with the option."""
 NAMED_PARTS = ("augmentation", "callbacks", "metrics")
@@ -86,6 +88,10 @@ def check(composed: DictConfig) -> Config:
         nodes[group] = {name: parts.check(f"{group}.{name}", node)
                         for name, node in nodes[group].items()}
     augment.check_transforms(nodes["augmentation"])
+    for name in nodes["metrics"]:
+        if name in RESERVED:
+            raise UserError(f"metrics.{name} has the name of a number that every run has: choose "
+                            f"another than {', '.join(RESERVED)}")
     return Config(**nodes)
 
 
@@ -357,6 +363,8 @@ def unknown_key(key: str) -> str:
     if group in NAMED_PARTS and named in options and (
             rest == named or rest in options[named]):
         return f"{key} needs {group}={named}, which this command does not choose"
+    if rest and rest == identity.FIRST_VERSION.get(group, ("",))[0]:
+        return f"unknown key {key}: an option of the group names its class, choose {group}=OPTION"
     having = [option for option, keys in options.items() if rest and rest in keys]
     if having:
         return f"{key} needs {group}={' or '.join(having)}, which this command does not choose"
