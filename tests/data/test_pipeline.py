@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowerexp import parts
 from flowerexp.augment import Flip, Perspective, base
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
@@ -63,7 +64,7 @@ def test_pixels_are_those_of_pil(tiny):
                                       np.asarray(picture))
 
 
-@pytest.mark.parametrize("policy", [ORIGINAL, OVERSAMPLE], ids=lambda policy: policy.kind)
+@pytest.mark.parametrize("policy", [ORIGINAL, OVERSAMPLE], ids=parts.name)
 def test_tables_follow_the_order_of_the_epoch(tiny, policy):
     decoded, encoded = (images_of(tiny, "train", cache) for cache in ("decoded", "encoded"))
     plan = plan_of()
