@@ -66,7 +66,8 @@ def check(composed: DictConfig) -> Config:
     Parts of the package are constructed, others stay as they are named: nothing is imported.
     """
     for key in sorted(OmegaConf.missing_keys(composed)):
-        raise UserError(f"{key} has no value and needs one: give {key}=VALUE")
+        value = "FOLDER" if key.endswith(".root") else "VALUE"
+        raise UserError(f"{key} has no value and needs one: give {key}={value}")
     try:
         plain: Any = OmegaConf.to_container(composed, resolve=True)
         schema = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Schema),

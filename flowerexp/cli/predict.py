@@ -37,7 +37,7 @@ class Flip(enum.Enum):
 
 
 TrustCode = Annotated[bool, typer.Option(
-    "--trust-code", help="Import code of your own that the run folder names.")]
+    "--trust-code", help="Allow importing the code outside flowerexp and Keras that a run names.")]
 Runs = Annotated[list[Path], typer.Argument(
     metavar="RUN", show_default=False,
     help="Finished run folders; the probabilities of several are averaged.")]
