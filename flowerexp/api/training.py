@@ -182,7 +182,10 @@ def _execute(words: Sequence[str], config_dir: str | Path | None) -> tuple[int, 
     package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
         filter(None, (package, os.environ.get("PYTHONPATH")))), "PYTHONIOENCODING": "utf-8"}
-    environment.pop("HYDRA_FULL_ERROR", None)  # sentences, because tracebacks are in the run's log
+    # Sentences, because tracebacks are in the run's log; and plain lines, where a notebook's kernel
+    # asks for the colors and bars of a terminal.
+    for name in ("HYDRA_FULL_ERROR", "FORCE_COLOR", "CLICOLOR_FORCE"):
+        environment.pop(name, None)
     own = [] if config_dir is None else ["--config-dir", str(config_dir)]
     shell = sys.__stdout__ if sys.stdout is sys.__stdout__ else None
     terminal = shell is not None and shell.isatty()  # there it shows a bar itself
