@@ -266,6 +266,24 @@ def test_photos_that_cannot_be_read_are_a_warning(trained_run, tiny, tmp_path):
     assert found["id"].tolist() == ["good.png"]
 
 
+@pytest.mark.parametrize("options", [{"weights": "first"}, {"flip": "diagonal"}])
+def test_an_unknown_option_of_inference_is_a_sentence(trained_run, tiny, options):
+    with pytest.raises(flowerexp.UserError, match="must be one of"):
+        flowerexp.predict(trained_run, tiny / "test", **options)
+
+
+def test_trust_is_asked_of_the_call_or_of_every_run(trained_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(results.trained, "find_all", lambda *given: asked.append(given[2]) or 1 / 0)
+    plain, trusted = (flowerexp.load_run(trained_run, trust_code=trust) for trust in (False, True))
+    for runs, trust_code in ((plain, False), (plain, True), (trusted, False),
+                             ([trusted, trusted], False), ([trusted, plain], False),
+                             ([trusted, trained_run], False)):
+        with pytest.raises(ZeroDivisionError):
+            flowerexp.predict(runs, "photos", trust_code=trust_code)
+    assert asked == [False, True, True, True, False, False]
+
+
 def test_the_callers_process_keeps_its_error_stream(trained_run, tiny, capfd):
     flowerexp.predict(trained_run, tiny / "test", flip="horizontal")
     os.write(2, b"still here")

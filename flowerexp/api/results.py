@@ -12,7 +12,7 @@ from flowerexp import metrics
 from flowerexp.api.run import Run
 from flowerexp.comparison import comparison
 from flowerexp.comparison.comparison import Comparison
-from flowerexp.config import Hardware
+from flowerexp.config import Hardware, one_of
 from flowerexp.inference import export as exporting
 from flowerexp.inference import inputs, trained
 from flowerexp.runs import reader
@@ -23,14 +23,23 @@ Runs = Run | str | Path | Sequence[Run | str | Path]
 """One or several runs, or their folders."""
 
 
-def load_run(path: str | Path) -> Run:
-    """The run of a folder, in whatever state. Raises UserError for another folder."""
-    return Run(path)
+def load_run(path: str | Path, *, trust_code: bool = False) -> Run:
+    """The run of a folder, in whatever state.
+
+    Args:
+        path: a run folder.
+        trust_code: whether its model may import code of your own that the folder names. Reading
+            imports nothing.
+
+    Raises:
+        UserError: for a folder that holds no run.
+    """
+    return Run(path, trust_code)
 
 
-def load_runs(*paths: str | Path) -> list[Run]:
-    """The runs at or below some folders, in natural order; raises UserError where there is none."""
-    return [Run(folder) for folder in reader.find_folders(paths)]
+def load_runs(*paths: str | Path, trust_code: bool = False) -> list[Run]:
+    """The runs at or below some folders, in natural order, each as of `load_run`."""
+    return [Run(folder, trust_code) for folder in reader.find_folders(paths)]
 
 
 def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Comparison:
@@ -49,7 +58,7 @@ def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Com
 
 
 def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: str | None = None,
-            flip: str | None = None) -> pd.DataFrame:
+            flip: str | None = None, trust_code: bool = False) -> pd.DataFrame:
     """Predicts the classes of photos; several runs are averaged.
 
     Args:
@@ -58,6 +67,8 @@ def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: s
             set, of which the test split is taken.
         weights: of the best or last epoch; those of the run's own predictions unless given.
         flip: horizontal, vertical or both: averages over flipped copies of each photo as well.
+        trust_code: whether code of your own that a run folder names may be imported; runs that were
+            loaded so need it not.
 
     Returns:
         A row per photo: `id`, `class_id`, `class_name`, `probability`, then `top2_class_id`,
@@ -69,34 +80,35 @@ def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: s
     Raises:
         UserError: for runs that are not finished, or photos none of which can be read.
     """
-    found: pd.DataFrame = _infer("predict", runs, photos, weights, flip)
+    found: pd.DataFrame = _infer("predict", runs, photos, weights, flip, trust_code)
     return found
 
 
 def evaluate(runs: Runs, data: str | Path | Sequence[str | Path], *, weights: str | None = None,
-             flip: str | None = None) -> dict[str, float]:
+             flip: str | None = None, trust_code: bool = False) -> dict[str, float]:
     """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
 
     Args:
-        runs, weights, flip: as of `predict`.
+        runs, weights, flip, trust_code: as of `predict`.
         data: a folder of TFRecords with labels, or a folder of photos with a folder for each class;
             of the root of a data set the val split is taken.
 
     Warns, Raises:
         As `predict`.
     """
-    return metrics.scores(_infer("evaluate", runs, data, weights, flip))
+    return metrics.scores(_infer("evaluate", runs, data, weights, flip, trust_code))
 
 
-def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = None) -> Path:
+def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = None,
+           trust_code: bool = False) -> Path:
     """Writes a SavedModel that needs TensorFlow alone, model.keras and classes.json to a folder.
 
     Args:
         run: a finished run.
         folder: does not exist, is empty, or holds an earlier export, which is replaced.
-        weights: as of `predict`.
+        weights, trust_code: as of `predict`.
     """
-    chosen = trained.find(_folders(run)[0], weights)
+    chosen = trained.find(_folders(run)[0], weights, trust_code or _trusted(run))
     exporting.check_folder(Path(folder))
     with _inference():
         exporting.write(chosen, Path(folder))
@@ -104,9 +116,11 @@ def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = N
 
 
 def _infer(task: str, runs: Runs, data: str | Path | Sequence[str | Path], weights: str | None,
-           flip: str | None) -> Any:
+           flip: str | None, trust_code: bool) -> Any:
     """The result of `prediction.predict` or `prediction.evaluate`."""
-    chosen = trained.find_all(_folders(runs), weights)
+    if flip is not None:
+        one_of("flip", flip, ("horizontal", "vertical", "both"))
+    chosen = trained.find_all(_folders(runs), weights, trust_code or _trusted(runs))
     paths = [Path(data)] if isinstance(data, str | Path) else [Path(each) for each in data]
     sizes = [each.image_size for each in chosen if each.image_size is not None]
     given = inputs.find(paths, sizes, chosen[0].names if task == "evaluate" else None)
@@ -127,6 +141,13 @@ def _inference() -> Iterator[None]:
     factory.prepare(Hardware("cpu"))
     with RunLogger().native_log():
         yield
+
+
+def _trusted(runs: Runs) -> bool:
+    """Whether all of these are runs that were loaded with trust_code=True."""
+    if isinstance(runs, Run | str | Path):
+        return isinstance(runs, Run) and runs.trust_code
+    return all(map(_trusted, runs))
 
 
 def _folders(runs: Runs) -> list[Path]:

@@ -24,13 +24,14 @@ class Run:
 
     Args:
         folder: of the run.
+        trust_code: whether its model may import code of your own that the folder names.
 
     Raises:
         UserError: for a folder that holds no run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, trust_code: bool = False) -> None:
+        self.folder, self.trust_code = Path(folder), trust_code
         if not (self.folder / store.CONFIG).is_file():
             raise UserError(f"{folder} is not a run folder (it has no {store.CONFIG}): "
                             "flowerexp.load_runs finds the runs below a folder")
@@ -133,7 +134,7 @@ class Run:
         """
         from flowerexp.inference import trained
 
-        chosen = trained.find(self.folder, weights)
+        chosen = trained.find(self.folder, weights, self.trust_code)
         from flowerexp.inference import load  # imports TensorFlow
 
         return load.load(chosen)[0]

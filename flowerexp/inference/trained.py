@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerexp import identity, metrics, parts
-from flowerexp.config import Config
+from flowerexp.config import Config, one_of
 from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
 from flowerexp.runs.status import RunStatus
@@ -50,6 +50,8 @@ def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> 
         UserError: for a folder that holds no run, a run that is not finished, or one without
             model.keras where that has the weights.
     """
+    if weights is not None:
+        one_of("weights", weights, reader.EPOCHS)
     config = store.read_config(folder)
     status = RunStatus.load(folder)
     state, history = reader.state_of(folder, status), store.read_history(folder)
