@@ -258,7 +258,7 @@ def test_the_model_predicts_what_the_run_predicted(trained_run, tiny, tmp_path):
 
 def test_photos_that_cannot_be_read_are_a_warning(trained_run, tiny, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
-    with pytest.raises(flowerexp.UserError, match="no picture can be used"):
+    with pytest.raises(flowerexp.UserError, match="no image can be used"):
         flowerexp.predict(trained_run, tmp_path)
     shutil.copyfile(ROOT / "docs/comparison.png", tmp_path / "good.png")
     with pytest.warns(UserWarning, match=r"1 photo left out.*bad\.jpg"):

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.timeout(900)
 def test_the_examples_of_the_page_run_in_turn(tiny, tmp_path, monkeypatch):
     """On the tiny data set and with one seed, which is faster."""
     monkeypatch.chdir(tmp_path)
@@ -31,6 +33,7 @@ def test_the_examples_of_the_page_run_in_turn(tiny, tmp_path, monkeypatch):
                                                                  "f1"]
 
 
+@pytest.mark.timeout(900)
 def test_the_notebook_runs_and_keeps_its_outputs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     text = (ROOT / "examples/notebook.ipynb").read_text()

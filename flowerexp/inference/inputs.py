@@ -1,4 +1,4 @@
-"""What shall be predicted: records, a folder of pictures or one, found by name. No TensorFlow here.
+"""The images that a path names: TFRecords, a folder of photos, or single files. No TensorFlow here.
 """
 
 import itertools
@@ -19,14 +19,14 @@ SIZED = "tfrecords-jpeg-{0}x{0}"
 
 @dataclass(frozen=True)
 class Input:
-    """Files in the order in which they are predicted.
+    """Files in the order of prediction.
 
-    path: what was given (the first of several), or the split below it.
-    records: TFRecord files; none where these are pictures.
-    pictures: files with one picture each.
-    ids: of the pictures: their paths below the folder.
-    labels: of the pictures; -1 where they are not asked for.
-    others: files in the folder that are no pictures by their names.
+    path: the given path (the first of several), or the split below it.
+    records: TFRecord files; empty if the input is photos.
+    pictures: files of one photo each.
+    ids: the paths of the photos below the folder.
+    labels: class ids of the photos; -1 if labels are not needed.
+    others: the number of files in the folder whose names are not those of photos.
     """
 
     path: Path
@@ -45,12 +45,12 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
         paths: a folder of *.tfrec files, a data set's root (its test split is taken, with `names`
             its val split), or a folder of pictures, looked through to its depth; or one or several
             files, all *.tfrec or all pictures, whose ids are then their paths as they are given.
-        sizes: of the images that runs want, for a root with folders of several sizes.
-        names: of the classes in label order, where pictures stand in a folder per class.
+        sizes: the image sizes of the runs, for a root with folders of several sizes.
+        names: the names of the classes in label order, if photos are in a folder per class.
 
     Raises:
         UserError: for a path that does not exist, holds nothing of the kind or both kinds, or
-            with `names` for a picture without a class.
+            with `names` for a photo without a class.
     """
     for path in paths:
         if not path.exists():
@@ -76,18 +76,18 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     files.
 
     Raises:
-        UserError: where inputs are missing, or for a folder in between that is no run.
+        UserError: if the input is missing, or for a folder in between that is not a run.
     """
     is_run = [(path / store.CONFIG).is_file() for path in words]
-    grammar = "give run folders first and what they shall look at last, as in RUN... INPUT"
+    grammar = "give run folders first and the input last, as in RUN... INPUT"
     if all(is_run):
         raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
     first = is_run.index(False)
     inputs = words[first:]
     wrong = [path for path in inputs[:-1] if not path.is_file()]
     if first == 0 or wrong or any(is_run[first:]):
-        raise UserError(f"{(wrong or inputs)[0]} is no run folder, for it holds no "
-                        f"{store.CONFIG}: {grammar}")
+        raise UserError(f"{(wrong or inputs)[0]} is not a run folder (it has no "
+                        f"{store.CONFIG}): {grammar}")
     return list(words[:first]), list(inputs)
 
 
@@ -97,7 +97,7 @@ def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
     if not others:
         return Input(paths[0], records=tuple(paths))
     if len(others) < len(paths):
-        raise UserError(f"{others[0]} is no TFRecord file as others are: give one kind")
+        raise UserError(f"{others[0]} is not a TFRecord file, but others are: give one kind")
     if names is not None:
         raise UserError(f"{others[0]} is one file without a class: give a data set, TFRecords, or "
                         "a folder with a folder of pictures per class")
@@ -147,12 +147,12 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
 
 
 def label_of(folder: Path, picture: Path, names: Sequence[str]) -> int:
-    """The class in whose folder a picture stands."""
+    """The class id of a photo, by the name of its folder."""
     first, *rest = picture.relative_to(folder).parts
     if not rest:
-        raise UserError(f"{picture} stands in no folder of a class: put pictures into a folder "
-                        "with their class's name")
+        raise UserError(f"{picture} is not in a folder of a class: put photos into a folder "
+                        "named after their class")
     if first not in names:
-        raise UserError(f"{folder / first} is named as none of the run's {len(names)} classes"
+        raise UserError(f"{folder / first} is not named after one of the run's {len(names)} classes"
                         f"{nearest(first, names)}: name the folders as the run's classes.json does")
     return names.index(first)

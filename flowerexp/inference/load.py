@@ -1,4 +1,4 @@
-"""A finished run's model with the weights that were chosen; code that stands in a file never runs.
+"""The Keras model of a finished run with the selected weights; code in a file runs only if trusted.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def load(run: TrainedRun) -> tuple[Any, int]:
         layers of Keras alone.
 
     Raises:
-        UserError: for a model that cannot be read or holds code, or a checkpoint that is gone.
+        UserError: for a model that cannot be read or contains code, or a missing checkpoint.
     """
     model = (load_model(run.folder / store.MODEL, run.trust_code) if run.saved
              else load_checkpoint(run))
@@ -43,7 +43,7 @@ def load(run: TrainedRun) -> tuple[Any, int]:
 
 
 def load_model(path: Path, trust_code: bool = False) -> Any:
-    """A Keras model from a .keras file, without running code that stands in the file.
+    """A Keras model from a .keras file, without running code that the file contains.
 
     Args:
         path: of the file.
@@ -58,14 +58,14 @@ def load_model(path: Path, trust_code: bool = False) -> Any:
             config = json.loads(archive.read("config.json"))
             version = str(json.loads(archive.read("metadata.json"))["keras_version"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no model saved by Keras ({error}): bring back the file that "
+        raise UserError(f"{path} is not a model saved by Keras ({error}): restore the file that "
                         "the run wrote, or train again with fresh=true") from error
     foreign = list(foreign_code(config))
     objects: dict[str, Any] = {}
     for code in foreign:
         if not trust_code or "." not in code or code.startswith("tf."):
             raise UserError(f"{path} asks for code that is not of Keras ({code}), which is "
-                            + ("never run: bring back the file that the run wrote" if trust_code
+                            + ("never run: restore the file that the run wrote" if trust_code
                                else "not run: give --trust-code (in Python trust_code=True) if you "
                                "trust it"))
         found = parts.locate("model", code)
@@ -79,7 +79,7 @@ def load_model(path: Path, trust_code: bool = False) -> Any:
         return tf.keras.models.load_model(path, custom_objects=objects, compile=False,
                                           safe_mode=True)
     except Exception as error:  # Keras, h5py and each layer have their own
-        raise UserError(f"{path} cannot be loaded ({first_line(error)}): bring back the "
+        raise UserError(f"{path} cannot be loaded ({first_line(error)}): restore the "
                         "file that the run wrote, or train again with fresh=true") from error
 
 

@@ -1,4 +1,4 @@
-"""What finished runs say of pictures: averaged probabilities, likeliest classes, scores."""
+"""Predictions of finished runs: averaged probabilities, the most probable classes, scores."""
 
 import itertools
 from collections import deque
@@ -23,17 +23,17 @@ from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
 
-BROKEN_PICTURE = "is a broken picture, or none of JPEG, PNG, BMP and GIF"
+BROKEN_PICTURE = "is damaged, or not a JPEG, PNG, BMP or GIF"
 TOP = 5
-"""Classes of a picture that are told."""
+"""The number of classes reported for a photo."""
 FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
     None: ((),), "horizontal": ((), (2,)), "vertical": ((), (1,)),
     "both": ((), (2,), (1,), (1, 2))}
-"""The axes of [n, height, width, 3] along which a picture is turned round, once for each view."""
+"""The axes of [n, height, width, 3] that are reversed, a tuple for each view."""
 Squares = list[npt.NDArray[np.uint8]]
-"""A picture in every size that a run wants, [size, size, 3] each."""
+"""A photo in the size of each run, [size, size, 3]."""
 Advance = Callable[[int], None]
-"""Told the number of pictures that were looked at since its last call."""
+"""Called with the number of photos done since its last call."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Batch:
-    """What an ensemble says of some pictures.
+    """The prediction of an ensemble for some photos.
 
     ids: of the n pictures that could be read.
     labels: int64 [n]; -1 where a picture has none.
@@ -184,12 +184,12 @@ def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | DataIssu
         return picture.fault
 
 
-def refuse_nothing(given: Input, read: int, faults: Sequence[DataIssue]) -> None:
-    """Raises UserError where no picture was left."""
+def check_not_empty(given: Input, read: int, faults: Sequence[DataIssue]) -> None:
+    """Raises UserError if no image could be read."""
     if not read:
-        raise UserError(f"{given.path}: no picture can be used"
+        raise UserError(f"{given.path}: no image can be used"
                         + (f", {len(faults)} are bad; the first: {faults[0].sentence}" if faults
-                           else ", for there is none"))
+                           else ": there is none"))
 
 
 def predict(ensemble: Ensemble, given: Input, advance: Advance
@@ -208,7 +208,7 @@ def predict(ensemble: Ensemble, given: Input, advance: Advance
     for batch in batches(ensemble, given, False, advance):
         rows += [top_classes(batch, ensemble.names)] if batch.ids else []
         faults += batch.faults
-    refuse_nothing(given, sum(map(len, rows)), faults)
+    check_not_empty(given, sum(map(len, rows)), faults)
     return pd.concat(rows, ignore_index=True), faults
 
 
@@ -237,7 +237,7 @@ def evaluate(ensemble: Ensemble, given: Input, advance: Advance
     for batch in batches(ensemble, given, True, advance):
         confusion += metrics.confusion_matrix(batch.labels, batch.probabilities.argmax(-1), classes)
         faults += batch.faults
-    refuse_nothing(given, int(confusion.sum()), faults)
+    check_not_empty(given, int(confusion.sum()), faults)
     return confusion, faults
 
 

@@ -1,4 +1,4 @@
-"""Finished runs that can predict, and which of their weights do. No TensorFlow here."""
+"""Finished runs and the weights that predict. No TensorFlow here."""
 
 import itertools
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class TrainedRun:
 
 
 def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> TrainedRun:
-    """A run folder as one that predicts.
+    """A finished run with the weights that predict.
 
     Args:
         folder: of the run.
@@ -58,19 +58,19 @@ def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> 
     if state != "done":
         planned = status.epochs or config.loop.epochs
         raise UserError(f"the run {folder} is not finished ({state}, {len(history)} of {planned} "
-                        f"epochs): go on with `python -m flowerexp resume {folder}`")
+                        f"epochs): resume it with `python -m flowerexp resume {folder}`")
     names = store.read_classes(folder)[0]
     best = metrics.best_epoch(history)
     if not names or best is None or not status.provenance:
-        raise UserError(f"{folder} is not whole, for {store.CLASSES}, {store.HISTORY} or the "
-                        f"provenance in {store.STATUS} is missing: bring it back, or train again "
+        raise UserError(f"{folder} is incomplete: {store.CLASSES}, {store.HISTORY} or the "
+                        f"provenance in {store.STATUS} is missing; restore it, or train again "
                         "with fresh=true")
     epochs = {"best": best, "last": len(history) - 1}
     wanted = weights or config.results.use
     saved = epochs[wanted] == epochs[config.results.use]
     if saved and not (folder / store.MODEL).is_file():
         raise UserError(f"{folder / store.MODEL} is missing, which holds the run's weights: "
-                        "bring it back, or train again with fresh=true")
+                        "restore it, or train again with fresh=true")
     if trust_code:
         parts.add_import_paths(status.code_path)
     size = status.data.get("image_size")
@@ -92,7 +92,7 @@ def find_all(folders: Sequence[Path], weights: str | None = None, trust_code: bo
             pairs = enumerate(itertools.zip_longest(first.names, other.names, fillvalue="none"))
             label, one, another = next((label, *pair) for label, pair in pairs
                                        if len(set(pair)) > 1)
-            raise UserError(f"{first.folder} and {other.folder} cannot be averaged, for class "
+            raise UserError(f"{first.folder} and {other.folder} cannot be averaged, because class "
                             f"{label} is {one} in the first and {another} in the second: give runs "
                             "of the same classes")
     return found

@@ -1,6 +1,6 @@
-"""Run folders found and read for a comparison: what a run is, how far it came, its numbers.
+"""Finds and reads run folders for comparison: identity, progress and numbers of each run.
 
-Nothing here raises for a damaged folder, or writes into one. No TensorFlow here.
+Reading never raises for a damaged folder, and never writes into one. No TensorFlow here.
 """
 
 import itertools
@@ -83,7 +83,7 @@ def find_folders(paths: Paths) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if not path.is_dir():
-            raise UserError(f"{path} " + ("is no folder: name run folders, or folders of them"
+            raise UserError(f"{path} " + ("is not a folder: give run folders, or folders of them"
                                           if path.exists() else "does not exist"))
         below = list(walk(path, set()))
         if not below:
@@ -178,7 +178,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def with_status(run: Run, status: RunStatus) -> Run:
-    """The run with what its status tells, but for its state."""
+    """The run with the fields of its status, except for the state."""
     known = status.provenance
     sources = {key: value for key, value in known.items() if key.startswith(SOURCE)}
     return replace(run, keys=run.keys | {key: known[key] for key in MEASURED if key in known}
@@ -240,7 +240,7 @@ def with_scores(run: Run, state: str) -> Run:
 
 
 def finite_history(history: Sequence[Any], path: Path) -> list[Scores]:
-    """The epochs with None for what is not finite; raises UserError for what is no history."""
+    """The epochs, None for what is not finite; raises UserError if it is not a history."""
     for row in history:
         if not isinstance(row, dict) or not all(key in row for key in NEEDED) or not all(
                 value is None or type(value) in (int, float) for value in row.values()):

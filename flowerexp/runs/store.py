@@ -107,7 +107,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError for a file that is not there or is no JSON."""
+    """Raises UserError for a file that does not exist or is not JSON."""
     try:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def read_composed(folder: Path) -> DictConfig:
     try:
         composed = OmegaConf.load(path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: {folder} is no run folder") from None
+        raise UserError(f"{path} does not exist: {folder} is not a run folder") from None
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(composed, DictConfig):

@@ -164,7 +164,7 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
     code, said, found = predicted(tmp_path, trained_run, root)
     assert code == 1
     assert found["id"].tolist() == PHOTO_IDS
-    for name in ("blue/broken.jpg is a broken picture", "empty.gif is a broken picture",
+    for name in ("blue/broken.jpg is damaged", "empty.gif is damaged",
                  "gone.png cannot be read: No such file"):
         assert f"skipped: {root}/{name}" in said
     assert re.search(r"files without an image extension in \S.*, skipped: 1\n", said)
@@ -173,7 +173,7 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
         shutil.rmtree(root / name)
     code, said = command("predict", trained_run, root)
     assert code == 1
-    assert "no picture can be used, 2 are bad; the first:" in said
+    assert "no image can be used, 2 are bad; the first:" in said
 
 
 def test_records_of_any_size_with_and_without_ids_and_labels(trained_run, tmp_path):
@@ -273,8 +273,8 @@ def test_a_root_of_several_sizes_gives_that_of_the_run(tiny, tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda folder: (folder / "crimson").mkdir() or shutil.move(
-        folder / "red/one.jpg", folder / "crimson"), "is named as none of the run's 3 classes"),
-    (lambda folder: shutil.move(folder / "red/one.jpg", folder), "stands in no folder of a class"),
+        folder / "red/one.jpg", folder / "crimson"), "is not named after one of"),
+    (lambda folder: shutil.move(folder / "red/one.jpg", folder), "is not in a folder of a class"),
     (lambda folder: tfrecord.write(folder / "x.tfrec", [b""], [0], ["x"]), "holds both TFRecords"),
     (lambda folder: tfrecord.write(folder / "val.tfrec", [b""], [3], ["x"]) or [
         shutil.rmtree(folder / name) for name in NAMES], "label 3 is out of range.*3 classes"),
@@ -295,12 +295,12 @@ def change_status(folder, **fields):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda folder: shutil.rmtree(folder / ".hydra"),
-     r"is no run folder, for it holds no \.hydra/config\.yaml"),
+     r"is not a run folder \(it has no \.hydra/config\.yaml\)"),
     (lambda folder: change_status(folder, state="interrupted"),
-     r"is not finished \(interrupted, 4 of 4 epochs\): go on with `python -m flowerexp resume"),
+     r"is not finished \(interrupted, 4 of 4 epochs\): resume it with `python -m flowerexp resume"),
     (lambda folder: (folder / "model.keras").unlink(), r"model\.keras is missing"),
-    (lambda folder: (folder / "model.keras").write_bytes(b"PK"), "is no model saved by Keras"),
-    (lambda folder: (folder / "classes.json").unlink(), r"is not whole, for classes\.json"),
+    (lambda folder: (folder / "model.keras").write_bytes(b"PK"), "is not a model saved by Keras"),
+    (lambda folder: (folder / "classes.json").unlink(), r"is incomplete: classes\.json"),
     (lambda folder: store.write_classes(folder, ["a", "b"], [1, 1]),
      r"gives 3 classes, where classes\.json names 2")])
 def test_folders_that_cannot_predict(copied, photos, change, message):
@@ -315,7 +315,7 @@ def test_runs_of_other_classes_are_not_averaged(trained_run, copied, photos):
     store.write_classes(copied, ["red", "olive", "blue"], [1, 1, 1])
     code, said = command("predict", trained_run, copied, photos)
     assert code == 1
-    assert "for class 1 is green in the first and olive in the second" in said
+    assert "because class 1 is green in the first and olive in the second" in said
 
 
 def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tmp_path):
@@ -330,7 +330,7 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
                                atol=1e-6)
     assert done.stderr.splitlines() == [
         f"run: {trained_run}, weights of epoch 4 (last)",
-        f"skipped: {root}/broken.png is a broken picture, or none of JPEG, PNG, BMP and GIF",
+        f"skipped: {root}/broken.png is damaged, or not a JPEG, PNG, BMP or GIF",
         "images that cannot be read, not in the result: 1"]
 
 
@@ -350,11 +350,11 @@ def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny)
     run, other, folder = str(trained_run), str(copied), str(photos)
     one = f"{folder}/red/one.jpg"
     cases = {("predict", run, run): "is a run folder, and an input is missing: give run folders",
-             ("predict", folder, one): f"{folder} is no run folder, for it holds no .hydra/config",
-             ("predict", folder, run): f"{folder} is no run folder",
-             ("predict", run, folder, one): f"{folder} is no run folder",
-             ("predict", run, one, run): f"{one} is no run folder",
-             ("predict", run, str(tiny / "val/00-16x16-6.tfrec"), one): "is no TFRecord file as",
+             ("predict", folder, one): f"{folder} is not a run folder (it has no .hydra/config",
+             ("predict", folder, run): f"{folder} is not a run folder",
+             ("predict", run, folder, one): f"{folder} is not a run folder",
+             ("predict", run, one, run): f"{one} is not a run folder",
+             ("predict", run, str(tiny / "val/00-16x16-6.tfrec"), one): "is not a TFRecord file",
              ("predict", other, folder): "is not finished (failed",
              ("predict", run, "/nowhere"): "/nowhere does not exist: give TFRecords",
              ("predict", run, folder, "--output", folder): "is a folder: give the name of a file",

@@ -46,7 +46,7 @@ def test_folders_are_found_in_natural_order_each_once(tmp_path):
 
 @pytest.mark.parametrize(("path", "message"), [
     ("nowhere", "nowhere does not exist"), ("empty", "empty holds no run"),
-    ("file", "file is no folder")])
+    ("file", "file is not a folder")])
 def test_path_without_a_run_is_refused(tmp_path, path, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()

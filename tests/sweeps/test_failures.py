@@ -69,7 +69,7 @@ def test_a_folder_resumes_by_itself_from_anywhere(tmp_path, tiny):
     nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(other_place)],
                              capture_output=True, text=True, check=False)
     assert nothing.returncode == 1
-    assert "is no run folder" in nothing.stderr
+    assert "is not a run folder" in nothing.stderr
     assert Path(json.loads((moved / "status.json").read_text())["working_directory"]) == tmp_path
 
 
