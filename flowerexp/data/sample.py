@@ -1,14 +1,21 @@
-"""The data set that a fresh checkout trains on: flowers drawn by arithmetic, no photos, no files.
+"""The synthetic data set that a fresh checkout trains on: flowers drawn by arithmetic.
 
 Every image is a pure function of its split, label and index. Only raw random bits and operations
 that IEEE 754 rounds exactly (+ - * / sqrt floor) are used, so all machines draw the same pixels.
 """
 
 import hashlib
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from flowerexp.data import tfrecord
+from flowerexp.errors import UserError
+from flowerexp.lazy import tf
 
 Plane = npt.NDArray[np.float64]
 """One value for every sample of the canvas (or three, with the colours in front)."""
@@ -295,6 +302,40 @@ def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]
     labels = np.array([label for label, _ in members], np.int32)
     found = pixels_sha256(images, labels)
     assert found == PIXELS_SHA256[split], (
-        f"the {split} split of the drawn data set came out with other pixels on this machine "
+        f"the {split} split of the synthetic data set came out with other pixels on this machine "
         f"(NumPy {np.__version__}): SHA-256 {found}, not {PIXELS_SHA256[split]}")
     return images, labels, [f"{split}-{label:02d}-{index:03d}" for label, index in members]
+
+
+def write(parent: Path) -> Path:
+    """Draws the data set and writes it below `parent`, unless it is there; returns its folder.
+
+    The folder's name holds the hash of its pixels, so that every version has its own; it appears
+    complete or not at all, whoever else writes it at the same time.
+    """
+    name = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+    folder = parent / f"sample-{PIXELS_SHA256['train'][:8]}"
+    records = folder / f"tfrecords-jpeg-{name}"
+    if records.is_dir():
+        return records
+    partial = None
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".sample-", dir=parent))
+        for split in COUNTS:
+            images, labels, ids = draw_split(split)
+            encoded = [tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
+                       for image in images]
+            (partial / records.name / split).mkdir(parents=True)
+            tfrecord.write(partial / records.name / split / f"00-{name}-{len(ids)}.tfrec", encoded,
+                           None if split == "test" else labels.tolist(), ids)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError as error:
+        if not records.is_dir():  # no other process has written it meanwhile
+            raise UserError(f"the synthetic sample cannot be written to {parent} "
+                            f"({error.strerror}): give dataset.root=FOLDER") from error
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+    return records

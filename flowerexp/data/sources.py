@@ -1,4 +1,4 @@
-"""Which data set a run uses: where its files are, its size and classes, and why this one."""
+"""The data set of a run: what a source is, and how the one that a config asks for is found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -242,9 +240,8 @@ def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop"
     """Training and validation split, the classes' names (numbers where they have none), and what
     was left out of any split.
 
-    The test split is looked through too: with `stop` features and sizes, for its images are decoded
-    when they are predicted. Raises UserError for the first record that is wrong, or with `skip`
-    for a split that is lost. `all_gather` says who reads the files.
+    The test split is checked too; with `stop` only its features and sizes, because its images are
+    decoded when they are predicted. Raises UserError as `records.read`; `all_gather` as there.
     """
     splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
                                 all_gather)
@@ -268,7 +265,7 @@ def class_counts(source: Source, on_bad_record: str = "stop"
                  ) -> tuple[npt.NDArray[np.int64], str]:
     """int64 [classes], training images of each class, and the fingerprint of the data.
 
-    Every record is looked at, none kept.
+    Every record is checked, no image kept.
     """
     (train, _), names, skipped = read_labelled(source, False, on_bad_record)
     counts = np.bincount(train.labels, minlength=len(names))
@@ -279,7 +276,7 @@ def find(part: Any, all_gather: AllGather = single_process) -> Source:
     """The source that a part of the config gives.
 
     Raises:
-        UserError: for data that is not there, or a part that gives something else.
+        UserError: for data that does not exist, or a part that returns something else.
     """
     if isinstance(part, TFRecords):
         return part(all_gather)
@@ -292,7 +289,7 @@ def find(part: Any, all_gather: AllGather = single_process) -> Source:
 
 
 def find_auto(dataset: TFRecords) -> Source:
-    """The competition's files where they are, the drawn sample elsewhere."""
+    """The competition's files if they are at hand, else the synthetic sample."""
     wanted = dataset.image_size or 192
     try:
         root, where = competition_root(dataset)
@@ -302,9 +299,9 @@ def find_auto(dataset: TFRecords) -> Source:
             raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
                             "choose dataset=tfrecords for others, or leave the root out)"
                             ) from error
-        return find_sample(dataset, f"dataset: the drawn sample, for {error}")
+        return find_sample(dataset, f"dataset: the synthetic sample, because {error}")
     return find_flowers(replace(dataset, image_size=wanted), root,
-                        f"dataset: flowers_{wanted}, for the competition's files are at {where}")
+                        f"dataset: flowers_{wanted}, the competition's files at {where}")
 
 
 def competition_root(dataset: TFRecords) -> tuple[str, str]:
@@ -322,7 +319,7 @@ def competition_root(dataset: TFRecords) -> tuple[str, str]:
 
 def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
                  ) -> Source:
-    """The Kaggle competition's 104 classes; other counts than its own are said."""
+    """The Kaggle competition's 104 classes; the reason tells where the image counts differ."""
     if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
         raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
                         f"files, not {dataset.num_classes}: leave it out")
@@ -338,7 +335,7 @@ def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGath
 
 def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
           ) -> Source:
-    """The source in a folder of TFRecords; the images' size is read where nothing names it."""
+    """The source in a folder of TFRecords, whose images tell their size unless a name does."""
     folder, named_size = split_folder(root, dataset.image_size)
     for split in ("train", "val"):
         if not tf.io.gfile.isdir(f"{folder}/{split}"):
@@ -348,20 +345,19 @@ def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = si
              if tf.io.gfile.isdir(f"{folder}/{split}")}
     image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
                                                                               all_gather)
-    beside = names_beside(folder, root) if dataset.class_names is None else None
-    if beside:
-        reason += f"; class names of {beside}"
-    names = read_class_names(beside or dataset.class_names)
+    names_file = find_names_file(folder, root) if dataset.class_names is None else None
+    if names_file:
+        reason += f"; class names of {names_file}"
+    names = read_class_names(names_file or dataset.class_names)
     if names and dataset.num_classes not in (None, len(names)):
-        raise UserError(f"{beside or 'dataset.class_names'} holds {len(names)} names where "
+        raise UserError(f"{names_file or 'dataset.class_names'} holds {len(names)} names where "
                         f"dataset.num_classes says {dataset.num_classes}")
     return Source("tfrecords", reason, folder, image_size, names,
                   len(names) if names else dataset.num_classes, files)
 
 
-def names_beside(folder: str, root: str) -> str | None:
-    """The file `classes.txt` beside the splits or in the data set's root, as conversion writes it.
-    """
+def find_names_file(folder: str, root: str) -> str | None:
+    """The file classes.txt, which conversion writes, next to the splits or in the root."""
     paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
     return next((path for path in paths if tf.io.gfile.exists(path)), None)
 
@@ -370,7 +366,7 @@ def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:
     """The folder with train, val and test at or below `root`, and the size in its name, if any."""
     root = root.rstrip("/") or "/"
     if not tf.io.gfile.isdir(root):
-        found = "is no folder" if tf.io.gfile.exists(root) else "does not exist"
+        found = "is not a folder" if tf.io.gfile.exists(root) else "does not exist"
         raise UserError(f"the data set's root {root} {found}: give dataset.root=FOLDER")
     if tf.io.gfile.isdir(f"{root}/train"):
         return root, size_in_name(root)
@@ -394,7 +390,7 @@ def size_in_name(path: str) -> int | None:
 
 
 def read_class_names(names: Any) -> tuple[str, ...] | None:
-    """Names of a list, or of a text file with a name a line, or of a JSON file with a list."""
+    """The names in a list, in a text file with one name per line, or in a JSON file of a list."""
     if names is None or isinstance(names, list):
         return tuple(names) if names else None
     try:
@@ -403,7 +399,7 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
         read = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(f"dataset.class_names={names} cannot be read: give a list, or a file with "
-                        "a name a line or a JSON list") from error
+                        "one name per line or a JSON list") from error
     read = [str(name).strip() for name in read if str(name).strip()]
     if not read:
         raise UserError(f"dataset.class_names={names} holds no name")
@@ -411,49 +407,12 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
 
 
 def find_sample(dataset: TFRecords, reason: str) -> Source:
-    """The drawn data set, written at its first use."""
+    """The synthetic data set, written at its first use."""
     size = sample.IMAGE_SIZE
     if dataset.image_size not in (None, size):
-        raise UserError(f"dataset.image_size must be {size} for the drawn sample, not "
+        raise UserError(f"dataset.image_size must be {size} for the synthetic sample, not "
                         f"{dataset.image_size}: leave it out")
-    folder = write_sample(Path(dataset.root or platformdirs.user_cache_dir("flowerexp")))
+    folder = sample.write(Path(dataset.root or platformdirs.user_cache_dir("flowerexp")))
     names = dataset.class_names or list(sample.CLASS_NAMES)
     source = found(replace(dataset, class_names=names, image_size=size), str(folder), reason)
     return replace(source, kind="sample")
-
-
-def write_sample(parent: Path) -> Path:
-    """Draws and writes the sample below `parent`, once; returns its folder.
-
-    The folder's name holds the hash of its pixels, so that another version has its own; it appears
-    whole or not at all, whoever else writes it at the same time.
-    """
-    size = sample.IMAGE_SIZE
-    folder = parent / f"sample-{sample.PIXELS_SHA256['train'][:8]}"
-    records_folder = folder / f"tfrecords-jpeg-{size}x{size}"
-    if records_folder.is_dir():
-        return records_folder
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".sample-", dir=parent))
-    except OSError as error:
-        raise UserError(f"the drawn sample cannot be written to {parent} ({error.strerror}): give "
-                        "dataset.root=FOLDER") from error
-    try:
-        for split in ("train", "val", "test"):
-            images, labels, ids = sample.draw_split(split)
-            encoded = [tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
-                       for image in images]
-            (partial / records_folder.name / split).mkdir(parents=True)
-            tfrecord.write(
-                partial / records_folder.name / split / f"00-{size}x{size}-{len(ids)}.tfrec",
-                encoded, None if split == "test" else labels.tolist(), ids)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except OSError as error:
-        if not records_folder.is_dir():
-            raise UserError(f"the drawn sample cannot be written to {parent} ({error.strerror}): "
-                            "give dataset.root=FOLDER") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return records_folder

@@ -98,7 +98,7 @@ def test_the_processor_makes_no_difference() -> None:
     script = ("import numpy\n"
               "print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))\n"
               "from flowerexp.data import sample\n"
-              "sample_data.draw_split('val')\n")
+              "sample.draw_split('val')\n")
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, text=True,
                           capture_output=True, check=False,

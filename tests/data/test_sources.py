@@ -296,7 +296,7 @@ def test_auto_refuses_a_root_that_does_not_hold_the_competition(tmp_path, monkey
 
 def test_auto_takes_the_sample_elsewhere(tmp_path, monkeypatch):
     drawn = make_splits(tmp_path / "tfrecords-jpeg-64x64")
-    monkeypatch.setattr(sources, "write_sample", lambda parent: drawn)
+    monkeypatch.setattr(sources.sample, "write", lambda parent: drawn)
     source = find(None, "auto")
     assert source.kind == "sample"
     assert source.image_size == 64

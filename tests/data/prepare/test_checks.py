@@ -289,7 +289,7 @@ def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
 
 
 def test_a_file_as_root_is_said_to_be_none(root):
-    with pytest.raises(UserError, match="is no folder: give"):
+    with pytest.raises(UserError, match="is not a folder: give"):
         checks.run(str(root / "train/a-6.tfrec"), None, None, None, RunLogger(chief=False))
 
 
