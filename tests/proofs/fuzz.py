@@ -186,8 +186,8 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
     def check() -> None:
         source = config.source()
         found = checks.check(source)
-        if found.faults:
-            raise UserError(found.faults[0].sentence)
+        if found.errors:
+            raise UserError(found.errors[0].sentence)
 
     def skip() -> None:
         source = config.source()

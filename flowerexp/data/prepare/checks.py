@@ -1,7 +1,6 @@
-"""Every fault of a data set: what would stop a run, what is only doubtful, and the classes' counts.
+"""What is wrong with a data set: errors, which would end a run, and warnings; class counts.
 
-Images are decoded as they are read and not kept; of a record, its id and the hash of its pixels
-stay in memory.
+Images are decoded as they are read and not kept; only ids and hashes of pixels stay in memory.
 """
 
 import contextlib
@@ -20,29 +19,30 @@ from flowerexp.data.issues import DataIssue
 from flowerexp.data.records import Entry
 from flowerexp.data.sources import Source
 from flowerexp.data.tfrecord import FRAME, RecordFile
+from flowerexp.errors import counted
 from flowerexp.runs.log import RunLogger
 
 SHOWN = 20
-"""Classes without training images that are named."""
+"""The most classes without training images that are named."""
 JPEG = b"\xff\xd8"
-"""The first bytes of one."""
+"""The first bytes of a JPEG."""
 LONGEST = 120
-"""Letters of a value that are shown."""
+"""The most characters of a value that are shown."""
 
 
 @dataclass
-class Checked:
+class CheckResult:
     """What was found in a data set.
 
-    faults: that stop a run whose dataset.on_bad_record is `stop`, in reading order.
-    doubts: that stop none: duplicate ids, pictures in two splits, classes without images.
-    records: by split, how many could be told apart, good or bad.
-    counts: by labelled split, int64 [classes], good records of each class.
-    names: of the classes, numbers where they have none.
+    errors: issues that end a run whose dataset.on_bad_record is `stop`, in reading order.
+    warnings: duplicate ids, images in two splits, classes without images.
+    records: by split, the number of records, good or bad.
+    counts: by labelled split, the number of good records of each class, int64 [classes].
+    names: class names; numbers where they have none.
     """
 
-    faults: list[DataIssue] = field(default_factory=list)
-    doubts: list[DataIssue] = field(default_factory=list)
+    errors: list[DataIssue] = field(default_factory=list)
+    warnings: list[DataIssue] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -50,53 +50,53 @@ class Checked:
 
 @dataclass
 class Seen:
-    """Places by id, and split and place by the hash of a picture's pixels."""
+    """Places by id, and split and place by the hash of an image's pixels."""
 
     ids: dict[str, str] = field(default_factory=dict)
-    pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    images: dict[bytes, tuple[str, str]] = field(default_factory=dict)
 
 
-def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Checked:
+def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> CheckResult:
     """Reads every record of every split.
 
     Args:
         source: the data set.
         advance: called with the bytes that were read since its last call.
     """
-    checked, seen = Checked(), Seen()
+    result, seen = CheckResult(), Seen()
     labels: dict[str, list[int]] = {}
     for split, files in source.files.items():
-        labels[split], checked.records[split] = [], 0
+        labels[split], result.records[split] = [], 0
         for file in files:
-            checked.records[split] += check_file(source, split, file, checked, seen,
+            result.records[split] += check_file(source, split, file, result, seen,
                                                  labels[split], advance)
-        if not checked.records[split]:
-            checked.faults.append(DataIssue(f"{source.folder}/{split}", None, None,
+        if not result.records[split]:
+            result.errors.append(DataIssue(f"{source.folder}/{split}", None, None,
                                         "holds no record: the split is empty"))
     labels.pop("test", None)
     classes = source.num_classes or 1 + max((label for each in labels.values() for label in each),
                                             default=-1)
-    checked.names = source.class_names or tuple(str(label) for label in range(classes))
-    checked.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
+    result.names = source.class_names or tuple(str(label) for label in range(classes))
+    result.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
                       for split, each in labels.items()}
-    empty = np.flatnonzero(checked.counts["train"] == 0).tolist()
+    empty = np.flatnonzero(result.counts["train"] == 0).tolist()
     if empty:
-        named = ", ".join(checked.names[label] for label in empty[:SHOWN])
-        checked.doubts.append(DataIssue(
+        named = ", ".join(result.names[label] for label in empty[:SHOWN])
+        result.warnings.append(DataIssue(
             f"{source.folder}/train", None, None, f"holds no good image of {len(empty)} of "
             f"{classes} classes: {named}" + (" and more" if len(empty) > SHOWN else "")))
-    return checked
+    return result
 
 
-def check_file(source: Source, split: str, file: RecordFile, checked: Checked, seen: Seen,
+def check_file(source: Source, split: str, file: RecordFile, result: CheckResult, seen: Seen,
                labels: list[int], advance: Callable[[int], None]) -> int:
-    """Adds what is wrong with a file and the labels of its good records; returns its records."""
+    """Adds the issues and good labels of a file; returns the number of its records."""
     number = 0
     for entry in records.inspect(file, source.spec(split)):
-        checked.faults += entry.issues
+        result.errors += entry.issues
         if entry.span is None:
             continue
-        checked.doubts += doubts_of(entry, split, file, number, seen)
+        result.warnings += warnings_of(entry, split, file, number, seen)
         if entry.example is not None and not entry.issues:
             labels.append(entry.example.label)
         advance(entry.span.length + FRAME)
@@ -104,88 +104,89 @@ def check_file(source: Source, split: str, file: RecordFile, checked: Checked, s
     return number
 
 
-def doubts_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen
+def warnings_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen
               ) -> list[DataIssue]:
-    """Whether a record's id or its picture was seen before; the picture in another split only."""
-    doubts = []
+    """Whether a record's id was seen before, or its image in another split."""
+    warnings = []
     place = f"{file.path}, record {number}"
     if entry.id:
         before = seen.ids.setdefault(entry.id, place)
         if before != place:
-            doubts.append(f"its id is also that of {before}")
+            warnings.append(f"its id is also that of {before}")
     if entry.example is not None and not entry.issues:
         pixels = tf.io.decode_jpeg(entry.example.image, channels=3, dct_method="INTEGER_ACCURATE")
         digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
-        of_split, before = seen.pictures.setdefault(digest, (split, place))
+        of_split, before = seen.images.setdefault(digest, (split, place))
         if of_split != split:
-            doubts.append(f"its picture (the same pixels) is also in {of_split}: {before}")
-    return [DataIssue(file.path, number, entry.id, doubt) for doubt in doubts]
+            warnings.append(f"its image (the same pixels) is also in {of_split}: {before}")
+    return [DataIssue(file.path, number, entry.id, warning) for warning in warnings]
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
         logger: RunLogger) -> bool:
-    """Checks the data set at `root` with a progress bar, and prints what was found.
+    """Checks the data set at `root` with a progress bar, and logs what was found.
 
     Args:
-        root: as dataset.root of dataset=tfrecords.
-        image_size, num_classes, names: as dataset.image_size, num_classes and class_names.
-        journal: the command's voice.
+        root: dataset.root of dataset=tfrecords.
+        image_size, num_classes, names: dataset.image_size, num_classes and class_names.
+        logger: logs the result.
 
     Returns:
-        Whether a run would read it to its end.
+        Whether a run would read all of it.
 
     Raises:
-        UserError: for a root in which no data set is found.
+        UserError: for a root without a data set.
     """
     source = sources.TFRecords(root, image_size, num_classes, names)()
     size = sum(length_of(file) for files in source.files.values() for file in files)
     with logger.steps("records", size) as advance:
-        checked = check(source, advance)
-    show(source, checked, logger)
-    return not checked.faults
+        result = check(source, advance)
+    show(source, result, logger)
+    return not result.errors
 
 
 def length_of(file: RecordFile) -> int:
     try:
         return int(tf.io.gfile.stat(file.path).length)
     except tf.errors.OpError:
-        return 0  # the check itself names it
+        return 0  # the check names it
 
 
-def show(source: Source, checked: Checked, logger: RunLogger) -> None:
-    """Prints faults by file, counts by class, and how many faults would stop a run."""
-    for kind, faults in (("stops a run", checked.faults), ("doubtful", checked.doubts)):
-        for fault in faults:
-            logger.info(f"{kind}: {describe(fault)}")
-    counts = list(checked.counts.values())
+def show(source: Source, result: CheckResult, logger: RunLogger) -> None:
+    """Logs issues by file, counts by class, and how many issues would end a run."""
+    for kind, issues in (("error", result.errors), ("warning", result.warnings)):
+        for issue in issues:
+            logger.info(f"{kind}: {describe(issue)}")
+    counts = list(result.counts.values())
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
-    for split in checked.counts:
+    for split in result.counts:
         table.add_column(split, justify="right", no_wrap=True)
-    for label, name in enumerate(checked.names):
-        # One label that is far too great makes a million classes, where nobody said how many.
+    for label, name in enumerate(result.names):
+        # Without num_classes, one label that is far too large makes a million classes.
         if source.num_classes is None and not any(each[label] for each in counts):
             continue
         table.add_row(Text(name if name == str(label) else f"{label} {name}"),
                       *(str(each[label]) for each in counts))
     logger.console.print(table)
-    of_splits = ", ".join(f"{number} in {split}" for split, number in checked.records.items())
+    of_splits = ", ".join(f"{number} in {split}" for split, number in result.records.items())
     logger.info(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
-                f"{of_splits}; {len(checked.faults) + len(checked.doubts)} faults, "
-                f"{len(checked.faults)} of which would stop a run (dataset.on_bad_record=stop)")
+                f"{of_splits}; {counted(len(result.errors), 'error')} "
+                "(dataset.on_bad_record=stop ends a run), "
+                f"{counted(len(result.warnings), 'warning')}")
 
 
-def describe(fault: DataIssue) -> str:
-    """A line with file, record number, id and what is wrong."""
-    if fault.record is None:
-        return fault.sentence
-    identifier = f"id {fault.id!r}" if fault.id else "no id"
-    if fault.id is None:
+def describe(issue: DataIssue) -> str:
+    """A line with file, record number, id and message."""
+    if issue.record is None:
+        return issue.sentence
+    identifier = f"id {issue.id!r}" if issue.id else "no id"
+    if issue.id is None:
         identifier = "no readable id"
-    return f"{fault.file}, record {fault.record} ({identifier}): {fault.message}"
+    return f"{issue.file}, record {issue.record} ({identifier}): {issue.message}"
 
 
-# One record as it is in its file, whatever the pipeline makes of it
+# One record as it is in its file
 
 @dataclass(frozen=True)
 class Feature:

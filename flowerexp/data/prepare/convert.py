@@ -1,9 +1,9 @@
-"""Photos to TFRecords in the competition's layout; a conversion that was killed goes on.
+"""Photos to TFRecords in the competition's layout; a conversion that was killed is resumed.
 
 First every photo is read once, in parallel, and becomes a small JPEG in one of many parts in the
-folder `.conversion-SxS`. Only then, when it is known which photos can be read, they are dealt to
-train, val and test and written as the records of a run. `tfrecords-jpeg-SxS` appears whole, by a
-rename. All of it is a function of the photos and the recipe, whatever the number of workers.
+folder `.conversion-SxS`. Only then, when it is known which photos can be read, they are assigned to
+train, val and test and written as the records of a run. `tfrecords-jpeg-SxS` appears complete, by a
+rename. The result depends on the photos and the options, not on the number of workers.
 """
 
 import contextlib
@@ -26,33 +26,33 @@ import numpy as np
 from flowerexp.data import records, sources
 from flowerexp.data.prepare import parts, photos
 from flowerexp.data.prepare.parts import Converted
-from flowerexp.data.prepare.photos import Listing, Photo, counted
-from flowerexp.data.prepare.stratification import SPLITS, order_of, stratify
-from flowerexp.errors import UserError
+from flowerexp.data.prepare.photos import Listing, Photo
+from flowerexp.data.prepare.splits import SPLITS, order_of, stratify
+from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
 VERSION = 1
-"""Of the parts and the records; a change of what is written counts it up."""
+"""Version of the parts and records, raised with every change of what is written."""
 SHARD = 800
-"""Records of a file at most, about as in the competition."""
+"""The most records of a file, about as in the competition."""
 PLAN = "plan.json"
 SUMMARY = "conversion.json"
 UNREADABLE = "unreadable.csv"
 DUPLICATES = "duplicates.csv"
 TEST_LABELS = "test_labels.csv"
 SHOWN = 3
-"""Photos of no use that are named."""
+"""Unreadable photos that are named in the log."""
 OPTIONS = {"val": "--val", "test": "--test", "seed": "--seed"}
 
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What is made of the photos.
+    """How photos are converted.
 
     size: height and width in pixels.
-    val, test: shares of the photos, decimal fractions; not used where the splits are laid down.
-    seed: draws the splits and the order of the records.
+    val, test: shares of the photos, decimal fractions; unused where the photos have fixed splits.
+    seed: decides the splits and the order of the records.
     """
 
     size: int
@@ -71,7 +71,7 @@ class ConversionOptions:
 
     @property
     def shares(self) -> tuple[Fraction, Fraction]:
-        """Of val and test, exactly as they were written."""
+        """The shares of val and test, exactly as they were written."""
         return Fraction(str(self.val)), Fraction(str(self.test))
 
 
@@ -83,17 +83,17 @@ def work_of(out: Path, size: int) -> Path:
     return out / f".conversion-{size}x{size}"
 
 
-def plan_of(recipe: ConversionOptions, inputs: str) -> dict[str, Any]:
-    """What must be the same for a conversion to go on."""
-    return {"version": VERSION, "inputs": inputs, "size": recipe.size, "val": str(recipe.val),
-            "test": str(recipe.test), "seed": recipe.seed}
+def plan_of(options: ConversionOptions, inputs: str) -> dict[str, Any]:
+    """What must be equal for a conversion to be resumed."""
+    return {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
+            "test": str(options.test), "seed": options.seed}
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keeps a second conversion out of `out`; raises UserError where one is in."""
+    """Locks `out` against other conversions; raises UserError if it is locked."""
     if out.parts[:1] == ("gs:",):
-        raise UserError(f"{out} is no local folder: convert to one, and copy the records")
+        raise UserError(f"{out} is not a local folder: convert to one, and copy the records")
     out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(out / store.LOCK)
     try:
@@ -108,7 +108,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def finished(out: Path, plan: dict[str, Any], logger: RunLogger) -> dict[str, Any] | None:
-    """The summary of the same conversion where it was finished before, which is said; else None.
+    """The summary of the same conversion, if it was finished before; else None.
 
     Raises:
         UserError: where `out` holds another conversion, finished or not, or other records.
@@ -127,66 +127,67 @@ def finished(out: Path, plan: dict[str, Any], logger: RunLogger) -> dict[str, An
         if differing:
             option = next((key for key in OPTIONS if key in differing and key in there), None)
             why = (f"made with {OPTIONS[option]} {there[option]} where this command says "
-                   f"{plan[option]}" if option else "made of other photos, or they have changed")
+                   f"{plan[option]}" if option else "made from other photos, or they have changed")
             raise UserError(f"{folder} is {why}: give another folder, or remove this one to start "
-                            "anew")
+                            "again")
         if folder == target:
             shutil.rmtree(work, ignore_errors=True)
-            logger.info(f"{target} was made before, of the same photos")
+            logger.info(f"{target} was made before, from the same photos")
             return dict(there)
     return None
 
 
-def convert(listing: Listing, out: Path, recipe: ConversionOptions, inputs: str, workers: int,
+def convert(listing: Listing, out: Path, options: ConversionOptions, inputs: str, workers: int,
             logger: RunLogger) -> dict[str, Any]:
-    """Converts photos to `out`/tfrecords-jpeg-SxS, or says what was finished before.
+    """Converts photos to `out`/tfrecords-jpeg-SxS, unless that was finished before.
 
     Args:
         listing: the photos.
-        out: is made; the caller keeps others out of it by `locked`.
-        recipe: what is made of them.
-        inputs: a fingerprint of the photos: a restart with another one is refused.
+        out: folder that is created; the caller holds its lock (`locked`).
+        options: how the photos are converted.
+        inputs: a fingerprint of the photos; a conversion of others is not resumed.
         workers: photos converted at the same time.
-        journal: says how far it is.
+        logger: shows the progress.
 
     Returns:
         The summary, as in `conversion.json`.
 
     Raises:
-        UserError: for another conversion in `out`, photos that give no data set, a full disk.
+        UserError: for another conversion in `out`, too few photos, a full disk.
     """
-    plan = plan_of(recipe, inputs)
+    plan = plan_of(options, inputs)
     if (summary := finished(out, plan, logger)) is not None:
         return summary
     if all(photo.split is None for photo in listing.photos):  # before hours of decoding
-        deal(listing.photos, photos.in_order({photo.label for photo in listing.photos}), recipe)
-    work = work_of(out, recipe.size)
+        assign_splits(listing.photos, photos.in_order(photo.label for photo in listing.photos),
+                      options)
+    work = work_of(out, options.size)
     try:
         store.write_json(work / PLAN, plan)
-        parts.convert(listing.photos, work, recipe.size, workers, logger)
-        summary = plan | write_result(listing, work, recipe, logger)
+        parts.convert(listing.photos, work, options.size, workers, logger)
+        summary = plan | write_result(listing, work, options, logger)
         store.write_json(work / "result" / SUMMARY, summary, indent=1)
-        (work / "result").rename(target_of(out, recipe.size))
+        (work / "result").rename(target_of(out, options.size))
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): make room or give "
-                        "another folder; the same command goes on") from error
+                        "another folder, then rerun the command to resume") from error
     shutil.rmtree(work, ignore_errors=True)
     return summary
 
 
-def write_result(listing: Listing, work: Path, recipe: ConversionOptions, logger: RunLogger
+def write_result(listing: Listing, work: Path, options: ConversionOptions, logger: RunLogger
                  ) -> dict[str, Any]:
-    """Deals the photos to splits, writes records and lists to `result`, and returns the summary."""
-    good, left_out, small, turned = parts.read(listing, work, recipe.size)
+    """Assigns splits, writes records and lists to `result`, and returns the summary."""
+    good, left_out, small, turned = parts.read(listing, work, options.size)
     good, duplicates = without_duplicates(good)
     every = [each.photo for each in good]
     names = listing.names or photos.in_order({photo.label for photo in every})
     splits = [photo.split or "" for photo in every]
     if "" in splits:
-        splits = deal(every, names, recipe)
+        splits = assign_splits(every, names, options)
     result = work / "result"
     label_of = {name: label for label, name in enumerate(names)}
-    write_splits(good, splits, label_of, result, work, recipe, logger)
+    write_splits(good, splits, label_of, result, work, options, logger)
     write_rows(result / UNREADABLE, ("path", "reason"), left_out)
     write_rows(result / DUPLICATES, ("path", "reason"), duplicates)
     write_rows(result / TEST_LABELS, ("id", "label"),
@@ -201,9 +202,10 @@ def write_result(listing: Listing, work: Path, recipe: ConversionOptions, logger
 
 
 def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tuple[str, str]]]:
-    """Each picture once, and the paths of its copies with reasons; all where splits are laid down.
+    """Each picture once, and paths and reasons of the photos left out as its copies.
 
-    A picture that stands in two classes is left out of both: nothing tells which is right.
+    A picture in two classes is left out of both, because nothing tells which is right. Photos with
+    fixed splits are all kept.
     """
     alike: dict[str, list[Converted]] = {}
     for each in every:
@@ -224,32 +226,33 @@ def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tu
     return kept, sorted(copies)
 
 
-def deal(every: Sequence[Photo], names: Sequence[str], recipe: ConversionOptions) -> list[str]:
+def assign_splits(every: Sequence[Photo], names: Sequence[str], options: ConversionOptions
+                  ) -> list[str]:
     """The split of every photo; raises UserError where train or val would be empty."""
     label_of = {name: label for label, name in enumerate(names)}
     splits = stratify([label_of[photo.label] for photo in every],
-                      [photo.identifier for photo in every], *recipe.shares, recipe.seed)
+                      [photo.identifier for photo in every], *options.shares, options.seed)
     counts = Counter(splits)
     if not (counts["train"] and counts["val"]):
         raise UserError(f"{counted(len(every), 'photo')} of {len(names)} classes leave none to "
-                        f"validate with at --val {recipe.val}: add photos or raise --val")
+                        f"validate with at --val {options.val}: add photos or raise --val")
     return splits
 
 
 def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dict[str, int],
-                 result: Path, work: Path, recipe: ConversionOptions, logger: RunLogger) -> None:
-    """Writes train, val and, where it has photos, test; files that are there are whole."""
+                 result: Path, work: Path, options: ConversionOptions, logger: RunLogger) -> None:
+    """Writes train, val and, if it has photos, test; files that exist are complete."""
     reader = parts.Parts(work)
     with logger.progress(len(good), 0) as advance:
         for split in SPLITS:
             of_split = sorted(
                 (each for each, its in zip(good, splits, strict=True) if its == split),
-                key=lambda each: order_of(recipe.seed, "order", each.photo.identifier))
+                key=lambda each: order_of(options.seed, "order", each.photo.identifier))
             shards = -(-len(of_split) // SHARD)
             for number, indices in enumerate(np.array_split(np.arange(len(of_split)), shards)
                                              if shards else ()):
                 some = [of_split[index] for index in indices]
-                path = result / split / (f"{number:02d}-{recipe.size}x{recipe.size}-{len(some)}"
+                path = result / split / (f"{number:02d}-{options.size}x{options.size}-{len(some)}"
                                          ".tfrec")
                 if not path.exists():
                     parts.write_records(path, [reader.image(each) for each in some],
@@ -260,7 +263,7 @@ def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dic
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A CSV, or none where there is no row."""
+    """Writes a CSV, or nothing without rows."""
     if rows:
         with store.atomic_write(path) as partial, \
                 partial.open("w", encoding="utf-8", newline="") as file:
@@ -268,33 +271,32 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 
 def as_lines(names: Sequence[str]) -> str:
-    """Names as a file of dataset.class_names: a line each, or a JSON list where one is no line."""
+    """The text of a file for dataset.class_names: one name per line, or else a JSON list."""
     if all(name.splitlines() == [name.strip()] for name in names) and not names[0].startswith("["):
         return "".join(f"{name}\n" for name in names)
     return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
 
 
-def run(images: Path, out: Path, recipe: ConversionOptions, workers: int,
+def run(images: Path, out: Path, options: ConversionOptions, workers: int,
         logger: RunLogger) -> bool:
-    """Converts a folder per class or a CSV and says what came of it; returns whether all was read.
+    """Converts a folder per class or a CSV; returns whether every photo could be read.
 
     Raises:
         UserError: as `photos.listed` and `convert`.
     """
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
-        raise UserError(f"{out} lies inside of {images}, where records would be looked through for "
-                        "photos: give a folder outside")
-    with logger.console.status(f"looking through {images.name}"):
+        raise UserError(f"{out} is inside {images}, where photos are searched: give a folder "
+                        "outside of it")
+    with logger.console.status(f"searching {images.name}"):
         listing = photos.listed(images)
         inputs = photos.fingerprint(listing)
     with locked(out):
-        summary = convert(listing, out, recipe, inputs, workers, logger)
+        summary = convert(listing, out, options, inputs, workers, logger)
     return show(summary, listing.notes, out, logger)
 
 
 def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLogger) -> bool:
-    """Says what was converted, what was left out, and how to train; returns whether all was read.
-    """
+    """Logs what was converted and left out and how to train; returns whether all was read."""
     target = target_of(out, summary["size"])
     for note in notes:
         logger.info(note)
@@ -308,18 +310,19 @@ def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLo
         logger.info(f"{counted(number, 'photo')} left out as copies of others: "
                     f"{target / DUPLICATES}")
     if lost := summary["classes lost"]:
-        logger.info(f"without a photo left, and so no class: {photos.shown(lost)}")
+        logger.info(f"classes left out because none of their photos can be used: "
+                    f"{photos.shown(lost)}")
     if number := summary["enlarged"]:
         logger.info(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
                     "enlarged")
     if number := summary["turned"]:
-        logger.info(f"{counted(number, 'photo')} to be turned by EXIF's orientation, which is not "
-                    "looked at: turn them before (mogrify -auto-orient), or they stay as they lie")
+        logger.info(f"{counted(number, 'photo')} not rotated as their EXIF orientation says: it is "
+                    "ignored; rotate the photos before, if you need it (mogrify -auto-orient)")
     counts = ", ".join(f"{count} in {split}" for split, count in summary["records"].items()
                        if count)
-    logger.info(f"{target}: {summary['classes']} class{'es' * (summary['classes'] > 1)}, {counts}")
+    logger.info(f"{target}: {counted(summary['classes'], 'class')}, {counts}")
     if summary["records"]["test"]:
-        logger.info(f"the labels of test, which its records do not have: {target / TEST_LABELS}")
+        logger.info(f"the labels of test, which its records lack: {target / TEST_LABELS}")
     several = len(list(out.glob("tfrecords-jpeg-*"))) > 1
     root = str(out) if re.fullmatch(r"[\w./@%+~-]+", str(out)) else json.dumps(
         str(out), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Files of the network: a transfer that broke off goes on, and what arrives must have its md5."""
+"""Downloads that resume after a broken connection and are checked against their md5."""
 
 import contextlib
 import gzip
@@ -30,15 +30,15 @@ from flowerexp.runs import store
 CHUNK = 2**18
 """Bytes read together."""
 PATIENCE = 60
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without a byte after which a connection is closed."""
 TRIES = 3
-"""Connections for a file, each of which goes on where the one before broke off."""
+"""Connections for a file; each resumes where the one before ended."""
 NOT_SATISFIABLE = 416
 BUSY = (429, 500, 502, 503, 504)
 
 
-class BrokenOff(Exception):  # noqa: N818 -- no error yet: the next connection goes on
-    """A connection that ended early; says how far it came."""
+class BrokenOff(Exception):  # noqa: N818 -- not an error: the next connection resumes
+    """A connection that ended early; the message says after how many bytes."""
 
 
 def md5_of(path: Path) -> str:
@@ -47,40 +47,40 @@ def md5_of(path: Path) -> str:
 
 
 def bar_of(console: Console) -> Progress:
-    """A bar of bytes, where there is a terminal."""
+    """A progress bar of bytes, in a terminal only."""
     return Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(),
                     TransferSpeedColumn(), TimeRemainingColumn(compact=True), TextColumn("left"),
                     console=console, transient=True, disable=not console.is_terminal)
 
 
 def fetch(url: str, path: Path, md5: str, console: Console, tries: int = TRIES) -> None:
-    """Downloads a file; what is there with the right md5 stays.
+    """Downloads a file, unless it exists with the right md5.
 
-    What has arrived stands in `<path>.partial` until it is whole, beside the server's own mark of
-    the version (`.partial.json`). A transfer that went on and came to another md5, as when the
-    file changed between the two, is started anew once.
+    Received bytes are kept in `<path>.partial` until the file is complete, the server's version in
+    `.partial.json`. A resumed transfer that ends with another md5 (the file has changed between
+    the two) is restarted once.
 
     Args:
         url: http or https.
-        path: of the file; its folder is made.
-        md5: of the whole file, 32 hexadecimal digits.
-        console: for the bar.
-        tries: connections, before the user is asked to come again.
+        path: path of the file, whose folder is created.
+        md5: md5 of the complete file, 32 hexadecimal digits.
+        console: shows the progress.
+        tries: connections before giving up.
 
     Raises:
-        UserError: for a server that cannot be reached or refuses, a transfer that broke off, or
-            another md5 (the file is removed).
+        UserError: for a server that cannot be reached or refuses, a broken transfer, or another
+            md5 (the file is removed).
     """
     if path.exists():
         if md5_of(path) == md5:
             return
         path.unlink()
-        console.print(f"{path} is damaged: it is downloaded again", markup=False, soft_wrap=True)
+        console.print(f"{path} is damaged and downloaded again", markup=False, soft_wrap=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, mark = path.with_name(f"{path.name}.partial"), path.with_name(
         f"{path.name}.partial.json")
     for _ in range(2):
-        went_on = transfer(url, partial, mark, console, tries)
+        resumed = transfer(url, partial, mark, console, tries)
         found = md5_of(partial)
         if found == md5:
             store.sync(partial)
@@ -89,17 +89,16 @@ def fetch(url: str, path: Path, md5: str, console: Console, tries: int = TRIES) 
             return
         partial.unlink()
         mark.unlink(missing_ok=True)
-        if not went_on:
+        if not resumed:
             break
-        console.print(f"{url}: the parts of two transfers do not fit: it is downloaded anew",
+        console.print(f"{url} has changed and is downloaded again",
                       markup=False, soft_wrap=True)
     raise UserError(f"{url}: md5 is {found}, not {md5}: the download is damaged, or the file is "
-                    "another one; it was removed, run the same command again")
+                    "another one; it was removed: rerun the command")
 
 
 def transfer(url: str, partial: Path, mark: Path, console: Console, tries: int) -> bool:
-    """Brings `partial` to its end; returns whether any of it is of an earlier connection.
-    """
+    """Completes `partial`; returns whether any of it is from an earlier connection."""
     with bar_of(console) as bar:
         task = bar.add_task(partial.name.removesuffix(".partial"), total=None)
 
@@ -113,15 +112,13 @@ def transfer(url: str, partial: Path, mark: Path, console: Console, tries: int) 
                 reason = str(broken)
             if attempt + 1 < tries:
                 time.sleep(2 ** attempt)
-    raise UserError(f"{url}: {reason}: run the same command again, it goes on from there")
+    raise UserError(f"{url}: {reason}: rerun the command to resume")
 
 
 def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None], None]) -> bool:
-    """One connection; returns whether it went on with what was there, raises BrokenOff or
-    UserError.
-    """
+    """One connection; returns whether it resumed. Raises BrokenOff or UserError."""
     if not url.startswith(("http://", "https://")):
-        raise UserError(f"{url} is no address of the web: give http:// or https://")
+        raise UserError(f"{url} is not a web address: give http:// or https://")
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "flowerexp"})
     if have:
@@ -130,12 +127,12 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
             request.add_header("If-Range", json.loads(mark.read_text(encoding="utf-8")))
     try:
         with connect(request) as response:
-            went_on = response.status == 206 and response.headers.get(
+            resumed = response.status == 206 and response.headers.get(
                 "Content-Range", "").startswith(f"bytes {have}-")
-            if response.status == 206 and not went_on:
-                raise UserError(f"{url}: the server sent another part than it was asked for: "
-                                f"remove {partial} and run the same command again")
-            # A weak mark promises no equal bytes, and a server would not go on for it.
+            if response.status == 206 and not resumed:
+                raise UserError(f"{url}: the server sent another range than was requested: "
+                                f"remove {partial} and rerun the command")
+            # A weak ETag does not promise equal bytes, and no server resumes for it.
             version = response.headers.get("ETag", "")
             version = "" if version.startswith("W/") else version
             version = version or response.headers.get("Last-Modified", "")
@@ -144,9 +141,9 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
             else:
                 mark.unlink(missing_ok=True)
             length = response.headers.get("Content-Length")
-            done = have if went_on else 0
+            done = have if resumed else 0
             whole = done + int(length) if length else None
-            with partial.open("ab" if went_on else "wb") as file:
+            with partial.open("ab" if resumed else "wb") as file:
                 while chunk := response.read1(CHUNK):
                     file.write(chunk)
                     done += len(chunk)
@@ -155,14 +152,14 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
         raise BrokenOff(f"the connection broke off ({error or type(error).__name__})") from error
     except urllib.error.HTTPError as error:
         if error.code == NOT_SATISFIABLE and have:
-            return True  # nothing is missing, or it is another file: the md5 tells
+            return True  # complete, or another file: the md5 tells
         if error.code in BUSY:
             raise BrokenOff(f"the server answers {error.code} {error.reason}") from error
         raise UserError(f"{url}: the server answers {error.code} {error.reason}: is the address "
                         "right?") from error
     if whole is not None and done < whole:
         raise BrokenOff(f"the connection broke off after {done} of {whole} bytes")
-    return went_on
+    return resumed
 
 
 def connect(request: urllib.request.Request) -> HTTPResponse:
@@ -178,7 +175,7 @@ def connect(request: urllib.request.Request) -> HTTPResponse:
 
 
 def unpack(archive: Path, folder: Path, console: Console) -> None:
-    """Unpacks a tar archive to `folder`, which appears whole or not at all.
+    """Unpacks a tar archive to `folder`, which appears complete or not at all.
 
     Raises:
         UserError: for an archive that is damaged, or whose members would leave the folder.
@@ -193,7 +190,7 @@ def unpack(archive: Path, folder: Path, console: Console) -> None:
                 bar.update(task, completed=min(member.offset_data, archive.stat().st_size))
         partial.rename(folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}): remove it and run the same "
-                        "command again") from error
+        raise UserError(f"{archive} cannot be unpacked ({error}): remove it and rerun the "
+                        "command") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The competition's files through kagglehub, which keeps and resumes them in its own cache."""
+"""The competition's files, downloaded by kagglehub, which resumes and keeps them in its cache."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ CREDENTIALS = ("make a token at https://www.kaggle.com/settings (API, Create New
 
 
 def run(out: Path, logger: RunLogger) -> None:
-    """Fetches the files and says how to train with them; raises UserError as `fetch`."""
+    """Downloads the files and logs how to train on them; raises UserError as `fetch`."""
     sizes = fetch(out)
     logger.info(f"{out}: the competition's files, {', '.join(map(str, sizes))} pixels")
     size = 192 if 192 in sizes else sizes[0]
@@ -28,24 +28,24 @@ def fetch(out: Path) -> list[int]:
     """Downloads the competition's files and links their folders into `out`.
 
     Returns:
-        The sizes of the images that are there, in pixels.
+        The sizes of the images, in pixels.
 
     Raises:
-        UserError: without kagglehub, credentials, the rules accepted, or a network, and where `out`
-            holds other folders of these names.
+        UserError: without kagglehub, credentials, accepted rules or a network, or if `out` holds
+            other folders of these names.
     """
     source = download()
     folders = {size: path for path in sorted(source.glob("tfrecords-jpeg-*"))
                if (size := size_in_name(path.name)) is not None}
     if not folders:
-        raise UserError(f"{source} holds no folder tfrecords-jpeg-SxS: remove it and run the same "
-                        "command again")
+        raise UserError(f"{source} holds no folder tfrecords-jpeg-SxS: remove it and rerun the "
+                        "command")
     out.mkdir(parents=True, exist_ok=True)
     for path in folders.values():
         link = out / path.name
         if not (link.is_symlink() and link.resolve() == path.resolve()):
             if link.exists() or link.is_symlink():
-                raise UserError(f"{link} is there and not of the competition: give another folder")
+                raise UserError(f"{link} exists and is not of the competition: give another folder")
             link.symlink_to(path.resolve(), target_is_directory=True)
     store.write_text(out / NAMES_FILE, "".join(
         f"{name}\n" for name in json.loads(CLASSES_FILE.read_text(encoding="utf-8"))))
@@ -64,14 +64,14 @@ def download() -> Path:
     try:
         return Path(kagglehub.competition_download(COMPETITION))
     except exceptions.UnauthenticatedError as error:
-        raise UserError(f"Kaggle gives the competition's files to its users only: {CREDENTIALS}"
+        raise UserError(f"Kaggle gives the competition's files only to its users: {CREDENTIALS}"
                         ) from error
     except requests.exceptions.HTTPError as error:
         code = error.response.status_code if error.response is not None else "an error"
         raise UserError(f"Kaggle answers {code} for {PAGE}: {CREDENTIALS}") from error
     except requests.exceptions.RequestException as error:
         raise UserError(f"Kaggle cannot be reached ({first_line(error)}): is this machine online? "
-                        "The same command goes on") from error
+                        "Rerun the command to resume") from error
     except (ValueError, exceptions.DataCorruptionError, exceptions.BackendError) as error:
-        raise UserError(f"Kaggle's files cannot be had ({first_line(error)}): run the same command "
-                        f"again, or {CREDENTIALS}") from error
+        raise UserError(f"Kaggle's files cannot be downloaded ({first_line(error)}): rerun the "
+                        f"command, or {CREDENTIALS}") from error

@@ -1,6 +1,6 @@
-"""The Oxford 102 Flowers photos (Nilsback and Zisserman, 2008): fetched, listed and converted.
+"""The Oxford 102 Flowers photos (Nilsback and Zisserman, 2008): download and conversion.
 
-The archives stay in `OUT/downloads`; the photos are unpacked beside them while they are converted.
+The archives are kept in `OUT/downloads`, where the photos are unpacked during the conversion.
 """
 
 import hashlib
@@ -27,45 +27,45 @@ CHECKSUMS = {
     LABELS: "e0620be6f572b9609742df49c70aed4d",
     SPLITS: "a5357ecc9cb78c4bef273ce3793fc85c",
 }
-"""md5 of the archives."""
+"""The md5 of each archive."""
 NAMES_FILE = Path(__file__).with_name("oxford102_classes.json")
 """English names in label order, as the usual cat_to_name.json gives them."""
 SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def run(out: Path, recipe: ConversionOptions, workers: int, logger: RunLogger, home: str = HOME,
+def run(out: Path, options: ConversionOptions, workers: int, logger: RunLogger, home: str = HOME,
         checksums: Mapping[str, str] = CHECKSUMS) -> bool:
-    """Fetches and converts what is missing, and says what came of it.
+    """Downloads and converts what is missing, and logs the result.
 
     Args:
         out: the data set's folder.
-        recipe: of which size and seed count; the splits are the official ones.
+        options: size and seed; the splits are the official ones.
         workers: photos converted at the same time.
-        journal: says how far it is.
+        logger: shows the progress.
         home: address of the folder with the three archives.
-        checksums: md5 of each.
+        checksums: md5 of each archive.
 
     Returns:
         Whether every photo could be read.
 
     Raises:
-        UserError: as `fetch`, `listed` and `conversion.convert`.
+        UserError: as `fetch`, `listed` and `convert.convert`.
     """
     inputs = inputs_of(checksums)
     notes: tuple[str, ...] = ()
     with convert.locked(out):
-        summary = convert.finished(out, convert.plan_of(recipe, inputs), logger)
+        summary = convert.finished(out, convert.plan_of(options, inputs), logger)
         if summary is None:
             fetch(out, home, checksums, logger.console)
             listing = listed(out)
             notes = listing.notes
-            summary = convert.convert(listing, out, recipe, inputs, workers, logger)
+            summary = convert.convert(listing, out, options, inputs, workers, logger)
         shutil.rmtree(unpacked(out), ignore_errors=True)  # the archive stays
     return convert.show(summary, notes, out, logger)
 
 
 def inputs_of(checksums: Mapping[str, str]) -> str:
-    """The fingerprint of a conversion: the same archives give the same records."""
+    """The fingerprint of the archives, which give the same records."""
     text = json.dumps(["oxford102", dict(checksums)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -78,7 +78,7 @@ def fetch(out: Path, home: str, checksums: Mapping[str, str], console: Console) 
     """Downloads the archives below `out`, the small ones first, and unpacks the photos.
 
     Raises:
-        UserError: as `downloads.fetch` and `downloads.unpack`, and for a disk that is full.
+        UserError: as `download.fetch` and `download.unpack`, and for a full disk.
     """
     folder = folder_of(out)
     try:
@@ -88,7 +88,7 @@ def fetch(out: Path, home: str, checksums: Mapping[str, str], console: Console) 
             download.unpack(folder / PHOTOS, unpacked(out), console)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room or "
-                        "give another folder; the same command goes on") from error
+                        "give another folder, then rerun the command to resume") from error
 
 
 def unpacked(out: Path) -> Path:
@@ -96,10 +96,10 @@ def unpacked(out: Path) -> Path:
 
 
 def listed(out: Path) -> Listing:
-    """The photos with their labels and the official splits, once they are fetched.
+    """The downloaded photos with their labels and official splits.
 
     Raises:
-        UserError: for lists that are of another layout.
+        UserError: for lists in another format.
     """
     folder = folder_of(out)
     labels = numbers(folder / LABELS, "labels")
@@ -117,7 +117,7 @@ def listed(out: Path) -> Listing:
                                       names[labels[number - 1] - 1], split)
     ordered = tuple(every[identifier] for identifier in sorted(every))
     notes = [] if len(every) == len(labels) else [
-        f"{len(labels) - len(every)} photos are in no split and are passed over."]
+        f"{len(labels) - len(every)} photos are in no split and are ignored."]
     return Listing(ordered, (), tuple(notes), tuple(names))
 
 
@@ -126,6 +126,6 @@ def numbers(path: Path, key: str) -> list[int]:
     try:
         values: Any = loadmat(path)[key]
         return [int(value) for value in values.reshape(-1)]
-    # The last is SciPy's word for a file of MATLAB 7.3, which is HDF5.
+    # SciPy raises the last for a file of MATLAB 7.3, which is HDF5.
     except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
-        raise UserError(f"{path} holds no row of numbers called {key!r} ({error})") from error
+        raise UserError(f"{path} does not hold the numbers {key!r} ({error})") from error

@@ -1,7 +1,7 @@
-"""Photos as small square JPEGs, many in a part: the first half of a conversion.
+"""Photos to small square JPEGs, many in a part: the first half of a conversion.
 
-A part is a file of records and, written after it, a JSON list of what became of each of its photos;
-with the latter it is whole, and a restart keeps it.
+A part is a file of records and, written after it, a JSON list of the result for each of its photos;
+with the latter it is complete, and a resumed conversion keeps it.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ import tensorflow as tf
 from PIL import ExifTags, Image
 
 from flowerexp.data import resizing, tfrecord
-from flowerexp.data.prepare.photos import Listing, Photo, counted
-from flowerexp.errors import UserError
+from flowerexp.data.prepare.photos import Listing, Photo
+from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
 PART = 32
-"""Photos that are converted, and kept by a restart, together."""
+"""Photos that are converted, and kept by a resumed conversion, together."""
 QUALITY = 95
-"""Of the JPEGs, which keep full resolution in their colours."""
+"""Quality of the JPEGs, whose colors keep the full resolution."""
 JPEG = b"\xff\xd8\xff"
 READ = {JPEG: "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
-"""The kinds that are read, by their first bytes."""
+"""The formats that are read, by their first bytes."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A photo that became a JPEG: which one, where its record stands, and the JPEG's hash."""
+    """A converted photo: part and row of its record, and the hash of its JPEG."""
 
     photo: Photo
     part: int
@@ -45,7 +45,7 @@ class Converted:
 
 def convert(every: Sequence[Photo], work: Path, size: int, workers: int, logger: RunLogger
                   ) -> None:
-    """Converts the parts that are missing; Ctrl-C waits for no more than a photo of each worker."""
+    """Converts the missing parts; Ctrl-C waits for at most one photo of each worker."""
     starts = [start for start in range(0, len(every), PART)
               if not part_file(work, start // PART, ".json").exists()]
     done = len(every) - sum(len(every[start:start + PART]) for start in starts)
@@ -70,8 +70,7 @@ def part_file(work: Path, part: int, suffix: str) -> Path:
 
 def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
                  stopped: threading.Event, advance: Callable[[], None]) -> None:
-    """Writes the JPEGs of some photos, then what became of each: a part is whole with the latter.
-    """
+    """Writes the JPEGs of the photos of one part, then the result for each."""
     images: list[bytes] = []
     rows: list[dict[str, Any]] = []
     some = every[start:start + PART]
@@ -96,12 +95,12 @@ def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
 
 
 def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
-    """A photo's bytes as a square JPEG, and the shorter side that it had, in pixels.
+    """A photo as a square JPEG, and the length of its shorter side in pixels.
 
-    A JPEG that is such a square is kept byte for byte, unless its colours are for printers.
+    A JPEG that is such a square is kept byte for byte, unless it has the four colors of print.
 
     Raises:
-        UserError: a sentence without a subject, where the bytes are no photo that can be read.
+        UserError: a sentence without a subject, where the bytes cannot be read as a photo.
     """
     try:
         with tf.device("CPU:0"):  # the same bits whether or not there is a GPU
@@ -116,7 +115,7 @@ def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
 
 
 def has_exif_rotation(data: bytes) -> bool:
-    """Whether a photo's EXIF says that it is to be turned or mirrored before it is looked at."""
+    """Whether a photo's EXIF orientation asks to rotate or mirror it."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
@@ -126,7 +125,7 @@ def has_exif_rotation(data: bytes) -> bool:
 
 @functools.lru_cache(4)
 def squaring(size: int) -> Any:
-    """A function of a photo's bytes: the JPEG of its square, and its shape."""
+    """A function of a photo's bytes: the JPEG of its center crop, and its shape."""
     def of(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = resizing.decode(data)
         jpeg = tf.io.encode_jpeg(resizing.square(image, size), quality=QUALITY,
@@ -137,20 +136,21 @@ def squaring(size: int) -> Any:
 
 
 def unreadable(data: bytes) -> str:
-    """Why bytes that could not be decoded are of no use."""
+    """Why bytes could not be decoded."""
     if not data:
         return "the file is empty"
     for start, kind in READ.items():
         if data.startswith(start):
-            return f"it is a damaged or truncated {kind}, or of an uncommon kind"
+            return f"it is a damaged, truncated or unusual {kind}"
     other = ("WebP" if data[8:12] == b"WEBP" else "TIFF" if data[:4] in (b"II*\0", b"MM\0*")
              else "HEIC or AVIF" if data[4:8] == b"ftyp" else None)
-    return f"it is {f'a {other} file' if other else 'none'}; JPEG, PNG, GIF and BMP are read"
+    kind = f"a {other} file" if other else "not a photo"
+    return f"it is {kind}; JPEG, PNG, GIF and BMP are read"
 
 
 def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
                   ids: Iterable[str]) -> None:
-    """As `tfrecord.write`, and on the disk; raises OSError where it cannot be written."""
+    """`tfrecord.write`, synced to the disk; raises OSError where it cannot be written."""
     try:
         with store.atomic_write(path) as partial:
             tfrecord.write(partial, images, labels, ids)
@@ -160,8 +160,8 @@ def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | N
 
 def read(listing: Listing, work: Path, size: int
          ) -> tuple[list[Converted], list[tuple[str, str]], int, int]:
-    """What became of the photos: the good ones, path and reason of the others, how many were
-    smaller than `size`, and how many EXIF says to turn.
+    """The converted photos, path and reason of the others, how many were smaller than `size`, and
+    how many have an EXIF rotation.
     """
     good, left_out, small, turned = [], list(listing.left_out), 0, 0
     for part, start in enumerate(range(0, len(listing.photos), PART)):
@@ -182,7 +182,7 @@ def read(listing: Listing, work: Path, size: int
 
 
 class Parts:
-    """The JPEGs of the parts, read one at a time."""
+    """Reads the JPEGs of the parts, one at a time."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -192,7 +192,7 @@ class Parts:
         return tfrecord.whole_spans(str(part_file(self.work, part, ".tfrec")))
 
     def image(self, each: Converted) -> bytes:
-        """Raises UserError where the part is not as it was written."""
+        """The JPEG of a photo; raises UserError if the part has been damaged."""
         path = part_file(self.work, each.part, ".tfrec")
         with contextlib.suppress(IndexError, tf.errors.OpError), \
                 tf.io.gfile.GFile(str(path), "rb") as file:
@@ -201,4 +201,4 @@ class Parts:
                 image: bytes = tf.train.Example.FromString(record.data).features.feature[
                     "image"].bytes_list.value[0]
                 return image
-        raise UserError(f"{path} is damaged: remove {self.work} and run the same command again")
+        raise UserError(f"{path} is damaged: remove {self.work} and rerun the command")

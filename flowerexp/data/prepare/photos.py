@@ -1,7 +1,7 @@
-"""Which photos there are and of what class: of a folder per class, or of a CSV. No TensorFlow here.
+"""Lists photos and their classes, from a folder per class or a CSV. No TensorFlow here.
 
-Nothing is opened yet. A photo is known by its identifier, its path relative to the folder or the
-CSV, and everything is sorted by it, so that no file system's own order shows.
+No photo is opened. A photo is identified by its path relative to the folder or the CSV, and
+everything is sorted by it, so that the order of the file system does not matter.
 """
 
 import hashlib
@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, counted
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
             ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".tga", ".dng", ".cr2", ".nef",
             ".arw")
-"""Of files that are taken for photos; those of a kind that cannot be read are listed as such."""
+"""Suffixes of photos; those in formats that cannot be read are listed as unreadable."""
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 SHOWN = 3
-"""Names in a sentence."""
+"""The most names in a sentence."""
 
 
 @dataclass(frozen=True)
 class Photo:
     """A photo to convert.
 
-    identifier: unique, the `id` of its record.
-    label: its class's name.
-    split: train, val or test where that is laid down; None where it is to be drawn.
+    identifier: unique id, also of its record.
+    label: name of the class.
+    split: train, val or test where it is fixed; None where it is to be assigned.
     """
 
     path: Path
@@ -43,11 +43,10 @@ class Photo:
 class Listing:
     """The photos of a data set.
 
-    photos: in the order of their identifiers.
-    left_out: path and reason of those that are known to be of no use before one is opened.
-    notes: sentences on what else was passed over.
-    names: the classes in label order; None for those that turn out to have photos, in the order of
-        `in_order`.
+    photos: photos in the order of their identifiers.
+    left_out: path and reason of photos that cannot be used.
+    notes: sentences on what else was ignored.
+    names: classes in label order; None for those that have readable photos, as `in_order`.
     """
 
     photos: tuple[Photo, ...]
@@ -57,7 +56,7 @@ class Listing:
 
 
 def listed(source: Path) -> Listing:
-    """The photos of a folder or of a CSV; raises UserError where there is neither, or no photo."""
+    """The photos of a folder or a CSV; raises UserError if neither exists or it has no photos."""
     if source.is_dir():
         listing = from_folder(source)
     elif source.is_file():
@@ -66,13 +65,13 @@ def listed(source: Path) -> Listing:
         raise UserError(f"{source} does not exist: give a folder that holds a folder per class, or "
                         "a CSV of path,label")
     if not listing.photos:
-        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} it should "
-                        "hold a folder per class, or be a CSV of path,label")
+        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} give a "
+                        "folder that holds a folder per class, or a CSV of path,label")
     return listing
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Classes in label order: by number where all are numbers, else by their characters."""
+    """Classes in label order: by number if all are numbers, else by their characters."""
     unique = set(names)
     if all(name.isascii() and name.isdigit() for name in unique):
         return sorted(unique, key=lambda name: (int(name), name))
@@ -80,15 +79,15 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def readable(path: str) -> str:
-    """A path as a text that can be printed, whatever bytes its name holds."""
+    """A path as printable text, whatever bytes it holds."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def from_folder(folder: Path) -> Listing:
-    """The photos of a folder per class; folders inside of these belong to their class.
+    """The photos of a folder per class; folders inside a class belong to it.
 
     Raises:
-        UserError: for a folder that cannot be read, or one of splits, not of classes.
+        UserError: for a folder that cannot be read, or that holds splits instead of classes.
     """
     photos: list[Photo] = []
     left_out: list[tuple[str, str]] = []
@@ -96,7 +95,7 @@ def from_folder(folder: Path) -> Listing:
     classes = {entry.name for entry in os.scandir(folder)
                if entry.is_dir() and not entry.name.startswith(".")}
     if classes and {name.lower() for name in classes} <= SPLIT_NAMES:
-        raise UserError(f"{folder} holds {', '.join(sorted(classes))}, which are splits and no "
+        raise UserError(f"{folder} holds {', '.join(sorted(classes))}, which are splits, not "
                         "classes: give a folder that holds a folder per class, or a CSV of "
                         "path,label")
     for path in files_below(folder, ignored):
@@ -104,13 +103,13 @@ def from_folder(folder: Path) -> Listing:
         if relative.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
             ignored[relative.suffix.lower() or relative.name] += 1
         elif len(relative.parts) == 1:
-            left_out.append((readable(str(relative)), "it lies outside of every class's folder"))
+            left_out.append((readable(str(relative)), "it is outside of every class's folder"))
         else:
             photos.append(Photo(path, readable(relative.as_posix()), readable(relative.parts[0])))
     notes = []
     if ignored:
         kinds = ", ".join(f"{readable(kind)} {count}" for kind, count in ignored.most_common(6))
-        notes.append(f"{ignored.total()} files and folders that are no photos are passed over "
+        notes.append(f"{ignored.total()} files and folders ignored because they are not photos "
                      f"({kinds}{', and others' if len(ignored) > 6 else ''}).")
     if empty := sorted({*map(readable, classes)} - {photo.label for photo in photos}):
         notes.append(f"{counted(len(empty), 'folder')} without a photo: {shown(empty)}.")
@@ -118,8 +117,7 @@ def from_folder(folder: Path) -> Listing:
 
 
 def files_below(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
-    """Every file below a folder; links are followed, each folder once; hidden folders are counted.
-    """
+    """Every file below a folder. Links are followed, each folder once; hidden ones are counted."""
     def refuse(error: OSError) -> None:
         raise error
 
@@ -138,10 +136,10 @@ def files_below(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
 def from_csv(file: Path) -> Listing:
     """The photos of a CSV with the columns path and label, relative to the CSV's own folder.
 
-    Without a header it must have exactly these two columns; others are passed over.
+    Without a header it must have exactly these two columns; other columns are ignored.
 
     Raises:
-        UserError: for a file that is no such CSV, or a photo with two labels.
+        UserError: for a file that is not such a CSV, or a photo with two labels.
     """
     rows, notes = read_rows(file)
     folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links stay as they are named
@@ -161,12 +159,12 @@ def from_csv(file: Path) -> Listing:
             again += name in photos
             photos[name] = Photo(path, name, label)
     if again:
-        notes.append(f"passed over as repeating another: {counted(again, 'row')} of {file.name}.")
+        notes.append(f"{counted(again, 'row')} of {file.name} ignored as repeated.")
     return Listing(sorted_by_identifier(photos.values()), tuple(left_out), tuple(notes))
 
 
 def read_rows(file: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Path and label of every row, without the spaces around them, and what was passed over."""
+    """Stripped path and label of every row, and notes on ignored columns."""
     try:
         table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False,
                             skipinitialspace=True, encoding="utf-8-sig")
@@ -179,7 +177,7 @@ def read_rows(file: Path) -> tuple[list[tuple[str, str]], list[str]]:
     if "path" in first and "label" in first:
         others = [name for name in first if name not in ("path", "label")]
         if others:
-            notes.append(f"{counted(len(others), 'other column')} of {file.name} not looked at: "
+            notes.append(f"{counted(len(others), 'other column')} of {file.name} ignored: "
                          f"{shown(others)}.")
         table = table.iloc[1:, [first.index("path"), first.index("label")]]
     elif len(first) != 2:
@@ -193,7 +191,7 @@ def sorted_by_identifier(photos: Iterable[Photo]) -> tuple[Photo, ...]:
 
 
 def fingerprint(listing: Listing) -> str:
-    """A hash of the photos' identifiers, labels, sizes and times of change."""
+    """A hash of the photos' identifiers, labels, sizes and modification times."""
     digest = hashlib.sha256()
     for photo in listing.photos:
         try:
@@ -205,11 +203,7 @@ def fingerprint(listing: Listing) -> str:
     return digest.hexdigest()[:16]
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def shown(names: Iterable[str]) -> str:
-    """The first names, and that there are more."""
+    """The first names, and whether there are more."""
     every = list(names)
     return ", ".join(map(repr, every[:SHOWN])) + (" and more" if len(every) > SHOWN else "")

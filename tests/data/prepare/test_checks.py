@@ -68,7 +68,7 @@ def damage(path, place, flip=0x40):
 
 def test_a_good_data_set_has_no_fault_and_every_count(root):
     checked = of(root)
-    assert (checked.faults, checked.doubts) == ([], [])
+    assert (checked.errors, checked.warnings) == ([], [])
     assert checked.records == {"train": 12, "val": 6, "test": 3}
     assert {split: counts.tolist() for split, counts in checked.counts.items()} == {
         "train": [4, 4, 4], "val": [2, 2, 2]}
@@ -90,7 +90,7 @@ BAD = {
 def test_a_bad_record_is_listed_with_its_id_and_stops_a_run(root, bad, split):
     make, words = BAD[bad]
     path = put(root, make(), split, "a-6.tfrec")
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert (fault.file, fault.record, fault.id) == (str(path), 2, "x")
     assert words in fault.message
     assert run_refuses(root) == fault.sentence
@@ -101,7 +101,7 @@ def test_every_fault_of_a_record_and_of_a_set_is_listed(root):
     put(root, example(id=b"three"), name="a-6.tfrec", number=5)
     put(root, example(image=b"", id=b"four"), "test", "a-3.tfrec", 0)
     found = [(fault.id, fault.record, fault.message.partition(" ")[0])
-             for fault in of(root).faults]
+             for fault in of(root).errors]
     assert [each[:2] for each in found] == [("three", 5), ("three", 5), ("two", 2), ("two", 2),
                                             ("four", 0)]
 
@@ -111,7 +111,7 @@ def test_crc_error_of_one_record_leaves_the_others_readable(root):
     second = record_ends(path)[1]
     damage(path, second + 300)  # in the image, wherever the id stands
     checked = of(root)
-    (fault,) = checked.faults
+    (fault,) = checked.errors
     assert (fault.record, fault.id) == (2, "id8")
     assert "CRC" in fault.message
     assert checked.records["train"] == 12
@@ -124,7 +124,7 @@ def test_crc_error_of_one_record_leaves_the_others_readable(root):
 def test_damaged_length_says_how_many_records_are_lost(root, place, words):
     path = root / "train/b-6.tfrec"
     damage(path, record_ends(path)[1] + place)
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert fault.record == 2
     assert words in fault.message
     assert "4 of the 6 records that its name promises are lost" in fault.message
@@ -135,7 +135,7 @@ def test_truncated_file_and_one_that_ends_after_a_record(root):
     path, other = root / "train/b-6.tfrec", root / "val/a-6.tfrec"
     path.write_bytes(path.read_bytes()[:-7])
     other.write_bytes(other.read_bytes()[:record_ends(other)[3]])
-    cut, short = of(root).faults
+    cut, short = of(root).errors
     assert (cut.record, cut.id) == (5, None)
     assert "truncated" in cut.message
     assert short.record is None
@@ -153,7 +153,7 @@ def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
     data[place:place + 8] = struct.pack("<Q", 2**40)
     data[place + 8:place + 12] = struct.pack("<I", tfrecord.masked_crc(struct.pack("<Q", 2**40)))
     path.write_bytes(data)
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert f"a record of {2**40} bytes" in fault.message
     assert run_refuses(root) == fault.sentence
 
@@ -161,7 +161,7 @@ def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
 def test_empty_split_stops(root):
     write_serialized(root / "val/a-6.tfrec", [])
     (root / "val/a-6.tfrec").rename(root / "val/a.tfrec")
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert fault.sentence.endswith("the split is empty")
     assert "empty" in run_refuses(root)
 
@@ -172,38 +172,38 @@ def test_doubts_stop_no_run(root):
     put(root, example(image=commented, class_=0, id=b"id0"), "val", "a-6.tfrec", 4)
     put(root, example(image=jpeg(22), id=b"t"), "test", "a-3.tfrec", 1)
     checked = of(root, num_classes=5)
-    assert checked.faults == []
+    assert checked.errors == []
     train, val = root / "train", root / "val/a-6.tfrec"
-    assert [fault.sentence for fault in checked.doubts] == [
+    assert [fault.sentence for fault in checked.warnings] == [
         f"{val}, record 1: its id is also that of {train}/b-6.tfrec, record 5",
         f"{val}, record 4: its id is also that of {train}/a-6.tfrec, record 0",
-        f"{val}, record 4: its picture (the same pixels) is also in train: "
+        f"{val}, record 4: its image (the same pixels) is also in train: "
         f"{train}/a-6.tfrec, record 1",
-        f"{root}/test/a-3.tfrec, record 1: its picture (the same pixels) is also in val: "
+        f"{root}/test/a-3.tfrec, record 1: its image (the same pixels) is also in val: "
         f"{val}, record 2",
         f"{train} holds no good image of 2 of 5 classes: 3, 4"]
     assert run_refuses(root, num_classes=5) is None
 
 
 def test_labels_out_of_the_range_that_was_given(root):
-    (fault, *_) = of(root, num_classes=2).faults
+    (fault, *_) = of(root, num_classes=2).errors
     assert "its label 2 is out of range: labels are from 0 to 1" in fault.message
     assert run_refuses(root, num_classes=2) == fault.sentence
 
 
 def test_a_label_of_a_million_is_no_reason_to_count_so_many_classes(root):
     put(root, example(image=jpeg(), class_=2**30, id=b"x"))
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert f"its label {2**30} is out of range" in fault.message
 
 
 def test_a_bad_first_image_does_not_decide_the_size(root):
     put(root, example(image=b"no", class_=0, id=b"first"), name="a-6.tfrec", number=0)
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert fault.id == "first"
     assert run_refuses(root) == fault.sentence
     put(root, example(image=jpeg(0, 24, 24), class_=0, id=b"first"), name="a-6.tfrec", number=0)
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert "24x24" in fault.message
 
 
@@ -236,13 +236,14 @@ def test_the_command_lists_faults_counts_and_a_verdict(root):
     done = command(root, "--classes", "4", folder=root)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == (f"stops a run: {path}, record 2 (id '[small]'): its image is 8x8 pixels "
+    assert lines[0] == (f"error: {path}, record 2 (id '[small]'): its image is 8x8 pixels "
                         "where dataset.image_size says 16x16")
-    assert lines[1] == f"doubtful: {root}/train holds no good image of 1 of 4 classes: 3"
+    assert lines[1] == f"warning: {root}/train holds no good image of 1 of 4 classes: 3"
     assert [line.split() for line in lines[2:7]] == [
         ["class", "train", "val"], ["0", "4", "2"], ["1", "4", "2"], ["2", "3", "2"],
         ["3", "0", "0"]]
-    assert "12 in train, 6 in val, 3 in test; 2 faults, 1 of which would stop a run" in lines[7]
+    assert ("12 in train, 6 in val, 3 in test; 1 error (dataset.on_bad_record=stop ends a run), "
+            "1 warning") in lines[7]
     assert len(lines) == 8
 
 
@@ -251,15 +252,15 @@ def test_the_command_ends_with_zero_where_a_run_would_start(root):
     (root / "names.txt").write_text("pink [rose]\nlily\ntulip\n")
     done = command(root, "--size", SIZE, "--names", root / "names.txt")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "doubtful" in done.stdout
+    assert "warning" in done.stdout
     assert "0 pink [rose]" in done.stdout
-    assert "2 faults, 0 of which would stop a run" in done.stdout
+    assert "0 errors (dataset.on_bad_record=stop ends a run), 2 warnings" in done.stdout
 
 
 def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
     path = root / "train/a-6.tfrec"
     path.write_bytes(b"")
-    (fault,) = of(root).faults
+    (fault,) = of(root).errors
     assert fault.sentence.startswith(f"{path} holds 0 records where its name says 6")
 
 
@@ -299,7 +300,7 @@ def test_lines_are_whole_in_a_narrow_terminal(root, capsys):
     logger.console = Console(width=30, force_terminal=True, color_system=None)
     assert checks.run(str(root), None, None, None, logger)
     printed = capsys.readouterr().out
-    assert f"doubtful: {path}, record 2 (id 'id0'): its id is also that of" in printed
+    assert f"warning: {path}, record 2 (id 'id0'): its id is also that of" in printed
 
 
 @pytest.mark.parametrize("classes", [1, 5000])
@@ -309,9 +310,9 @@ def test_one_class_and_five_thousand(tmp_path, classes):
         write_serialized(tmp_path / split / "a.tfrec", [
             example(image=jpeg(len(split)), class_=label) for label in {0, classes - 1}])
     checked = of(tmp_path)
-    assert checked.faults == []
+    assert checked.errors == []
     assert checked.counts["train"].shape == (classes,)
-    assert len(checked.doubts) == (classes > 1)
+    assert len(checked.warnings) == (classes > 1)
     assert run_refuses(tmp_path) is None
 
 
@@ -330,8 +331,8 @@ def test_images_are_not_kept(root, monkeypatch):
     monkeypatch.setattr(records, "inspect", inspect_and_hold)
     for split, files in source.files.items():
         for file in files:
-            checks.check_file(source, split, file, checks.Checked(), seen, [],
+            checks.check_file(source, split, file, checks.CheckResult(), seen, [],
                                   lambda _: None)
     assert len(held) == 21
-    assert all(len(digest) == 16 for digest in seen.pictures)
+    assert all(len(digest) == 16 for digest in seen.images)
     assert np.sum([len(text) for text in seen.ids]) < 100

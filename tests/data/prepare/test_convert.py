@@ -121,7 +121,7 @@ def test_photos_that_exif_says_to_turn_are_said(tmp_path, capsys):
         exif[0x0112] = orientation
         save(images / f"a/{number}.jpg", picture(number), exif=exif)
     run(images, tmp_path / "out")
-    assert "2 photos to be turned by EXIF's orientation" in capsys.readouterr().out
+    assert "2 photos not rotated as their EXIF orientation says" in capsys.readouterr().out
 
 
 def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
@@ -143,9 +143,10 @@ def spoil(images):
     (images / "rose/gone.jpg").symlink_to(images / "nowhere.jpg")
     (images / "rose/folder.jpg").mkdir()
     return {"a.tif": "it is a TIFF file", "b.heic": "it is a HEIC or AVIF file",
-            "cut.jpg": "it is a damaged or truncated JPEG", "empty.jpg": "the file is empty",
-            "gone.jpg": "No such file or directory", "head.png": "it is a damaged or truncated PNG",
-            "text.jpg": "it is none; JPEG"}
+            "cut.jpg": "it is a damaged, truncated or unusual JPEG",
+            "empty.jpg": "the file is empty", "gone.jpg": "No such file or directory",
+            "head.png": "it is a damaged, truncated or unusual PNG",
+            "text.jpg": "it is not a photo; JPEG"}
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_converted(tmp_path):
@@ -158,7 +159,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_converted(tmp_path):
     assert done.exit_code == 0, done.output
     assert "8 photos could not be used" in done.output
     assert "rose/a.tif: it is a TIFF file" in done.output
-    assert "without a photo left, and so no class: 'bad'" in done.output
+    assert "classes left out because none of their photos can be used: 'bad'" in done.output
     with (out / "tfrecords-jpeg-16x16/unreadable.csv").open(newline="") as file:
         header, first, *listed = csv.reader(file)
     assert (header, first) == (["path", "reason"], ["bad/a.jpg", "the file is empty"])
@@ -202,7 +203,7 @@ def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
 def test_five_thousand_classes(tmp_path):
     every = tuple(photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
                   for label in range(5000) for number in range(3))
-    splits = convert.deal(every, photos.in_order(each.label for each in every),
+    splits = convert.assign_splits(every, photos.in_order(each.label for each in every),
                           ConversionOptions(16))
     trained = {photo.label for photo, split in zip(every, splits, strict=True) if split == "train"}
     assert len(trained) == 5000
@@ -235,15 +236,15 @@ def test_nothing_that_can_be_read_is_refused(tmp_path):
 def test_places_that_cannot_be_are_refused(tmp_path):
     images = garden(tmp_path / "photos", {"a": 9})
     for out in (images, images / "a", images / "new/out"):
-        with pytest.raises(UserError, match="lies inside of"):
+        with pytest.raises(UserError, match="is inside"):
             run(images, out)
-    with pytest.raises(UserError, match="is no local folder"):
+    with pytest.raises(UserError, match="is not a local folder"):
         run(images, Path("gs://bucket/out"))
     (tmp_path / "other/train").mkdir(parents=True)
     with pytest.raises(UserError, match="holds a folder train, val or test"):
         run(images, tmp_path / "other")
     (tmp_path / "foreign/tfrecords-jpeg-16x16").mkdir(parents=True)
-    with pytest.raises(UserError, match="made of other photos"):
+    with pytest.raises(UserError, match="made from other photos"):
         run(images, tmp_path / "foreign")
     (tmp_path / "file").write_text("")
     done = CliRunner().invoke(app, ["data", "from-folder", str(images), str(tmp_path / "file")])

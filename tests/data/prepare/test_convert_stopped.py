@@ -42,7 +42,7 @@ def test_another_recipe_or_other_photos_are_not_mixed_in(tmp_path, stage):
         with pytest.raises(UserError, match=words):
             run(images, out, **options)
     os.utime(images / "a/1.jpg", (1, 1))
-    with pytest.raises(UserError, match="made of other photos, or they have changed"):
+    with pytest.raises(UserError, match="made from other photos, or they have changed"):
         run(images, out)
     assert files_of(out) == before
     assert run(images, out, size=12)  # another size is another folder
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(UserError, match="the same command goes on") as mistake:
+        with pytest.raises(UserError, match="rerun the command to resume") as mistake:
             run(images, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -63,7 +63,7 @@ def test_a_file_arrives_whole_and_only_once(files, home, tmp_path):
 
 def test_a_second_call_goes_on_where_the_connection_broke_off(files, home, tmp_path):
     files.cut_after = 100_001
-    with pytest.raises(UserError, match=r"after 100001 of 300000 bytes: run the same command"):
+    with pytest.raises(UserError, match=r"after 100001 of 300000 bytes: rerun the command"):
         fetch(home, tmp_path / "a.bin", files.content["a.bin"])
     assert (tmp_path / "a.bin.partial").read_bytes() == files.content["a.bin"][:100_001]
     assert not (tmp_path / "a.bin").exists()
@@ -145,7 +145,7 @@ def test_another_md5_is_refused_and_nothing_stays(files, home, tmp_path):
         fetch(home, tmp_path / "a.bin", b"another")
     found = md5(files.content["a.bin"])
     assert f"md5 is {found}, not {md5(b'another')}" in str(mistake.value)
-    assert "it was removed, run the same command again" in str(mistake.value)
+    assert "it was removed: rerun the command" in str(mistake.value)
     assert list(tmp_path.iterdir()) == []
     assert len(files.requests) == 1
 
@@ -158,7 +158,7 @@ def test_a_damaged_file_is_fetched_again(files, home, tmp_path):
 
 def test_mistakes_are_one_sentence(files, home, tmp_path):
     for url, words in ((f"{home}b.bin", "answers 404"), ("http://127.0.0.1:9/a", "be reached"),
-                       ("file:///etc/passwd", "no address of the web"), ("a", "no address")):
+                       ("file:///etc/passwd", "not a web address"), ("a", "not a web")):
         with pytest.raises(UserError, match=words) as mistake:
             download.fetch(url, tmp_path / "x", md5(b""), QUIET, 1)
         assert "\n" not in str(mistake.value)
@@ -198,7 +198,7 @@ def test_a_truncated_archive_leaves_nothing(tmp_path):
     data = archive_of({"a": os.urandom(200_000)})
     for cut in (100_000, 5):
         (tmp_path / "a.tgz").write_bytes(data[:cut])
-        with pytest.raises(UserError, match="remove it and run the same command again"):
+        with pytest.raises(UserError, match="remove it and rerun the command"):
             download.unpack(tmp_path / "a.tgz", tmp_path / "photos", QUIET)
         assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
@@ -284,8 +284,8 @@ def image_bytes(seed):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ({"imagelabels.mat": matrix(other=[1])}, "no row of numbers called 'labels'"),
-    ({"imagelabels.mat": b"no matrix at all"}, "no row of numbers called 'labels'"),
+    ({"imagelabels.mat": matrix(other=[1])}, "does not hold the numbers 'labels'"),
+    ({"imagelabels.mat": b"no matrix at all"}, "does not hold the numbers 'labels'"),
     ({"imagelabels.mat": b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"}, "HDF"),
     ({"imagelabels.mat": matrix(labels=[1, 2])}, "names image 3 in trnid"),
     ({"imagelabels.mat": matrix(labels=[103] * 12)}, "no label from 1 to 102"),

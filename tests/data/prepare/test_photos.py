@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowerexp.data.prepare import photos
-from flowerexp.data.prepare.stratification import SPLITS, stratify
+from flowerexp.data.prepare.splits import SPLITS, stratify
 from flowerexp.errors import UserError
 
 
@@ -44,9 +44,9 @@ def test_what_is_no_photo_is_counted_and_said(tmp_path):
           ".git/x.jpg", "thorn/readme.TXT", "loose.jpg")
     listing = photos.listed(tmp_path)
     assert [photo.identifier for photo in listing.photos] == ["rose/a.jpg"]
-    assert listing.left_out == (("loose.jpg", "it lies outside of every class's folder"),)
+    assert listing.left_out == (("loose.jpg", "it is outside of every class's folder"),)
     files, empty = listing.notes
-    assert files.startswith("6 files and folders that are no photos are passed over")
+    assert files.startswith("6 files and folders ignored because they are not photos")
     for kind in (".txt 2", ".DS_Store 1", ".db 1", ".git 1", ".jpg 1"):
         assert kind in files
     assert empty == "1 folder without a photo: 'thorn'."
@@ -128,8 +128,8 @@ def test_other_columns_repeated_and_incomplete_rows_are_said(tmp_path):
     assert rows_of(listing) == [("a.jpg", "x")]
     assert listing.left_out == (("b.jpg", "row 3 of list.csv has no label"),
                                 ("row 4", "row 4 of list.csv has no path"))
-    assert listing.notes == ("2 other columns of list.csv not looked at: 'id', 'who'.",
-                             "passed over as repeating another: 1 row of list.csv.")
+    assert listing.notes == ("2 other columns of list.csv ignored: 'id', 'who'.",
+                             "1 row of list.csv ignored as repeated.")
 
 
 @pytest.mark.parametrize(("text", "words"), [

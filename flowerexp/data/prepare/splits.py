@@ -1,4 +1,6 @@
-"""Which photo goes to train, val or test: by class, and by nothing but the seed and the photo's id.
+"""Stratified splits that depend on nothing but the seed and the photos' ids.
+
+scikit-learn's train_test_split draws by position and needs two photos of each class in each split.
 """
 
 import hashlib
@@ -9,7 +11,7 @@ SPLITS = ("train", "val", "test")
 
 
 def order_of(seed: int, purpose: str, identifier: str) -> bytes:
-    """A key to sort by that is drawn of the seed and the identifier, for one purpose."""
+    """A random sort key of an identifier, fixed by the seed and the purpose."""
     text = f"{seed}\0{purpose}\0{identifier}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
@@ -18,45 +20,45 @@ def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fra
              ) -> list[str]:
     """The split of every photo.
 
-    Of each class a split gets its share of the photos rounded up or down, and train one at least.
-    What rounding leaves over goes to the split that is furthest behind over the classes so far, so
-    that many small classes still give a whole data set its shares.
+    A split gets its share of each class, rounded up or down, and train at least one photo. What
+    rounding leaves over goes to the split with the largest deficit over the classes so far, so that
+    even many small classes add up to the shares.
 
     Args:
-        labels: from 0, one a photo.
-        ids: of the photos, unique.
-        val, test: shares of these splits; the rest is for train, more than 0.
-        seed: draws which photos of a class go where.
+        labels: class of each photo, from 0.
+        ids: unique ids of the photos.
+        val, test: shares of these splits; train gets the rest, which is more than 0.
+        seed: decides which photos of a class go where.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     splits = [""] * len(labels)
     shares = (1 - val - test, val, test)
-    behind = [Fraction(0)] * len(SPLITS)
+    deficit = [Fraction(0)] * len(SPLITS)
     for label in sorted(members):
         drawn = sorted(members[label], key=lambda index: order_of(seed, "split", ids[index]))
         start = 0
-        for split, count in zip(SPLITS, allocate(len(drawn), shares, behind), strict=True):
+        for split, count in zip(SPLITS, allocate(len(drawn), shares, deficit), strict=True):
             for index in drawn[start:start + count]:
                 splits[index] = split
             start += count
     return splits
 
 
-def allocate(number: int, shares: Sequence[Fraction], behind: list[Fraction]) -> list[int]:
-    """`number` in parts, each its share rounded up or down, the first one at least 1.
+def allocate(number: int, shares: Sequence[Fraction], deficit: list[Fraction]) -> list[int]:
+    """Parts of `number`, each its share rounded up or down, the first one at least 1.
 
-    behind: how many more each part should have got so far; brought up to date.
+    deficit: how many more each part should have received so far; updated in place.
     """
     exact = [number * share for share in shares]
     counts = [int(part) for part in exact]
     spare = [part for part, whole in enumerate(exact) if whole > counts[part]]
     due = [before + whole - count
-           for before, whole, count in zip(behind, exact, counts, strict=True)]
+           for before, whole, count in zip(deficit, exact, counts, strict=True)]
     spare.sort(key=lambda part: (part == 0 and counts[0] == 0, due[part]), reverse=True)
     for part in spare[:number - sum(counts)]:
         counts[part] += 1
     for part, whole in enumerate(exact):
-        behind[part] += whole - counts[part]
+        deficit[part] += whole - counts[part]
     return counts
