@@ -233,7 +233,7 @@ def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figur
     lines = [(names[label] if label >= 0 else f"id {images.table.ids[index]}",)
              for index, label in zip(chosen.tolist(), labels.tolist(), strict=True)]
     try:
-        shown = pipeline.pick(images, chosen)
+        shown = pipeline.gather_images(images, chosen)
     except tf.errors.InvalidArgumentError as error:
         experiment.raise_fault(images, split != "test", error)
         raise

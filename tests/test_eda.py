@@ -216,7 +216,8 @@ def test_picked_images_are_those_of_the_split_in_order(config, cache):
     images = load(config, cache).train
     expected = decoded(load(config).train)
     for indices in ([39, 0, 17, 20], [19]):
-        np.testing.assert_array_equal(pipeline.pick(images, np.array(indices)), expected[indices])
+        np.testing.assert_array_equal(pipeline.gather_images(images, np.array(indices)),
+                                      expected[indices])
 
 
 # One record

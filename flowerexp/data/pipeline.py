@@ -20,7 +20,7 @@ from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
 
 PREFETCH = 2
-"""Batches that wait for each replica; a number that tf.data chose would grow with the memory."""
+"""Batches prefetched for each replica; the number that tf.data chooses grows with the memory."""
 
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
@@ -68,7 +68,7 @@ def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def cache_decoded(images: Split) -> Split:
-    """The same split with every image decoded, in parallel; broken JPEGs raise tf.errors."""
+    """The same split with every image decoded, in parallel; invalid JPEGs raise tf.errors."""
     if images.decoded is not None:
         return images
     size = images.image_size
@@ -89,13 +89,13 @@ def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
     return decode_all(tf.gather(images.table.images, indices), images.image_size)
 
 
-def pick(images: Split, indices: npt.NDArray[np.integer], all_gather: AllGather = single_process
-         ) -> npt.NDArray[np.uint8]:
-    """uint8 [n, height, width, 3] of some images, in this order.
+def gather_images(images: Split, indices: npt.NDArray[np.integer],
+                  all_gather: AllGather = single_process) -> npt.NDArray[np.uint8]:
+    """The images at some indices in their order, uint8 [n, height, width, 3].
 
-    Streamed files are read once from the start for it, by `everywhere`: those images that the
-    first worker wants, for the others may choose otherwise by the last bit of a probability.
-    Broken JPEGs raise tf.errors.
+    Streamed files are read once for it, each worker its own, and the indices are those of the first
+    worker, because others may choose differently by the last bit of a probability. Invalid JPEGs
+    raise tf.errors.
     """
     if not images.streamed:
         return np.asarray(load(images, tf.constant(indices, tf.int64)))
@@ -125,7 +125,7 @@ def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, see
     """
     labels = tf.constant(images.table.labels)
     if images.streamed:
-        for worker in range(plan.workers):  # here, so that all end of what one could not do
+        for worker in range(plan.workers):  # here, so that an error of one ends all
             worker_files(images.table, plan.workers, worker)
         buffer = shuffle_buffer(images, plan)
 
@@ -177,7 +177,7 @@ def without_autotune(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def input_contexts(strategy: Any) -> list[tf.distribute.InputContext]:
-    """Of the hosts whose replicas this process feeds, as a data set's maker is told of them."""
+    """The contexts of the hosts whose replicas this process feeds."""
     contexts = []
 
     def ask(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -189,12 +189,12 @@ def input_contexts(strategy: Any) -> list[tf.distribute.InputContext]:
 
 
 def count_workers(strategy: Any) -> int:
-    """How many hosts feed the replicas."""
+    """The number of hosts that feed the replicas."""
     return int(input_contexts(strategy)[0].num_input_pipelines)
 
 
 def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
-    """The files of a split that this process reads: where it is streamed, its workers' own."""
+    """The files of a split that this process reads: of a streamed one, its workers' own."""
     files = images.table.files
     return files if not images.streamed else [
         file for context in input_contexts(strategy)
@@ -203,7 +203,7 @@ def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
 
 def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
                 worker: int) -> npt.NDArray[np.int64]:
-    """One worker's elements of an epoch from update `start` on, int64 [elements, share]."""
+    """One worker's elements of an epoch from update `start` on, int64 [elements, n]."""
     layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker,
               plan.per_replica_batch)
     return order.reshape(layout)[start:, worker].reshape(-1, plan.per_replica_batch)
@@ -248,14 +248,14 @@ def stream_epoch(images: Split, sampler: Any, plan: Plan, seed: int, epoch: int,
 
 
 def worker_examples(plan: Plan) -> int:
-    """How many examples one worker feeds in an epoch."""
+    """The number of examples that one worker feeds in an epoch."""
     return plan.updates_per_epoch * plan.replicas_per_worker * plan.per_replica_batch
 
 
 def shuffle_buffer(images: Split, plan: Plan) -> int:
-    """How many encoded images fit the memory of the shuffle buffer, as far as an epoch needs them.
+    """The number of encoded images in the shuffle buffer: what fits its memory, at most an epoch.
 
-    The sizes of all files are asked, so that it is the same on every worker.
+    It is computed from the sizes of all files, so that it is the same on every worker.
     """
     bytes_each = max(1, mean_record_bytes(images.table))
     fitting = min(images.shuffle_bytes / bytes_each, worker_examples(plan))
@@ -278,8 +278,8 @@ def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], li
 def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from a file's path to the data of its records that are in the table, in order.
 
-    Where records were left out, a file is read whole and cut by the places of the others, for
-    TensorFlow reads nothing that comes after a damaged record.
+    If records were skipped, a file is read whole and cut at the places of the others, because
+    TensorFlow reads nothing after a damaged record.
     """
     if table.skipped is None:
         return lambda path: tf.data.TFRecordDataset(path)
@@ -299,7 +299,7 @@ def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
 
 
 def mean_record_bytes(table: Table) -> float:
-    """Bytes of a record on the average."""
+    """The mean size of a record in bytes."""
     if table.skipped is not None:
         kept = [span.length + FRAME for spans in table.skipped.spans for span in spans]
         return float(np.mean(kept))
@@ -308,7 +308,7 @@ def mean_record_bytes(table: Table) -> float:
 
 
 def evaluation_rows(images: Split, plan: Plan) -> npt.NDArray[np.int64]:
-    """The image that every place of an evaluation shows, -1 where none is left.
+    """The index of the image in every place of an evaluation, -1 in the padding.
 
     int64 [steps, workers, replicas of a worker, eval batch]: the split in its order, or, where it
     is streamed, the files of each worker in theirs.
@@ -326,8 +326,8 @@ def evaluation_batches(strategy: Any, images: Split, plan: Plan
                        ) -> tuple[Any, npt.NDArray[np.int64]]:
     """The distributed data set of a split, and its `evaluation_rows`.
 
-    Elements are uint8 [eval batch, height, width, 3]. Places without an image show another one, so
-    that every replica always has a whole batch.
+    Elements are uint8 [eval batch, height, width, 3]. The padding shows another image, so that
+    every replica always has a whole batch.
     """
     rows, size = evaluation_rows(images, plan), images.image_size
 
@@ -351,7 +351,7 @@ def evaluation_batches(strategy: Any, images: Split, plan: Plan
 
 
 def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
-    """The places in the split of the records of a worker's own files, int64 [records]."""
+    """The indices of the records of a worker's own files, int64 [records]."""
     files = np.split(np.arange(sum(table.counts)), np.cumsum(table.counts)[:-1])
     return np.concatenate([np.zeros(0, np.int64), *files[worker::workers]])
 

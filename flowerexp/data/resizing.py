@@ -1,5 +1,4 @@
-"""The one rule by which a picture of any size becomes a square: of conversion, prediction, export.
-"""
+"""Photos of any size to squares, alike in conversion, prediction and export."""
 
 from __future__ import annotations
 
@@ -7,13 +6,13 @@ from flowerexp.lazy import tf
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """A picture as uint8 [height, width, 3], of the bytes (string []) of a JPEG, PNG, BMP or GIF.
+    """The image uint8 [height, width, 3] of the bytes (string []) of a JPEG, PNG, BMP or GIF.
 
-    JPEGs are decoded as a run decodes its records. EXIF's orientation is not looked at, and of an
-    animation the first frame is taken.
+    JPEGs are decoded like those of records. EXIF orientation is ignored, and only the first frame
+    of an animation is decoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: for bytes that are no such picture.
+        tf.errors.InvalidArgumentError: for other bytes.
     """
     image = tf.cond(
         tf.io.is_jpeg(data),
@@ -23,14 +22,14 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 
 def square(image: tf.Tensor, size: int) -> tf.Tensor:
-    """The middle square of a picture in another size, bilinear with an antialiasing filter.
+    """The center crop of an image, resized bilinearly with antialiasing.
 
     Args:
         image: uint8 [height, width, 3].
         size: height and width of the result in pixels.
 
     Returns:
-        uint8 [size, size, 3]; a square of that size is returned as it is.
+        uint8 [size, size, 3]; a square of that size is returned unchanged.
     """
     shape = tf.shape(image)
     side = tf.minimum(shape[0], shape[1])

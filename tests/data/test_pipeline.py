@@ -226,7 +226,7 @@ def test_workers_that_would_pick_other_images_pick_those_of_the_first(tiny):
         return all_gather
 
     for worker, wished in wishes.items():
-        np.testing.assert_array_equal(pipeline.pick(images, wished, everywhere_of(worker)),
+        np.testing.assert_array_equal(pipeline.gather_images(images, wished, everywhere_of(worker)),
                                       pixels.decoded.numpy()[wishes[0]])
 
 
