@@ -237,7 +237,7 @@ def test_the_command_lists_faults_counts_and_a_verdict(root):
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == (f"error: {path}, record 2 (id '[small]'): its image is 8x8 pixels "
-                        "where dataset.image_size says 16x16")
+                        "where dataset.image_size is 16x16")
     assert lines[1] == f"warning: {root}/train holds no good image of 1 of 4 classes: 3"
     assert [line.split() for line in lines[2:7]] == [
         ["class", "train", "val"], ["0", "4", "2"], ["1", "4", "2"], ["2", "3", "2"],

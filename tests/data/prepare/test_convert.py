@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_data_set_without_fault(tmp_path, capsys):
     counts = {split: sum(value[0] == split for value in by_id.values()) for split in source.files}
     assert counts == {"train": 22, "val": 5, "test": 5}  # 32 photos
     checked = checks.check(source)
-    assert (checked.faults, checked.doubts) == ([], [])
+    assert (checked.errors, checked.warnings) == ([], [])
     assert sorted(path.name for path in out.iterdir()) == [".lock", "tfrecords-jpeg-16x16"]
     assert f"'dataset.root=\"{out}\"'" in capsys.readouterr().out  # as Hydra reads it
 
@@ -189,7 +189,7 @@ def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
             ["tulip/4 of rose.jpg", "the same picture is in 2 classes: rose, tulip"]]
     assert len(records_of(tmp_path / "out")[1]) == 19
     checked = checks.check(source_of(tmp_path / "out"))
-    assert (checked.faults, checked.doubts) == ([], [])
+    assert (checked.errors, checked.warnings) == ([], [])
 
 
 @pytest.mark.parametrize("names", [

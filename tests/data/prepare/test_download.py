@@ -256,7 +256,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     assert lines == ["id,label", *(f"image_{number:05d}.jpg,{LABELS[number - 1] - 1}"
                                    for number in sorted(SPLITS["tstid"]))]
     checked = checks.check(source)
-    assert (checked.faults, checked.doubts) == ([], [])
+    assert (checked.errors, checked.warnings) == ([], [])
     assert sorted(path.name for path in (tmp_path / "downloads").iterdir()) == sorted(files.content)
 
     assert run_oxford(oxford, tmp_path)  # again: nothing to do

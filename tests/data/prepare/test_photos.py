@@ -75,7 +75,7 @@ def test_a_name_that_is_no_utf8_can_be_written_and_read(tmp_path):
 @pytest.mark.parametrize(("names", "words"), [
     ((), "holds no photo of a class"), (("a.jpg",), "holds no photo of a class"),
     (("rose/a.txt",), "1 folder without a photo"),
-    (("train/rose/a.jpg", "val/rose/b.jpg"), "holds train, val, which are splits and no classes")])
+    (("train/rose/a.jpg", "val/rose/b.jpg"), "holds train, val, which are splits, not classes")])
 def test_folders_without_classes_are_refused(tmp_path, names, words):
     with pytest.raises(UserError, match=words):
         photos.listed(plant(tmp_path, *names))
