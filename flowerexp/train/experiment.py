@@ -98,7 +98,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
         store.write_json(folder / store.VALID_LABELS, labels.tolist())
         store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
     state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
-                     lambda indices: pipeline.pick(data.valid, indices, all_gather),
+                     lambda indices: pipeline.gather_images(data.valid, indices, all_gather),
                      completed.history, completed.predictions, update=int(trainer.update.numpy()))
     callbacks = Callbacks(config.callbacks)
     ended = train(checkpointer, state, callbacks, lambda: int(trainer.greatest(stop())), data,

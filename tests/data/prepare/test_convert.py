@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.data import records, resizing, sources
+from flowerexp.data import layout, records, resizing
 from flowerexp.data.prepare import checks, convert, photos
 from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
@@ -196,7 +196,7 @@ def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
     ["two\nlines", 'a, "b"'], ["[x]", "y"], ["x\u2028y", "z"], ["0", "1"], ["é", " "]])
 def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
     (tmp_path / "classes.txt").write_text(convert.as_lines(names), encoding="utf-8")
-    read_back = sources.read_class_names(str(tmp_path / "classes.txt"))
+    read_back = layout.read_class_names(str(tmp_path / "classes.txt"))
     assert list(read_back) == [name.strip() for name in names if name.strip()]
 
 
