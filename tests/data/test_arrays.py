@@ -9,14 +9,22 @@ import pytest
 import tensorflow as tf
 
 from flowerexp import composition
-from flowerexp.config import Dataset, Sampling
+from flowerexp.config import Dataset
 from flowerexp.data import pipeline, sources
 from flowerexp.data.prepare import checks
 from flowerexp.data.sources import Arrays, Source, TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
-from tests.data.test_pipeline import OVERSAMPLE, Workers, elements, images_of, joined, plan_of
+from tests.data.test_pipeline import (
+    ORIGINAL,
+    OVERSAMPLE,
+    Workers,
+    elements,
+    images_of,
+    joined,
+    plan_of,
+)
 from tests.processes import history_of, read
 
 
@@ -32,7 +40,7 @@ def source(tiny):
     return Source.of_arrays(*(arrays_of(tiny, split) for split in ("train", "val", "test")))
 
 
-@pytest.mark.parametrize("policy", [Sampling(), OVERSAMPLE], ids=lambda policy: policy.kind)
+@pytest.mark.parametrize("policy", [ORIGINAL, OVERSAMPLE], ids=["original", "oversample"])
 def test_training_batches_are_those_of_records(tiny, source, policy):
     expected = images_of(tiny, "train", "encoded")
     split = pipeline.Split(sources.read_split(source, "train", True, "stop"), 16)
