@@ -135,8 +135,9 @@ def built_in(group: str, target: str) -> type:
     module, _, name = target.rpartition(".")
     package = OWN[group.partition(".")[0]]
     found = None
-    if f"{module}.".startswith(f"{package}.") and importlib.util.find_spec(module):
-        found = vars(importlib.import_module(module)).get(name)
+    if f"{module}.".startswith(f"{package}."):
+        with contextlib.suppress(ModuleNotFoundError):
+            found = vars(importlib.import_module(module)).get(name)
     # Nothing but a dataclass of that very module: a config must not call any other function.
     if not (dataclasses.is_dataclass(found) and isinstance(found, type)
             and found.__module__ == module):

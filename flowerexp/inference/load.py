@@ -60,16 +60,17 @@ def load_model(path: Path, trust_code: bool = False) -> Any:
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a model saved by Keras ({error}): restore the file that "
                         "the run wrote, or train again with fresh=true") from error
-    foreign = list(foreign_code(config))
     objects: dict[str, Any] = {}
-    for code in foreign:
-        if not trust_code or "." not in code or code.startswith("tf."):
-            raise UserError(f"{path} asks for code that is not of Keras ({code}), which is "
-                            + ("never run: restore the file that the run wrote" if trust_code
-                               else "not run: give --trust-code (in Python trust_code=True) if you "
-                               "trust it"))
-        found = parts.locate("model", code)
-        objects |= {code.rpartition(".")[2]: found}
+    for code in foreign_code(config):
+        module, _, name = code.rpartition(".")
+        # A Lambda, or an operation of TensorFlow that may write files.
+        if not module or module.partition(".")[0] == "tf":
+            raise UserError(f"{path} asks for code that is not of Keras ({code}), which is never "
+                            "run: restore the file that the run wrote")
+        if not trust_code:
+            raise UserError(f"{path} asks for code that is not of Keras ({code}): look at it, and "
+                            "give --trust-code (in Python trust_code=True) to run it")
+        objects[name] = parts.locate("model", code)
     legacy = tf.keras.Model.__module__.startswith("tf_keras")
     if version.startswith("2.") != legacy:
         raise UserError(f"{path} was saved by Keras {version}: "

@@ -94,5 +94,5 @@ class RunStatus:
 
     def save(self, folder: Path) -> None:
         store.write_json(folder / store.STATUS, {
-            name: value for name, value in asdict(self).items() if value not in (None, {})},
+            name: value for name, value in asdict(self).items() if value not in (None, {}, [])},
             indent=1)
