@@ -174,6 +174,15 @@ def built(part: Any) -> Any:
     return part.instance if isinstance(part, Part) else part
 
 
+def build_all(chosen: Iterable[Any]) -> None:
+    """Constructs every part now, so that a wrong one is found before any data is read."""
+    for part in chosen:
+        if isinstance(part, Part) and part.is_of_keras:
+            locate(part.group, part.target)  # it is constructed with the run's facts, later
+        else:
+            built(part)
+
+
 def locate(group: str, target: str) -> Callable[..., Any]:
     """What an import path names; raises UserError where it cannot be imported or called."""
     module, _, name = target.rpartition(".")

@@ -217,6 +217,11 @@ def test_a_wrong_part_is_one_sentence_that_names_it(kind, execute_here, tmp_path
         assert "in on_epoch_end" in (tmp_path / "run/run.log").read_text()
 
 
+def test_a_dry_run_finds_a_wrong_part(execute_here):
+    with pytest.raises(UserError, match=r"schedule.*steps must be at least 1, not 0"):
+        execute_here("dry_run=true", "schedule.steps=0")
+
+
 @pytest.mark.parametrize("target", [
     "flowerexp.runs.store.write_text", "flowerexp.models.losses.bind",
     "flowerexp.models.losses.np.save", "flowerexp.nowhere.Loss", "flowerexp.config.Loop"])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy.special import softmax
 
-from flowerexp import identity, metrics
+from flowerexp import identity, metrics, parts
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, issues, pipeline, records, sampling, sources
@@ -73,6 +73,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     strategy, sentence = factory.build_strategy(config.hardware)
     logger.info(f"hardware: {sentence}")
     logger.record(hardware=sentence)
+    parts.build_all(identity.all_parts(config))
     # With a table every worker keeps all; without one it reads its own files, here as in training.
     all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
                   else workers.single_process)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from flowerexp import identity
+from flowerexp import identity, parts
 from flowerexp.config import Config, Dataset, Hardware
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
@@ -88,6 +88,7 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
         previews: dict[str, Preview] = {}
         for name, config in configs.items():
             try:
+                parts.build_all(identity.all_parts(config))
                 key = repr(config.dataset)
                 if key not in tables:
                     tables[key] = find_data(config.dataset, dry_run)
