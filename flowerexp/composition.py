@@ -34,7 +34,7 @@ from flowerexp import augment, identity, parts
 from flowerexp.config import Common, Config, Dataset, Model, Optimizer, Schema, check_name, nearest
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
-from flowerexp.models.backbones import KerasApplication
+from flowerexp.models import backbones
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Set by the user; flowerexp.cli.run sets the variable later, so that Hydra raises."""
@@ -49,6 +49,9 @@ PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
 NAMED_PARTS = ("augmentation", "callbacks", "metrics")
 """Groups that hold several parts, each under its name."""
 
+TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "model.weights", "hardware.tpu_name")
+LITERAL = re.compile(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?\.?|true|false|inf|nan", re.I)
+"""A value that Hydra would read as a number or a truth value."""
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
@@ -80,7 +83,7 @@ def check(composed: DictConfig) -> Config:
     model.pop("head", None)
     nodes["model"] = with_part(Model, "model", model, "backbone")
     nodes["model"].head = parts.check("model.head", head)
-    check_scaling(nodes["model"])
+    backbones.check_scaling(nodes["model"])
     nodes["dataset"] = with_part(Dataset, "dataset", nodes["dataset"], "source")
     nodes["optimizer"] = with_part(Optimizer, "optimizer", nodes["optimizer"], "algorithm")
     for group in ("sampling", "schedule", "loss"):
@@ -89,19 +92,15 @@ def check(composed: DictConfig) -> Config:
         nodes[group] = {name: parts.check(f"{group}.{name}", node)
                         for name, node in nodes[group].items()}
     augment.check_transforms(nodes["augmentation"])
+    stops = any(parts.name(part) == "early_stopping" for part in nodes["callbacks"].values())
+    if schema.loop.patience is not None and not stops:
+        raise UserError("loop.patience needs the callback early_stopping, which this command does "
+                        "not choose: add callbacks=[early_stopping,...]")
     for name in nodes["metrics"]:
         if name in RESERVED:
             raise UserError(f"metrics.{name} has the name of a number that every run has: choose "
                             f"another than {', '.join(RESERVED)}")
     return Config(**nodes)
-
-
-def check_scaling(model: Model) -> None:
-    """Raises UserError for a scaling that the backbone's library does not have."""
-    if model.input_scaling == "preprocess_input" and not isinstance(model.backbone,
-                                                                    KerasApplication):
-        raise UserError("model.input_scaling=preprocess_input is supported by models of "
-                        "keras.applications only: choose raw, unit, symmetric or imagenet")
 
 
 def with_part(cls: type, group: str, node: Mapping[str, Any], part: str) -> Any:
@@ -216,7 +215,11 @@ def quoted(overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if STRUCTURED.search(value) or not value.isprintable():
             return override
-        return key + equals + ",".join(map(quote, value.split(",")))
+        values = value.split(",")
+        if key.lstrip("+") in TEXT_KEYS:  # 1.10 is a name or a path, not a number
+            return key + equals + ",".join(
+                f"'{each}'" if LITERAL.fullmatch(each) else quote(each) for each in values)
+        return key + equals + ",".join(map(quote, values))
 
     return [one(override) for override in overrides]
 

@@ -52,9 +52,10 @@ TRANSFORMS: Mapping[str, str] = {
     "rotation": "geometric.Rotation", "colour": "color.ColorJitter", "cutmix": "mixing.CutMix",
     "mixup": "mixing.MixUp", "gridmask": "erasing.GridMask"}
 """The transforms of the first version, in flowerexp.augment."""
+EARLY_STOPPING = "flowerexp.train.callbacks.EarlyStopping"
 CALLBACKS = {
     "tensorboard": {parts.TARGET: "flowerexp.train.callbacks.TensorBoard"},
-    "early_stopping": {parts.TARGET: "flowerexp.train.callbacks.EarlyStopping"},
+    "early_stopping": {parts.TARGET: EARLY_STOPPING},
     "figures": {parts.TARGET: "flowerexp.train.callbacks.Figures"}}
 """What every run of the first version did."""
 HEAD = "flowerexp.models.heads.Pooled"
@@ -66,14 +67,15 @@ def current(plain: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = dict(plain)
     for group, (key, targets) in FIRST_VERSION.items():
         node = plain.get(group)
-        if isinstance(node, Mapping) and parts.TARGET not in node and node.get(key) in targets:
+        if isinstance(node, Mapping) and parts.TARGET not in node and str(node.get(key)) in targets:
             kept = {name: value for name, value in node.items()
                     if name != key and value is not None}
             upgraded[group] = {parts.TARGET: targets[node[key]], **kept}
             if group == "model":
                 upgraded[group].setdefault("head", {parts.TARGET: HEAD})
     if "callbacks" not in plain and "loop" in plain:
-        patience = (plain["loop"] or {}).get("patience")
+        loop = plain["loop"]
+        patience = loop.get("patience") if isinstance(loop, Mapping) else None
         upgraded["callbacks"] = {**CALLBACKS, "early_stopping": {
             **CALLBACKS["early_stopping"], "patience": patience}}
     transforms = plain.get("augmentation")
@@ -152,19 +154,31 @@ def keys(plain: Mapping[str, Any]) -> dict[str, Any]:
         group, _, name = key.partition(".")
         if key in PLACE_KEYS or (key in INERT_KEYS and not (streamed and key in STREAM_KEYS)):
             continue
-        if group in FIRST_VERSION and group != "sampling" and value is None:
+        if value is None and group != "sampling" and is_built_in(leaves, group):
             continue
         if name == parts.TARGET and group in FIRST_VERSION:
             label, targets = FIRST_VERSION[group]
             kinds = {target: kind for kind, target in targets.items()}
-            key, value = (f"{group}.{label}", kinds[value]) if value in kinds else (key, value)
+            key, value = (f"{group}.{label}", kinds[value]) if str(value) in kinds else (key, value)
         elif key.endswith(f".{parts.TARGET}") and str(value).startswith("flowerexp.") and (
-                group in ("augmentation", "callbacks") or value == HEAD):
+                group == "callbacks" or value == HEAD or value == (
+                    f"flowerexp.augment.{TRANSFORMS.get(name.partition('.')[0])}")):
             continue
         found[key] = value
         if key == "sampling.kind":  # every sampler of the first version had the key
-            found["sampling.target_count"] = None
+            found.setdefault("sampling.target_count", None)
+    stops = [leaves.get(key.removesuffix(parts.TARGET) + "patience")
+             for key, value in leaves.items()
+             if key.startswith("callbacks.") and value == EARLY_STOPPING]
+    if "loop.patience" in found:  # of all that stop early, the first does
+        found["loop.patience"] = min((each for each in stops if each is not None), default=None)
     return without_built_in_callbacks(found, leaves)
+
+
+def is_built_in(leaves: Mapping[str, Any], group: str) -> bool:
+    """Whether the part of a group is one that the first version had."""
+    targets = FIRST_VERSION.get(group, ("", {}))[1].values()
+    return str(leaves.get(f"{group}.{parts.TARGET}")) in targets
 
 
 def without_built_in_callbacks(found: dict[str, Any], leaves: Mapping[str, Any]

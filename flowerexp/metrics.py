@@ -184,3 +184,15 @@ def should_stop_early(history: Sequence[Mapping[str, float | None]], patience: i
     """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
     best = best_epoch(history)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
+
+
+def describe(row: Mapping[str, float | None]) -> str:
+    """An epoch's metrics in a line."""
+    def of(prefix: str) -> str:
+        values = {name: value for key, value in row.items()
+                  for start, _, name in [key.partition(" ")]
+                  if start == prefix and name != "timing"}
+        return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
+                         for name, value in values.items())
+
+    return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"

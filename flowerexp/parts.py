@@ -32,14 +32,25 @@ from flowerexp.hints import hint
 
 TARGET = "_target_"
 
-OWN = {"dataset": "flowerexp.data", "model": "flowerexp.models", "sampling": "flowerexp.data",
-       "augmentation": "flowerexp.augment", "schedule": "flowerexp.models",
-       "optimizer": "flowerexp.models", "loss": "flowerexp.models",
-       "callbacks": "flowerexp.train", "metrics": "flowerexp.metrics"}
-"""Config group -> the package that holds its built-in parts."""
+OWN = {"dataset": "flowerexp.data.sources", "model": "flowerexp.models.backbones",
+       "model.head": "flowerexp.models.heads", "sampling": "flowerexp.data.sampling",
+       "augmentation": "flowerexp.augment", "schedule": "flowerexp.models.schedules",
+       "optimizer": "flowerexp.models.optimizers", "loss": "flowerexp.models.losses",
+       "callbacks": "flowerexp.train.callbacks", "metrics": "flowerexp.metrics"}
+"""Config group -> the module, or package of modules, of its built-in parts."""
 KERAS = {"optimizer": ("keras.optimizers", "tf_keras.optimizers"),
          "augmentation": ("keras.layers", "tf_keras.layers")}
 """Config group -> modules of Keras whose classes are parts as they are."""
+
+
+LOADERS = ("TFSMLayer", "Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+"""Layers of Keras that run code which their arguments name."""
+
+
+def names_objects(value: Any) -> bool:
+    """Whether an argument holds a mapping, by which Keras names any module's objects."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple)
+                                          and any(map(names_objects, value)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,9 @@ class Part:
     @property
     def is_of_keras(self) -> bool:
         modules = KERAS.get(self.group.partition(".")[0], ())
-        return self.target.rpartition(".")[0] in modules
+        module, _, name = self.target.rpartition(".")
+        return (module in modules and name[:1].isupper() and name not in LOADERS
+                and not any(map(names_objects, self.keys.values())))
 
     @property
     def factory(self) -> Callable[..., Any]:
@@ -81,15 +94,19 @@ class Part:
                 whatever its constructor raises.
         """
         factory = self.factory
-        try:
-            inspect.signature(factory).bind(**self.keys, **arguments)
-        except TypeError as error:
-            raise UserError(f"{self}: {first_line(error)}; its signature is "
-                            f"{inspect.signature(factory)}") from error
-        except ValueError:  # a builtin that does not tell its signature
-            pass
+        self.check_signature(**arguments)
         with failures_named(self):
             return factory(**self.keys, **arguments)
+
+    def check_signature(self, **arguments: Any) -> None:
+        """Raises UserError for keys and arguments that the constructor does not take."""
+        try:
+            inspect.signature(self.factory).bind(**self.keys, **arguments)
+        except TypeError as error:
+            raise UserError(f"{self}: {first_line(error)}; its signature is "
+                            f"{inspect.signature(self.factory)}") from error
+        except ValueError:  # a builtin that does not tell its signature
+            pass
 
 
 @contextlib.contextmanager
@@ -101,9 +118,11 @@ def failures_named(part: Any) -> Iterator[None]:
         if not isinstance(part, Part):
             raise
         if isinstance(error, UserError):
+            if str(error).startswith(str(part)):  # named inside
+                raise
             raise UserError(f"{part}: {error}") from error
-        raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)}; the "
-                        "traceback is in run.log") from error
+        raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)} (the "
+                        "traceback: HYDRA_FULL_ERROR=1, and a run's run.log)") from error
 
 
 def check(group: str, node: Any) -> Any:
@@ -133,7 +152,7 @@ def check(group: str, node: Any) -> Any:
 def built_in(group: str, target: str) -> type:
     """The class of a built-in part; raises UserError for what is not one of the group."""
     module, _, name = target.rpartition(".")
-    package = OWN[group.partition(".")[0]]
+    package = OWN.get(group) or OWN[group.partition(".")[0]]
     found = None
     if f"{module}.".startswith(f"{package}."):
         with contextlib.suppress(ModuleNotFoundError):
@@ -174,13 +193,20 @@ def built(part: Any) -> Any:
     return part.instance if isinstance(part, Part) else part
 
 
-def build_all(chosen: Iterable[Any]) -> None:
-    """Constructs every part now, so that a wrong one is found before any data is read."""
+def try_all(chosen: Iterable[Any]) -> None:
+    """Constructs every part and throws it away: a wrong one is found before any data is read.
+
+    The run's own are constructed later, when its seed and precision are set.
+    """
     for part in chosen:
-        if isinstance(part, Part) and part.is_of_keras:
-            locate(part.group, part.target)  # it is constructed with the run's facts, later
+        if not isinstance(part, Part):
+            continue
+        rate = {"learning_rate": 0.0} if part.group == "optimizer" and inspect.isclass(
+            part.factory) and "learning_rate" in inspect.signature(part.factory).parameters else {}
+        if rate or part.is_of_keras:
+            part.check_signature(**rate)
         else:
-            built(part)
+            part.build()
 
 
 def locate(group: str, target: str) -> Callable[..., Any]:
@@ -282,16 +308,22 @@ def collect_sources(module: str, folder: Path, package: str, found: dict[str, by
     """Adds the sources of a module in `folder`, and of what it imports from there, by name.
 
     Args:
-        package: the only top-level package that is followed, or an empty text.
+        package: the only top-level package that is followed, or an empty text. This project's own
+            is never: its version and commit are recorded.
     """
     path = folder.joinpath(*module.split("."))
     file = next((each for each in (path / "__init__.py", path.with_suffix(".py"))
                  if each.is_file()), None)
-    if file is None or module in found or (package and module.partition(".")[0] != package):
+    top = module.partition(".")[0]
+    if file is None or module in found or (package and top != package) or top == "flowerexp":
         return
     found[module] = source = file.read_bytes()
     parent = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for imported in imported_modules(ast.parse(source), parent):
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # importing it will say so
+        return
+    for imported in (parent, *imported_modules(tree, parent)):
         names = imported.split(".")
         for end in range(1, len(names) + 1):
             collect_sources(".".join(names[:end]), folder, package, found)

@@ -137,11 +137,11 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
         UserError: for a mistake in any of the runs, before the first starts; and where runs did not
             finish, naming each and its error.
     """
-    _, folder = _load(overrides, config_dir, RunMode.MULTIRUN)
+    composed, folder = _load(overrides, config_dir, RunMode.MULTIRUN)
     code, error = _execute(["-m", *overrides], config_dir)
     if error:
         raise UserError(error)
-    if not folder.is_dir():
+    if composed.dry_run or not folder.is_dir():
         return []
     runs = load_runs(folder)
     if code in (0, launch.OUT_OF_TIME):

@@ -75,7 +75,8 @@ def predict(
         found_runs, files = find_all([*runs, given], weights, False, trust_code)
         if output and output.is_dir():
             raise UserError(f"--output={output} is a folder: give the name of a file")
-        with quiet_logger(on_errors=output is None) as logger:
+        stream = output is None or store.is_stream(output)
+        with quiet_logger(on_errors=stream) as logger:
             found, faults = infer("predict", found_runs, files, flip, logger)
         from flowerexp.comparison import tables
 
@@ -83,8 +84,9 @@ def predict(
                                              float_format="%.9g"))
         if output:
             store.write_text(output, text)
+        if output and not stream:
             logger.info(f"predictions of {counted(len(found), 'image')}: {output}")
-        else:
+        if output is None:
             print(text, end="")
     if faults:
         raise typer.Exit(1)

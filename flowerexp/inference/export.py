@@ -52,10 +52,16 @@ def classifier(model: Any, size: int, names: tuple[str, ...]) -> Any:
 def check_folder(out: Path) -> None:
     """Raises UserError unless `out` does not exist, is empty, or holds an earlier export."""
     if out.is_dir():
-        others = sorted({each.name for each in out.iterdir()} - CONTENTS)
-        if others:
-            raise UserError(f"{out} holds {others[0]}, which is not part of an export: give a "
-                            "folder that does not exist, is empty, or is an earlier export")
+        names = {each.name for each in out.iterdir()}
+        others = sorted(names - CONTENTS)
+        if names and names != CONTENTS:
+            problem = (f"holds {others[0]}, which is not part of an export" if others
+                       else f"is not a whole export, since {min(CONTENTS - names)} is missing")
+            raise UserError(f"{out} {problem}: give a folder that does not exist, is empty, or is "
+                            "an earlier export")
+        if out.resolve() == Path.cwd() or out.is_mount():
+            raise UserError(f"{out} is the current folder or a mount point, which cannot be "
+                            "replaced: give a folder in it")
     elif out.exists() or out.is_symlink():
         raise UserError(f"{out} is a file: give a folder that does not exist")
 
@@ -98,7 +104,12 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
         assert {each.name for each in partial.iterdir()} == CONTENTS
         if out.exists():
             out.rename(place / "old")
-        partial.rename(out)
+        try:
+            partial.rename(out)
+        except BaseException:
+            if (place / "old").exists():
+                (place / "old").rename(out)
+            raise
         advance()
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
         raise UserError(f"{out} cannot be written ({first_line(error)}): make room and "

@@ -85,6 +85,8 @@ def find_all(folders: Sequence[Path], weights: str | None = None, trust_code: bo
     Raises:
         UserError: as of `find`, and for runs of other classes.
     """
+    if not folders:
+        raise UserError("no run folder is given: name at least one")
     found = [find(folder, weights, trust_code) for folder in folders]
     first = found[0]
     for other in found[1:]:

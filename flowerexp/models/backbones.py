@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowerexp import parts
-from flowerexp.config import nearest, positive
+from flowerexp.config import Model, nearest, positive
 from flowerexp.errors import UserError, first_line
 from flowerexp.lazy import tf
 
@@ -103,6 +103,14 @@ class EfficientNet:
         import efficientnet.tfkeras as library
 
         return build(find_factory(library, "efficientnet", self.name), self, image_size, {})
+
+
+def check_scaling(model: Model) -> None:
+    """Raises UserError for a scaling that the backbone's library does not have."""
+    if model.input_scaling == "preprocess_input" and not isinstance(model.backbone,
+                                                                    KerasApplication):
+        raise UserError("model.input_scaling=preprocess_input is supported by models of "
+                        "keras.applications only: choose raw, unit, symmetric or imagenet")
 
 
 def find_factory(library: Any, source: str, name: str) -> Callable[..., Any]:

@@ -39,7 +39,8 @@ def bind(part: Any, class_counts: npt.NDArray[np.int64]) -> ExampleLoss:
     def example_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         with parts.failures_named(part):
             losses = tf.convert_to_tensor(loss(labels, logits, class_counts))
-        if losses.shape.rank != 1 or losses.dtype != tf.float32:
+        if (losses.shape.rank != 1 or losses.dtype != tf.float32
+                or not losses.shape.is_compatible_with(tf.convert_to_tensor(labels).shape)):
             raise UserError(f"{part} must return the loss of every example, float32 [n], not "
                             f"{losses.dtype.name} {losses.shape}")
         return losses

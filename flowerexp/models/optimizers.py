@@ -98,7 +98,7 @@ def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any
     else:
         make = parts.built(algorithm)
         with parts.failures_named(algorithm):
-            optimizer = make(schedule)
+            optimizer = make(schedule) if callable(make) else make
     if not isinstance(optimizer, base):
         raise UserError(f"{algorithm} must give an optimizer of {base.__module__.split('.')[0]}, "
                         f"not {type(optimizer).__module__}.{type(optimizer).__name__}")

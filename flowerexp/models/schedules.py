@@ -122,7 +122,7 @@ def learning_rates(schedule: Any, updates: int, lr_scaling: float = 1.0) -> Rate
         rates = np.asarray(parts.built(schedule)(updates))
     if rates.shape != (updates,) or rates.dtype.kind not in "fiu" or not (
             np.isfinite(rates).all() and (rates >= 0).all()):
-        raise UserError(f"{schedule} must return {updates} finite rates "
-                        f"of at least 0, float64 [{updates}], not {rates.dtype} "
-                        f"{list(rates.shape)}{' with NaN or less than 0' * (rates.ndim == 1)}")
+        found = " with NaN or less than 0" * (rates.shape == (updates,))
+        raise UserError(f"{schedule} must return {updates} finite rates of at least 0, float64 "
+                        f"[{updates}], not {rates.dtype} {list(rates.shape)}{found}")
     return rates.astype(np.float64) * lr_scaling

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,9 +58,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             partial = Path(folder, f"file{path.suffix}")
             yield partial
-            # Without O_TRUNC, because standard output may be a file that holds earlier lines.
             with partial.open("rb") as source, \
-                    open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:  # noqa: PTH123
+                    open(stream_descriptor(path), "wb") as stream:
                 shutil.copyfileobj(source, stream)
         return
     target = Path(os.path.realpath(path))
@@ -73,16 +73,26 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def is_stream(path: Path) -> bool:
-    """Whether a path leads to no regular file, or to an open descriptor, as /dev/stdout does."""
-    if not path.exists():
-        return False
-    if not path.is_file():
-        return True
+def own_descriptor(path: Path) -> int | None:
+    """The descriptor of this process that a path names, as /dev/stdout does; else None."""
     descriptors = Path(f"/proc/{os.getpid()}/fd")
     while path.parent.resolve() != descriptors and path.is_symlink():
         path = path.parent / path.readlink()
-    return path.parent.resolve() == descriptors
+    return int(path.name) if path.parent.resolve() == descriptors else None
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to no regular file, or to an open descriptor of this process."""
+    return path.exists() and (not path.is_file() or own_descriptor(path) is not None)
+
+
+def stream_descriptor(path: Path) -> int:
+    """An open descriptor that writes to a stream, which is not truncated."""
+    number = own_descriptor(path)
+    if number is None:
+        return os.open(path, os.O_WRONLY | os.O_APPEND)
+    sys.stdout.flush()
+    return os.dup(number)  # it shares the position in the file, so that nothing is overwritten
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flowerexp import metrics, parts
 from flowerexp.config import Config, at_least
 from flowerexp.data.batching import Plan
-from flowerexp.errors import counted
+from flowerexp.errors import UserError, counted
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.store import Scores
 
@@ -76,10 +76,16 @@ class Callback(Protocol):
         """After every call of the compiled loop, which is one update or many."""
 
     def on_epoch_end(self, state: RunState) -> None:
-        """After validation, when the epoch is in the history and its checkpoint is saved."""
+        """After validation, when the epoch is in the history; its checkpoint follows.
+
+        A run that is killed in between does the epoch once more: write by epoch.
+        """
 
     def on_train_end(self, state: RunState) -> None:
         """At the end of a finished run, after predictions and model are written."""
+
+
+METHODS = ("on_train_begin", "on_update", "on_epoch_end", "on_train_end")
 
 
 class Callbacks:
@@ -91,6 +97,9 @@ class Callbacks:
 
     def __init__(self, chosen: Mapping[str, Any]) -> None:
         self.parts = [(part, parts.built(part)) for part in chosen.values()]
+        for part, callback in self.parts:
+            if not any(hasattr(callback, method) for method in METHODS):
+                raise UserError(f"{part} must have one of {', '.join(METHODS)}")
 
     def __call__(self, method: str, state: RunState) -> None:
         """Calls a method of those that have it; an exception of one's own names its part."""
@@ -112,14 +121,13 @@ class EarlyStopping:
 
     def on_train_begin(self, state: RunState) -> None:
         # Asked of the history alone, so that a resumed run ends where it would have ended.
-        if metrics.should_stop_early(state.history, self.patience):
+        unfinished = len(state.history) < state.plan.epochs
+        if unfinished and metrics.should_stop_early(state.history, self.patience):
             state.stop(f"stopped early after epoch {len(state.history)} of {state.plan.epochs}: "
                        f"validation F1 has not risen for {counted(self.patience or 0, 'epoch')} "
                        "(loop.patience)")
 
-    def on_epoch_end(self, state: RunState) -> None:
-        if len(state.history) < state.plan.epochs:
-            self.on_train_begin(state)
+    on_epoch_end = on_train_begin
 
 
 @dataclass

@@ -23,6 +23,7 @@ from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
+from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
 from flowerexp.strategy.workers import AllGather
@@ -60,7 +61,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     Args:
         config: of the run.
         folder: of the run; only the chief writes it.
-        journal: the run's voice.
+        logger: of the run.
         stop: asked between calls of the compiled loop; the exit code to save and end with, or 0.
             Of several workers' codes the greatest ends them all.
 
@@ -73,7 +74,8 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     strategy, sentence = factory.build_strategy(config.hardware)
     logger.info(f"hardware: {sentence}")
     logger.record(hardware=sentence)
-    parts.build_all(identity.all_parts(config))
+    code = identity.sources(config)  # of the code that is imported next
+    parts.try_all(identity.all_parts(config))
     # With a table every worker keeps all; without one it reads its own files, here as in training.
     all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
                   else workers.single_process)
@@ -82,7 +84,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
                            strategy.num_replicas_in_sync)
     provenance = {**asdict(plan),
                   "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped),
-                  **identity.sources(config)}
+                  **code}
     checkpoint.check_provenance(folder, logger, provenance)
     for line in batching.sentences(config, plan, data.counts):
         logger.info(line)
@@ -101,6 +103,9 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
                      lambda indices: pipeline.gather_images(data.valid, indices, all_gather),
                      completed.history, completed.predictions, update=int(trainer.update.numpy()))
+    status = RunStatus.load_or_new(folder)
+    if status.stopped_early and len(state.history) == status.epochs_done:
+        state.stop(status.stopped_early)
     callbacks = Callbacks(config.callbacks)
     ended = train(checkpointer, state, callbacks, lambda: int(trainer.greatest(stop())), data,
                   augment)
@@ -213,6 +218,7 @@ def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, plan,
                                         config.seed, augment)
     callbacks("on_train_begin", state)
+    agree_on_stop(trainer, state)
     with logger.progress(plan.updates * plan.update_size,
                          state.update * plan.update_size) as advance:
         while (epoch := len(state.history)) < plan.epochs and not state.stopped:
@@ -229,18 +235,16 @@ def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
             if state.update < (epoch + 1) * plan.updates_per_epoch:
                 checkpointer.save(state.history)
                 return code
-            end_epoch(checkpointer, state, data)
-            callbacks("on_epoch_end", state)
+            end_epoch(checkpointer, state, callbacks, data)
             last = epoch + 1 == plan.epochs or bool(state.stopped)
-            sentence = f"epoch {epoch + 1} of {plan.epochs}: {describe(state.history[-1])}"
+            sentence = f"epoch {epoch + 1} of {plan.epochs}: {metrics.describe(state.history[-1])}"
             shown = ((epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
                      or not logger.is_interactive)
             (logger.info if shown else logger.debug)(sentence)
             if (code := stop()) and not last:
                 return code
     if state.stopped:
-        logger.debug(state.stopped)
-        logger.record(stopped_early=state.stopped)  # printed with the summary
+        logger.debug(state.stopped)  # printed with the summary
     return 0
 
 
@@ -267,8 +271,9 @@ def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
         raise
 
 
-def end_epoch(checkpointer: Checkpointer, state: RunState, data: Data) -> None:
-    """Validates, and writes the epoch's results and then its checkpoint.
+def end_epoch(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks, data: Data
+              ) -> None:
+    """Validates, writes the epoch's results, calls the callbacks, and saves the checkpoint.
 
     In this order, a run that is killed between the two does the epoch once more.
     """
@@ -282,8 +287,17 @@ def end_epoch(checkpointer: Checkpointer, state: RunState, data: Data) -> None:
     if state.is_chief:
         store.write_history(state.folder, state.history)
         store.write_predictions(state.folder, state.predictions)
+    callbacks("on_epoch_end", state)
+    agree_on_stop(trainer, state)
+    state.logger.record(stopped_early=state.stopped)  # a resumed run must stop there as well
     checkpointer.save(state.history)
     state.logger.record(epochs_done=len(state.history), epochs=trainer.plan.epochs)
+
+
+def agree_on_stop(trainer: Trainer, state: RunState) -> None:
+    """Stops every worker where a callback of one has; each must come here."""
+    if trainer.greatest(bool(state.stopped)):
+        state.stop("stopped by a callback of another worker")
 
 
 def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
@@ -379,15 +393,3 @@ def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[
     probabilities = records.scatter_rows(metrics.softmax(logits), test.kept, commonest)
     predicted = records.scatter_rows(logits.argmax(-1), test.kept, counts.argmax())
     return probabilities, predicted.tolist()
-
-
-def describe(row: Scores) -> str:
-    """An epoch's metrics in a line."""
-    def of(prefix: str) -> str:
-        values = {name: value for key, value in row.items()
-                  for start, _, name in [key.partition(" ")]
-                  if start == prefix and name != "timing"}
-        return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
-                         for name, value in values.items())
-
-    return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"

@@ -88,7 +88,7 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
         previews: dict[str, Preview] = {}
         for name, config in configs.items():
             try:
-                parts.build_all(identity.all_parts(config))
+                parts.try_all(identity.all_parts(config))
                 key = repr(config.dataset)
                 if key not in tables:
                     tables[key] = find_data(config.dataset, dry_run)
