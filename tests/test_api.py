@@ -288,4 +288,3 @@ def test_the_callers_process_keeps_its_error_stream(trained_run, tiny, capfd):
     flowerexp.predict(trained_run, tiny / "test", flip="horizontal")
     os.write(2, b"still here")
     assert "still here" in capfd.readouterr().err
-    assert results.Runs

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from flowerexp import composition, identity, parts
 from flowerexp.data.sampling import Original
+from flowerexp.errors import UserError
 from flowerexp.models.backbones import SmallCNN
 from tests.compose import checked
 
@@ -238,3 +239,48 @@ def test_parameter_of_a_transform_is_a_difference():
 def test_learning_rate_that_follows_from_the_model_is_a_difference():
     found = identity.differences(checked(), checked("model=xception"))
     assert "schedule.max_lr" in [each.partition(":")[0] for each in found]
+
+
+@pytest.mark.parametrize("changed", [
+    ["callbacks=[tensorboard]"], ["callbacks.early_stopping.patience=2"], ["loop.patience=4"]])
+def test_runs_that_stop_otherwise_are_other_runs(changed):
+    command = ["loop.patience=3"] if changed[0].startswith("callbacks.") else []
+    assert identity.differences(checked("loop.patience=3"),
+                                checked(*command, *changed)) != []
+
+
+def test_reports_are_no_part_of_a_run():
+    assert identity.differences(checked(), checked("callbacks=[early_stopping]")) == []
+
+
+def test_patience_without_its_callback_is_refused():
+    with pytest.raises(UserError, match=r"loop\.patience needs the callback early_stopping"):
+        checked("loop.patience=3", "callbacks=none")
+
+
+@pytest.mark.parametrize(("override", "typed"), [
+    ("name=1.10", "name='1.10'"), ("dataset.root=2024.10", "dataset.root='2024.10'"),
+    ("model.weights=1e3", "model.weights='1e3'"), ("name=true", "name='true'"),
+    ("model.weights=null", "model.weights=null"), ("loop.epochs=10", "loop.epochs=10")])
+def test_text_that_looks_like_a_number_stays_text(override, typed):
+    assert composition.quoted([override]) == [typed]
+
+
+def test_a_built_in_part_of_another_group_is_refused():
+    for override in ("loss._target_=flowerexp.models.optimizers.Adam",
+                     "model.head._target_=flowerexp.models.backbones.SmallCNN"):
+        with pytest.raises(UserError, match="does not exist"):
+            checked(override)
+
+
+@pytest.mark.parametrize("node", [
+    {"_target_": "keras.layers.TFSMLayer", "filepath": "evil"},
+    {"_target_": "tf_keras.layers.deserialize", "config": {"module": "os"}},
+    {"_target_": "keras.layers.RandomFlip", "mode": {"class_name": "function", "module": "os"}},
+    {"_target_": "os.system", "command": "true"}])
+def test_what_could_run_code_of_a_folder_needs_trust(node):
+    part = parts.check("augmentation.x", node)
+    with pytest.raises(UserError, match="--trust-code"):
+        parts.check_trusted([part], False)
+    parts.check_trusted([parts.check("augmentation.x", {"_target_": "keras.layers.RandomFlip",
+                                                       "mode": "horizontal"})], False)

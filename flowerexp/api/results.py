@@ -54,7 +54,9 @@ def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Com
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
     """
-    return comparison.compare([folder for each in paths for folder in _folders(each)], pairs, epoch)
+    chosen = [pairs] if isinstance(pairs, str) else pairs
+    return comparison.compare([folder for each in paths for folder in _folders(each)], chosen,
+                              epoch)
 
 
 def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: str | None = None,

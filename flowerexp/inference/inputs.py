@@ -52,14 +52,21 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
         UserError: for a path that does not exist, holds nothing of the kind or both kinds, or
             with `names` for a photo without a class.
     """
+    if not paths:
+        raise UserError("no input is given: give TFRecords, a folder of pictures, or pictures")
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist: give TFRecords, a folder of pictures, or "
                             "pictures")
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is neither a file nor a folder: give TFRecords, a folder of "
+                            "pictures, or pictures")
     if all(path.is_file() for path in paths):
         return of_files(paths, names)
     path, *more = paths
-    assert not more, "several inputs are files"
+    if more:
+        raise UserError(f"{', '.join(map(str, paths))}: several inputs must all be files; give one "
+                        "folder, or files")
     split = "test" if names is None else "val"
     roots = itertools.chain([path], (path / SIZED.format(size) for size in sizes), sized(path))
     for folder in roots:

@@ -366,6 +366,7 @@ def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny)
     done = subprocess.run([sys.executable, "-c", WITHOUT, repr([*cases, *helps])],
                           capture_output=True, text=True, timeout=120, check=True)
     *lines, imported = done.stdout.splitlines()
+    assert len(lines) == len(cases) + len(helps)
     for line, message in zip(lines, cases.values(), strict=False):
         assert line.startswith("1 flowerexp: ")
         assert message in line
