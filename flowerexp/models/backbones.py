@@ -1,7 +1,6 @@
 """Backbones: the part of a model that maps images to feature maps.
 
-A custom backbone implements the protocol `Backbone`. Weights are random, read from a file, or named
-(such as imagenet).
+A custom backbone implements the protocol `Backbone`. Weights are random, a file, or named.
 """
 
 from __future__ import annotations

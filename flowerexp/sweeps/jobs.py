@@ -1,7 +1,6 @@
 """One job of a sweep: executes its folder in a child process, records its exit, updates the tables.
 
-Hydra's launchers call `run_job` for every job, in any process and on any machine. Imports no
-TensorFlow.
+Hydra's launchers call `run_job`, in any process and on any machine. Imports no TensorFlow.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """Callbacks of a run: the protocol, and the built-in events, early stopping and figures.
 
 A custom callback is a class with any of the four methods of `Callback`, named by `_target_` in the
-config group `callbacks`. Callbacks are not checkpointed: after a resume they restore what they need
-from `RunState`.
+config group `callbacks`. Callbacks are not saved: after a resume they use the state in `RunState`.
 """
 
 from __future__ import annotations

@@ -181,9 +181,8 @@ class Trainer:
         """Runs `updates` updates on the elements of `batches`.
 
         Yields the number of updates after each call of the compiled loop, so that the caller can
-        show progress, check `first_bad_update` or stop. With `epoch`, time decides the size of a
-        call; weights do not depend on it. All workers use the same sizes, because a collective
-        blocks until every worker reaches it.
+        show progress, check `first_bad_update` or stop. With `epoch`, calls are sized by time, on
+        which the weights do not depend, and all workers use the same size to stay in step.
         """
         start = time.perf_counter()
         iterator = iter(batches)
