@@ -88,7 +88,7 @@ class Entry(NamedTuple):
 class Skipped:
     """The records that were left out of a split.
 
-    issues: of bad records and of files that end too early, in reading order.
+    issues: issues of bad records and of files that end too early, in reading order.
     ids: ids of all records, good or bad; empty if a record has none.
     kept: bool [records], whether a record is in the table.
     spans: by file, the positions of the records that are in the table.
@@ -136,7 +136,7 @@ class Table:
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """An empty array at a multiple of 64 bytes, which TensorFlow uses without a copy."""
+    """An uninitialized array, aligned so that TensorFlow uses it without a copy."""
     count = int(np.prod(shape))
     raw = np.empty(count + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -335,12 +335,12 @@ def scatter_rows(rows: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: n
 
 
 def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single_process) -> int:
-    """The most common height, in pixels, of the first images in the first readable file.
+    """The most common height, in pixels, of the first images in the first file with a readable one.
 
-    Each of several workers reads its own files, and all use the size from the first of them.
+    Each of several workers reads its own files; all use the size from the first such file.
 
     Raises:
-        UserError: if no file is readable.
+        UserError: if no file has a readable image.
     """
     def look(worker: int, workers: int) -> tuple[int, int]:
         heights = ((number, most_common_height(files[number]))

@@ -182,7 +182,7 @@ def portable(model: Any) -> Any:
 
 
 def with_layers_replaced(model: Any, replacement: Callable[[Any], Any]) -> Any:
-    """A copy of a functional model; `replacement(layer)`, unless None, replaces a layer."""
+    """A copy of a functional model in which `replacement(layer)`, unless None, replaces a layer."""
     def clone(layer: Any) -> Any:
         if isinstance(layer, tf.keras.Model):
             return with_layers_replaced(layer, replacement)

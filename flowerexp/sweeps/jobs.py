@@ -31,7 +31,7 @@ EVENTS = ".sweep"
 append-only: rewriting needs a lock, and a signal handler must not wait for one."""
 DEADLINE, STOP, REFUSED = "deadline", "stop", "refused"
 """Kinds of events: the time.time() at which all jobs stop; a request to stop (a signal's number,
-`failure` or `quota`); a sentence on a job that could not be started."""
+`failure` or `quota`); a sentence about a job that could not start."""
 QUOTA = "quota"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 120

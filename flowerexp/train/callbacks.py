@@ -61,7 +61,7 @@ class RunState:
         return self.logger.is_chief
 
     def stop(self, reason: str) -> None:
-        """Ends training after this epoch; the run still predicts and is finished."""
+        """Ends training after this epoch; the run then predicts and finishes."""
         self.stopped = self.stopped or reason
 
 

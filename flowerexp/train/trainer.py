@@ -181,8 +181,8 @@ class Trainer:
         """Runs `updates` updates on the elements of `batches`.
 
         Yields the number of updates after each call of the compiled loop, so that the caller can
-        show progress, check `first_bad_update` or stop. With `epoch`, calls are sized by time, on
-        which the weights do not depend, and all workers use the same size to stay in step.
+        show progress, check `first_bad_update` or stop. With `epoch`, calls are sized by time
+        (the weights do not depend on it), equally on all workers, which otherwise deadlock.
         """
         start = time.perf_counter()
         iterator = iter(batches)
@@ -209,7 +209,7 @@ class Trainer:
     def greatest(self, number: float) -> float:
         """The maximum of a number over all workers; every worker must call it.
 
-        Makes decisions by a worker's own clock or signals the same on all workers.
+        Decisions by a worker's own clock or signals must be the same on all workers.
         """
         if self.plan.workers == 1:
             return number

@@ -142,7 +142,7 @@ def from_csv(file: Path) -> Listing:
         UserError: for a file that is not such a CSV, or a photo with two labels.
     """
     rows, notes = read_rows(file)
-    folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links stay as they are named
+    folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links are not resolved
     photos: dict[str, Photo] = {}
     left_out, again = [], 0
     for number, (text, label) in enumerate(rows, 1):
