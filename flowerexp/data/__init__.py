@@ -1,9 +1,9 @@
-"""From a data set to batches: its source, its records, the order of an epoch, the pipeline.
+"""Data sets: their sources and records, the order of an epoch, and the tf.data pipeline.
 
 Public:
 
 - `sources`: `Source` (a data set: TFRecord files or arrays), `Arrays` (a split in memory),
-  `SourceFactory` (the protocol of a data set of one's own), `find` (the source that a config asks
+  `SourceFactory` (the protocol of a custom data set), `find` (the source that a config asks
   for), `fingerprint`
 - `records`: `read` (a split as a `Table`), `ReadSpec` (what its records must hold), `inspect`
   (every record with its issues); `issues`: `DataIssue`, the sentences; `tfrecord`: the files
@@ -13,5 +13,5 @@ Public:
 - `sample`: the synthetic data set; `resizing`: photos of any size to squares
 - the package `prepare`: photos and downloads to TFRecords, and the check of a data set
 
-Importing any module but `pipeline` imports no TensorFlow.
+Of these modules, only `pipeline` imports TensorFlow when it is imported.
 """

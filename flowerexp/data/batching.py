@@ -1,4 +1,4 @@
-"""The numbers that follow from config, data set and replicas; checked once, then printed."""
+"""The plan of a run: sizes derived from config, data set and replicas, checked and printed."""
 
 from dataclasses import dataclass
 
@@ -12,27 +12,27 @@ from flowerexp.errors import UserError, counted
 from flowerexp.models import schedules
 
 MOST_EXAMPLES = 100_000_000
-"""So that the order of an epoch, eight bytes an example, fits in memory."""
+"""Maximum examples per epoch, whose order (eight bytes per example) must fit in memory."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does, in numbers.
+    """The sizes of a run.
 
-    A global update is laid out as [workers, replicas of a worker, accumulation, batch].
+    A global update is laid out as [workers, replicas per worker, accumulation, batch].
     """
 
     workers: int
     replicas: int
-    """Of all workers."""
+    """Number of replicas of all workers."""
     batch_size: int
-    """Images in a micro-batch of one replica."""
+    """Images per micro-batch of one replica."""
     accumulation: int
-    """Micro-batches in an update of one replica."""
+    """Micro-batches per update of one replica."""
     eval_batch_size: int
-    """Images of one replica in an evaluation step."""
+    """Images per evaluation step of one replica."""
     examples_per_epoch: int
-    """As the sampling plans it; an epoch takes updates_per_epoch * update_size of them."""
+    """Examples planned by the sampler; an epoch uses updates_per_epoch * update_size of them."""
     updates_per_epoch: int
     epochs: int
 
@@ -42,17 +42,17 @@ class Plan:
 
     @property
     def per_replica_batch(self) -> int:
-        """Images of one replica in an update."""
+        """Images per update of one replica."""
         return self.accumulation * self.batch_size
 
     @property
     def update_size(self) -> int:
-        """Images in an update."""
+        """Images per update of all replicas."""
         return self.replicas * self.per_replica_batch
 
     @property
     def updates(self) -> int:
-        """Of the whole run."""
+        """Number of updates of the whole run."""
         return self.epochs * self.updates_per_epoch
 
 
@@ -60,12 +60,12 @@ def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replic
     """The plan of a run.
 
     Args:
-        config: of the run.
+        config: the run's config.
         counts: int [classes], training images of each class.
-        workers, replicas: of the strategy; `replicas` counts those of all workers.
+        workers, replicas: the strategy's numbers; `replicas` counts those of all workers.
 
     Raises:
-        UserError: for an epoch of zero updates.
+        UserError: for an epoch with too many examples or without an update.
     """
     loop = config.loop
     images = int(counts.sum())
@@ -88,7 +88,7 @@ def derive(config: Config, counts: npt.NDArray[np.integer], workers: int, replic
 
 
 def sentences(config: Config, plan: Plan, counts: npt.NDArray[np.integer]) -> list[str]:
-    """What a run opens with: everything that was derived, a sentence each."""
+    """The sentences that a run logs at its start, one for each derived group of sizes."""
     images, shown = int(counts.sum()), plan.updates_per_epoch * plan.update_size
     present = counts[counts > 0]
     budget = (f" (of {config.loop.epochs}, to keep the example budget)"

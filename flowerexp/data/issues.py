@@ -1,6 +1,6 @@
-"""What can be wrong with a record, in one sentence each: its features, image and label.
+"""Issues with records, one sentence each: with their features, image or label.
 
-A run that raises, a run that skips and `data check` all take their sentences from here.
+Runs that stop at bad records, runs that skip them and `data check` share these sentences.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 from flowerexp.lazy import tf
 
 MAX_LABELS = 2**20
-"""The bound of labels where the number of classes is not given; each class below takes memory."""
+"""Upper bound of labels if the number of classes is not given; every class takes memory."""
 BROKEN_IMAGE = "its image is not a valid JPEG"
 FEATURES = {"image": "bytes", "class": "int64", "id": "bytes"}
 """The type of each feature."""
 
 
 class Labels(Enum):
-    """What the features `class` and `id` of a record must be."""
+    """Requirements on the features `class` and `id` of a record."""
 
     REQUIRED = auto()
     """Training and validation: `class` is required, `id` optional."""
     ABSENT = auto()
-    """Test: `id` is required, `class` is not looked at."""
+    """Test: `id` is required, `class` is ignored."""
     OPTIONAL = auto()
     """Prediction: both are optional."""
 
     @classmethod
     def of(cls, split: str) -> Labels:
-        """What the records of train, val or test must have."""
+        """The requirements on records of train, val or test."""
         return cls.ABSENT if split == "test" else cls.REQUIRED
 
     @property
@@ -42,11 +42,11 @@ class Labels(Enum):
 
 @dataclass(frozen=True)
 class DataIssue:
-    """What is wrong with a record, or with a file where `record` is None.
+    """An issue with a record, or with a file if `record` is None.
 
     record: number of the record in the file, from 0.
-    id: id of the record, None where it cannot be read.
-    message: the sentence without its place.
+    id: id of the record; None if it cannot be read.
+    message: the sentence without file and record.
     lost: number of records that cannot be read because of it.
     """
 
@@ -66,13 +66,13 @@ class DataIssue:
 def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature] | None:
     """The features of a record, or None if it is not a tf.train.Example.
 
-    Parsed by protobuf: tf.io.parse_example ends the process at a value whose length is given as
-    2^31 bytes or more (TensorFlow 2.21).
+    Parsed by protobuf, because tf.io.parse_example crashes the process on a value whose stated
+    length is 2^31 bytes or more (TensorFlow 2.21).
     """
     try:
         features: Mapping[str, tf.train.Feature] = tf.train.Example.FromString(
             serialized).features.feature
-    except Exception:  # protobuf's DecodeError has no stable public home
+    except Exception:  # protobuf's DecodeError has no stable public path
         return None
     return features
 
@@ -86,7 +86,7 @@ def values_of(features: Mapping[str, tf.train.Feature], name: str) -> Sequence[A
 
 
 def feature_issues(features: Mapping[str, tf.train.Feature] | None, labels: Labels) -> list[str]:
-    """What is wrong with the features that `parse_features` returned."""
+    """Issues with the features that `parse_features` returned."""
     if features is None:
         return ["not a tf.train.Example: were these files written by another program?"]
     messages = []
@@ -102,7 +102,7 @@ def feature_issues(features: Mapping[str, tf.train.Feature] | None, labels: Labe
 
 
 def image_issues(image: bytes, image_size: int) -> list[str]:
-    """What is wrong with a JPEG, which is decoded only if its header gives the right size."""
+    """Issues with a JPEG, which is decoded only if its header states the right size."""
     try:
         height, width = tf.io.extract_jpeg_shape(image).numpy()[:2].tolist()
         if (height, width) != (image_size, image_size):
@@ -115,7 +115,7 @@ def image_issues(image: bytes, image_size: int) -> list[str]:
 
 
 def label_issues(label: int, num_classes: int | None) -> list[str]:
-    """Whether a label is out of range."""
+    """The issue with a label if it is out of range."""
     bound = num_classes or MAX_LABELS
     if 0 <= label < bound:
         return []
@@ -124,16 +124,16 @@ def label_issues(label: int, num_classes: int | None) -> list[str]:
 
 
 def count_skipped(issues: Sequence[DataIssue]) -> int:
-    """How many records were left out, whatever the number of their issues."""
+    """The number of records that were left out, however many issues they have."""
     return sum({(issue.file, issue.record): issue.lost for issue in issues}.values())
 
 
 def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
     """The entry `skipped` of status.json: the number of records left out, and every issue.
 
-    A record with two issues is counted once and listed twice; a file that is wrong as a whole is
-    listed with the record null. A file that ends too early counts the records that its name
-    promises, or one where it promises none.
+    A record with two issues is counted once and listed twice; an issue with a whole file has the
+    record null. A file that ends too early counts as the missing records that its name states, or
+    as one if it states none.
     """
     return {"count": count_skipped(issues), "records": [
         {"file": issue.file, "record": issue.record, "id": issue.id, "fault": issue.message}
@@ -141,7 +141,7 @@ def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
 
 
 def skipped_sentence(issues: Sequence[DataIssue]) -> str:
-    """What a run logs about them at its start."""
+    """The sentence about skipped records that a run logs at its start."""
     if not issues:
         return "skipped 0 records"
     return (f"skipped {count_skipped(issues)} bad records, all listed in status.json; the first: "

@@ -1,4 +1,4 @@
-"""The folders of a data set of TFRecords, and the names of its classes."""
+"""Folders and class names of a data set of TFRecords."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES_FILE = "classes.txt"
 
 
 def find_names_file(folder: str, root: str) -> str | None:
-    """The file classes.txt, which conversion writes, next to the splits or in the root."""
+    """The path of classes.txt, which a conversion writes, next to the splits or in the root."""
     paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
     return next((path for path in paths if tf.io.gfile.exists(path)), None)
 
@@ -46,7 +46,7 @@ def size_in_name(path: str) -> int | None:
 
 
 def read_class_names(names: Any) -> tuple[str, ...] | None:
-    """The names in a list, in a text file with one name per line, or in a JSON file of a list."""
+    """Class names from a list, a text file with one name per line, or a JSON file of a list."""
     if names is None or isinstance(names, list):
         return tuple(names) if names else None
     try:

@@ -1,7 +1,7 @@
-"""Records in the order of an epoch -> tf.data batches, the same on one replica or many workers.
+"""The tf.data pipeline: an epoch's batches, the same on one replica and on many workers.
 
-Images stay uint8 until the device. An element is one replica's share of one update (training) or
-of one step (evaluation); a strategy deals consecutive elements to consecutive replicas.
+Images stay uint8 until the device. An element is one replica's part of an update (training) or of a
+step (evaluation); a strategy feeds consecutive elements to consecutive replicas.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
 
 PREFETCH = 2
-"""Batches prefetched for each replica; the number that tf.data chooses grows with the memory."""
+"""Batches prefetched for each replica; the number that tf.data chooses grows with memory."""
 
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
@@ -33,7 +33,7 @@ class Split:
 
     table: labels and ids, and the images (encoded or decoded) unless they are streamed.
     image_size: height and width in pixels.
-    shuffle_bytes: memory of the shuffle buffer where images are streamed.
+    shuffle_bytes: memory of the shuffle buffer for streamed images.
     """
 
     table: Table
@@ -42,7 +42,7 @@ class Split:
 
     @property
     def decoded(self) -> tf.Tensor | None:
-        """uint8 [n, height, width, 3], or None where images are decoded when they are used."""
+        """uint8 [n, height, width, 3], or None if images are decoded on use."""
         images = self.table.images
         return images if images is not None and images.dtype == tf.uint8 else None
 
@@ -56,13 +56,13 @@ class Split:
 
 
 def decode(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """uint8 [height, width, 3] of JPEG bytes; the accurate transform gives PIL's pixels."""
+    """Decodes JPEG bytes to uint8 [height, width, 3]; the accurate DCT gives PIL's pixels."""
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(image, [image_size, image_size, 3])
 
 
 def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """uint8 [n, height, width, 3] of JPEG bytes [n]."""
+    """Decodes JPEG bytes [n] to uint8 [n, height, width, 3]."""
     return tf.map_fn(lambda one: decode(one, image_size), encoded,
                      fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
 
@@ -83,7 +83,7 @@ def cache_decoded(images: Split) -> Split:
 
 
 def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
-    """uint8 [n, height, width, 3] at int64 [n] indices of a table."""
+    """The images at indices int64 [n], uint8 [n, height, width, 3]."""
     if images.decoded is not None:
         return tf.gather(images.decoded, indices)
     return decode_all(tf.gather(images.table.images, indices), images.image_size)
@@ -91,11 +91,10 @@ def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
 
 def gather_images(images: Split, indices: npt.NDArray[np.integer],
                   all_gather: AllGather = single_process) -> npt.NDArray[np.uint8]:
-    """The images at some indices in their order, uint8 [n, height, width, 3].
+    """The images at some indices, in this order, uint8 [n, height, width, 3].
 
-    Streamed files are read once for it, each worker its own, and the indices are those of the first
-    worker, because others may choose differently by the last bit of a probability. Invalid JPEGs
-    raise tf.errors.
+    Of a streamed split, each worker reads its own files. All use the indices of the first, because
+    others may differ by the last bit of a probability. Invalid JPEGs raise tf.errors.
     """
     if not images.streamed:
         return np.asarray(load(images, tf.constant(indices, tf.int64)))
@@ -117,15 +116,15 @@ def gather_images(images: Split, indices: npt.NDArray[np.integer],
 
 def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, seed: int,
                      augment: Augment | None) -> Callable[[int, int], Any]:
-    """A function (epoch, first update) -> the distributed data set of the epoch's other updates.
+    """A function (epoch, first update) -> the distributed data set of the epoch from that update.
 
-    An element holds `image` uint8 [share, height, width, 3] and `label` int32 [share], and what
-    the augmentation adds. Which images stand where depends on (labels, sampler, seed, epoch) alone
-    for tables, and on files and workers too where images are streamed.
+    An element holds `image` uint8 [n, height, width, 3] and `label` int32 [n], and what the
+    augmentation adds. The order depends only on (labels, sampler, seed, epoch) and, if images are
+    streamed, on files and workers.
     """
     labels = tf.constant(images.table.labels)
     if images.streamed:
-        for worker in range(plan.workers):  # here, so that an error of one ends all
+        for worker in range(plan.workers):  # here, so that an error on one stops all
             worker_files(images.table, plan.workers, worker)
         buffer = shuffle_buffer(images, plan)
 
@@ -165,10 +164,10 @@ def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, see
 
 
 def without_autotune(data: tf.data.Dataset) -> tf.data.Dataset:
-    """The same data set without tf.data's rewriting and tuning; AUTOTUNE means all cores then.
+    """The data set without tf.data's graph rewrites and autotuner; AUTOTUNE then means all cores.
 
-    Rewriting would copy the captured table. The tuner's thread sleeps for 10 ms, 20 ms and so on up
-    to a minute, and an iterator that ends waits until it wakes: an epoch of 21 s took 41 s.
+    Rewrites would copy the captured table. The autotuner's thread sleeps 10 ms, 20 ms and so on up
+    to a minute, and a finished iterator waits until it wakes: an epoch of 21 s took 41 s.
     """
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
@@ -194,7 +193,7 @@ def count_workers(strategy: Any) -> int:
 
 
 def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
-    """The files of a split that this process reads: of a streamed one, its workers' own."""
+    """The files of a split that this process reads: all, or its workers' own if streamed."""
     files = images.table.files
     return files if not images.streamed else [
         file for context in input_contexts(strategy)
@@ -203,7 +202,7 @@ def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
 
 def worker_rows(order: npt.NDArray[np.int64], plan: Plan, start: int,
                 worker: int) -> npt.NDArray[np.int64]:
-    """One worker's elements of an epoch from update `start` on, int64 [elements, n]."""
+    """One worker's elements of an epoch, starting at update `start`, int64 [elements, n]."""
     layout = (plan.updates_per_epoch, plan.workers, plan.replicas_per_worker,
               plan.per_replica_batch)
     return order.reshape(layout)[start:, worker].reshape(-1, plan.per_replica_batch)
@@ -213,8 +212,8 @@ def stream_epoch(images: Split, sampler: Any, plan: Plan, seed: int, epoch: int,
                  worker: int, buffer: int) -> tf.data.Dataset:
     """(JPEG bytes, label) of one worker's part of an epoch, read from its own files.
 
-    The files are shuffled and read four at a time, a record is repeated by the sampler, and encoded
-    images are shuffled in a buffer of so many: a function of (files, seed, epoch, worker, buffer).
+    Files are shuffled and read four at a time, records are repeated by the sampler and shuffled in
+    a buffer of `buffer` records: a function of (files, seed, epoch, worker, buffer).
     """
     mine, offsets = worker_files(images.table, plan.workers, worker)
     wanted = worker_examples(plan)
@@ -253,7 +252,7 @@ def worker_examples(plan: Plan) -> int:
 
 
 def shuffle_buffer(images: Split, plan: Plan) -> int:
-    """The number of encoded images in the shuffle buffer: what fits its memory, at most an epoch.
+    """The number of encoded images in the shuffle buffer: as many as fit, at most an epoch.
 
     It is computed from the sizes of all files, so that it is the same on every worker.
     """
@@ -278,7 +277,7 @@ def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], li
 def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from a file's path to the data of its records that are in the table, in order.
 
-    If records were skipped, a file is read whole and cut at the places of the others, because
+    If records were skipped, a file is read whole and cut at the positions of the others, because
     TensorFlow reads nothing after a damaged record.
     """
     if table.skipped is None:
@@ -308,10 +307,10 @@ def mean_record_bytes(table: Table) -> float:
 
 
 def evaluation_rows(images: Split, plan: Plan) -> npt.NDArray[np.int64]:
-    """The index of the image in every place of an evaluation, -1 in the padding.
+    """The index of the image at every position of an evaluation; -1 is padding.
 
-    int64 [steps, workers, replicas of a worker, eval batch]: the split in its order, or, where it
-    is streamed, the files of each worker in theirs.
+    int64 [steps, workers, replicas per worker, eval batch]: the split in order or, if it is
+    streamed, each worker's files in order.
     """
     parts = ([file_rows(images.table, plan.workers, worker) for worker in range(plan.workers)]
              if images.streamed else [np.arange(images.count)])
@@ -326,8 +325,8 @@ def evaluation_batches(strategy: Any, images: Split, plan: Plan
                        ) -> tuple[Any, npt.NDArray[np.int64]]:
     """The distributed data set of a split, and its `evaluation_rows`.
 
-    Elements are uint8 [eval batch, height, width, 3]. The padding shows another image, so that
-    every replica always has a whole batch.
+    Elements are uint8 [eval batch, height, width, 3]. Padding is another image, so that every
+    replica always has a full batch.
     """
     rows, size = evaluation_rows(images, plan), images.image_size
 
@@ -357,7 +356,7 @@ def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
 
 
 def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
-    """JPEG bytes of a worker's own files of a streamed split, in their order."""
+    """The JPEG bytes in a worker's own files of a streamed split, in order."""
     paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
     return tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table)).map(
         records.parse_image)

@@ -1,7 +1,7 @@
-"""The records of a split, read and checked, as one table in memory.
+"""Reads and checks the records of a split into a table in memory.
 
 A record is a tf.train.Example with the features `image` (JPEG bytes), `class` (int64; absent in a
-test split) and `id` (bytes; optional where there are labels). An issue is named by file and record.
+test split) and `id` (bytes; optional if there are labels). Issues are named by file and record.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
 
 BATCH = 256
-"""Records that are checked together."""
+"""Number of records that are checked together."""
 THREADS = 4
-"""Threads that decode images."""
+"""Number of threads that decode images."""
 FIRST_IMAGES = 32
-"""Images that tell the size of all."""
+"""Number of images from which the size of all is inferred."""
 ALIGNMENT = 64
-"""Bytes, of the memory that TensorFlow takes without a copy."""
+"""Alignment, in bytes, of memory that TensorFlow uses without a copy."""
 MAX_IMAGE_SIZE = 8192
-"""The greatest height and width in pixels that is taken from images."""
+"""Maximum height and width of images in pixels."""
 
 
 @dataclass(frozen=True)
 class ReadSpec:
-    """What the records of a split must hold, and what is kept of them.
+    """Requirements on the records of a split, and what is kept of them.
 
     image_size: height and width of every image in pixels; None leaves images unchecked.
     labels: whether `class` is required.
     num_classes: upper bound of the labels; None for any.
     keep_images: whether encoded images are kept, not only labels and ids.
-    skip_bad: whether bad records are left out, for which every image is decoded; else the first one
-        raises UserError.
+    skip_bad: whether bad records are left out, which requires decoding every image; else the first
+        one raises UserError.
     """
 
     image_size: int | None
@@ -64,7 +64,7 @@ class ReadSpec:
 
 
 class Example(NamedTuple):
-    """The features of a record: JPEG bytes, -1 without a label, an empty text without an id."""
+    """The features of a record: JPEG bytes, -1 without a label, an empty string without an id."""
 
     image: bytes
     label: int
@@ -72,10 +72,10 @@ class Example(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A record and its issues, or (`span` is None) what is wrong with the end of its file.
+    """A record and its issues or, if `span` is None, the issue with the end of its file.
 
-    example: None where the features cannot be read.
-    id: None where it cannot be read.
+    example: None if the features cannot be read.
+    id: None if it cannot be read.
     """
 
     span: RecordSpan | None
@@ -86,12 +86,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was left out of a split.
+    """The records that were left out of a split.
 
-    issues: of bad records and of files that end too early, in reading order.
-    ids: ids of all records, good or bad; empty where a record has none.
+    issues: issues of bad records and of files that end too early, in reading order.
+    ids: ids of all records, good or bad; empty if a record has none.
     kept: bool [records], whether a record is in the table.
-    spans: by file, the places of the records that are in the table.
+    spans: by file, the positions of the records that are in the table.
     """
 
     issues: tuple[DataIssue, ...]
@@ -104,13 +104,13 @@ class Skipped:
 class Table:
     """A split in memory.
 
-    images: string [n], JPEG bytes, or uint8 [n, height, width, 3], decoded; None where only labels
-        and ids were kept.
+    images: string [n], JPEG bytes, or uint8 [n, height, width, 3], decoded; None if only labels and
+        ids were kept.
     labels: int32 [n]; -1 in a split without labels.
-    ids: n texts, empty where a record has none.
-    files: files in reading order; none where the split came as arrays.
+    ids: n strings, empty if a record has none.
+    files: files in reading order; empty for arrays in memory.
     counts: number of the table's records in each file.
-    skipped: what was left out; None where the table holds every record.
+    skipped: records that were left out; None if the table holds every record.
     """
 
     images: tf.Tensor | None
@@ -126,7 +126,7 @@ class Table:
 
     @property
     def all_ids(self) -> Sequence[str]:
-        """The ids of all records, also of those that were left out."""
+        """The ids of all records, including those that were left out."""
         return self.skipped.ids if self.skipped else self.ids
 
     @property
@@ -136,7 +136,7 @@ class Table:
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Memory that starts at a multiple of 64 bytes, as TensorFlow wants it."""
+    """An uninitialized array, aligned so that TensorFlow uses it without a copy."""
     count = int(np.prod(shape))
     raw = np.empty(count + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -144,7 +144,7 @@ def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def as_tensor(pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
-    """The same memory as a tensor, where it is aligned; tf.constant holds it three times."""
+    """The array as a tensor, without a copy if it is aligned; tf.constant holds three copies."""
     if pixels.ctypes.data % ALIGNMENT or not (pixels.flags.c_contiguous and pixels.flags.writeable):
         copy = aligned_empty(pixels.shape)
         copy[:] = pixels
@@ -154,20 +154,19 @@ def as_tensor(pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
 
 def read(files: Sequence[RecordFile], spec: ReadSpec, all_gather: AllGather = single_process
          ) -> Table:
-    """Reads and checks every record of a split, files in their order.
+    """Reads and checks every record of a split, file by file.
 
     Args:
         files: files of the split.
-        spec: what they must hold, and what happens to bad records.
-        all_gather: who reads the files; each of several workers reads its own, and they exchange
-            labels and ids (keep no images then).
+        spec: requirements on the records, and what happens to bad ones.
+        all_gather: distributes the files among workers, which exchange labels and ids (only
+            without keep_images).
 
     Raises:
-        UserError: naming file and record of the first issue: a truncated or foreign record, a
+        UserError: with file and record of the first issue: a truncated or foreign record, a
             missing feature, a JPEG with a broken header or another size, a label out of range, a
-            count other than in the file's name; for a split without records. With `skip_bad` only
-            where no good record is left, or a test image, whose row must not be lost, cannot be
-            named by its id.
+            count other than in the file's name; or for a split without records. With `skip_bad`,
+            only if no good record is left, or if a bad test record has no unique id.
     """
     parts = all_gather(lambda worker, workers: [read_file(file, spec)
                                                 for file in files[worker::workers]])
@@ -191,7 +190,7 @@ def read_file(file: RecordFile, spec: ReadSpec) -> list[Entry]:
 
 def assemble(files: Sequence[RecordFile], reads: Sequence[Sequence[Entry]], keep_images: bool
              ) -> Table:
-    """The table of what was read of every file."""
+    """The table of the entries that were read from all files."""
     records = [entry for entries in reads for entry in entries if entry.span]
     good = [[(entry.span, entry.example) for entry in entries
              if entry.span and entry.example and not entry.issues] for entries in reads]
@@ -206,7 +205,7 @@ def assemble(files: Sequence[RecordFile], reads: Sequence[Sequence[Entry]], keep
 
 
 def check_rows_named(table: Table) -> None:
-    """Raises UserError for a bad test record whose id is not known, or is another's as well."""
+    """Raises UserError for a bad test record whose id is unknown or not unique."""
     times = Counter(table.all_ids)
     for issue in table.issues:
         if not issue.id or times[issue.id] > 1:
@@ -216,10 +215,10 @@ def check_rows_named(table: Table) -> None:
 
 
 def read_strictly(file: RecordFile, spec: ReadSpec) -> Iterator[Entry]:
-    """The records of a file, of whose images only the headers are read.
+    """The records of a file; only the headers of images are read.
 
     Raises:
-        UserError: for the first issue of the file, found by decoding its images too.
+        UserError: for the first issue of the file, which is found by decoding its images too.
     """
     entries = inspect(file, spec, decode=False)
     while chunk := list(itertools.islice(entries, BATCH)):
@@ -241,7 +240,7 @@ def have_size(images: list[bytes], image_size: int | None) -> bool:
 
 @functools.cache
 def jpeg_shapes() -> Any:
-    """A function of JPEGs string [n] -> int32 [n, 3]: heights, widths and channels."""
+    """A tf.function: JPEGs, string [n] -> heights, widths and channels, int32 [n, 3]."""
     return tf.function(
         lambda images: tf.map_fn(tf.io.extract_jpeg_shape, images,
                                  fn_output_signature=tf.TensorSpec([3], tf.int32)),
@@ -249,7 +248,7 @@ def jpeg_shapes() -> Any:
 
 
 def first_issue(files: Sequence[RecordFile], spec: ReadSpec) -> str | None:
-    """The sentence of the first issue in some files, whose images are decoded, or None."""
+    """The sentence of the first issue in some files, or None; decodes their images."""
     return next((issue.sentence for file in files for entry in inspect(file, spec)
                  for issue in entry.issues), None)
 
@@ -259,11 +258,11 @@ def inspect(file: RecordFile, spec: ReadSpec, decode: bool = True) -> Iterator[E
 
     Args:
         file: the file.
-        spec: what its records must hold.
+        spec: requirements on its records.
         decode: whether to check the images, if the spec gives their size.
 
     Yields:
-        The records in their order; after the last, what is wrong with the file's end, if anything.
+        The records in order, then the issue with the end of the file, if any.
     """
     numbered, count, whole = enumerate(raw_records(file.path)), 0, True
     try:
@@ -285,7 +284,7 @@ def inspect(file: RecordFile, spec: ReadSpec, decode: bool = True) -> Iterator[E
 
 def inspect_record(file: RecordFile, number: int, record: RawRecord, spec: ReadSpec, decode: bool
                    ) -> Entry:
-    """A record with its issues; if its data are damaged, with the id that they give."""
+    """A record with its issues, and with its id if that can be read."""
     example, features, lost = None, parse_features(record.data), 1
     if record.damage:
         messages = [record.damage]
@@ -304,27 +303,27 @@ def inspect_record(file: RecordFile, number: int, record: RawRecord, spec: ReadS
 
 
 def parse(features: Mapping[str, tf.train.Feature], labels: Labels) -> Example:
-    """The example of features without issues."""
+    """The example with these features, which have no issues."""
     label = None if labels is Labels.ABSENT else values_of(features, "class")
     return Example(features["image"].bytes_list.value[0], label[0] if label else -1,
                    readable_id(features) or "")
 
 
 def readable_id(features: Mapping[str, tf.train.Feature]) -> str | None:
-    """The id of a record, or None where it has not exactly one."""
+    """The id of a record, or None if it does not have exactly one."""
     values = values_of(features, "id") or []
     return values[0].decode("utf-8", "backslashreplace") if len(values) == 1 else None
 
 
 def parse_image(serialized: tf.Tensor) -> tf.Tensor:
-    """JPEG bytes, string [], of a record, string [], that `read` has checked."""
+    """The JPEG bytes, string [], of a record, string [], that `read` has checked."""
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     return tf.io.parse_single_example(serialized, features)["image"]
 
 
 def scatter_rows(rows: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.ArrayLike
                  ) -> npt.NDArray[Any]:
-    """Rows [kept records, ...] in their places among all records, and `filling` in the others.
+    """Scatters rows [kept records, ...] to all records; the others get `filling`.
 
     Args:
         kept: bool [records].
@@ -336,12 +335,12 @@ def scatter_rows(rows: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: n
 
 
 def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single_process) -> int:
-    """The most common height in pixels of the first images of the first file with a readable one.
+    """The most common height, in pixels, of the first images in the first file with a readable one.
 
-    Each of several workers looks into its own files, and all take the size of the first of them.
+    Each of several workers reads its own files; all use the size from the first such file.
 
     Raises:
-        UserError: where there is none.
+        UserError: if no file has a readable image.
     """
     def look(worker: int, workers: int) -> tuple[int, int]:
         heights = ((number, most_common_height(files[number]))
@@ -358,7 +357,7 @@ def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single
 
 
 def most_common_height(file: RecordFile) -> int:
-    """In pixels, of a file's first images, so that a bad one does not decide; 0 without any."""
+    """The most common height of a file's first images (one may be bad) in pixels; 0 if none."""
     heights: Counter[int] = Counter()
     spec = ReadSpec(None, Labels.OPTIONAL)
     for entry in itertools.islice(inspect(file, spec, decode=False), FIRST_IMAGES):

@@ -1,4 +1,4 @@
-"""Photos of any size to squares, alike in conversion, prediction and export."""
+"""Resizes photos to squares, in the same way in conversion, prediction and export."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from flowerexp.lazy import tf
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """The image uint8 [height, width, 3] of the bytes (string []) of a JPEG, PNG, BMP or GIF.
+    """Decodes the bytes (string []) of a JPEG, PNG, BMP or GIF to uint8 [height, width, 3].
 
     JPEGs are decoded like those of records. EXIF orientation is ignored, and only the first frame
     of an animation is decoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: for other bytes.
+        tf.errors.InvalidArgumentError: if the bytes are not such an image.
     """
     image = tf.cond(
         tf.io.is_jpeg(data),

@@ -1,4 +1,4 @@
-"""The synthetic data set that a fresh checkout trains on: flowers drawn by arithmetic.
+"""The synthetic data set (dataset=sample): drawn flowers, the same on every machine.
 
 Every image is a pure function of its split, label and index. Only raw random bits and operations
 that IEEE 754 rounds exactly (+ - * / sqrt floor) are used, so all machines draw the same pixels.
@@ -18,14 +18,14 @@ from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
 Plane = npt.NDArray[np.float64]
-"""One value for every sample of the canvas (or three, with the colours in front)."""
+"""One value per sample of the canvas (or three, channels first)."""
 Colour = tuple[float, float, float]
 """Red, green and blue, from 0 to 255."""
 
 IMAGE_SIZE = 64
 """Height and width in pixels."""
 OVERSAMPLING = 2
-"""Samples drawn for a pixel along each axis; their mean is the pixel."""
+"""Samples per pixel along each axis; the pixel is their mean."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Kind:
     """What the flowers of one class have in common; lengths are in units of the flower's radius."""
 
     name: str
-    petals: tuple[int, int]             # fewest and most
-    tip: tuple[Colour, Colour]          # the petals' colour lies between these two
-    base: tuple[Colour, Colour]         # and so does their colour near the centre
+    petals: tuple[int, int]             # minimum and maximum
+    tip: tuple[Colour, Colour]          # range of the petals' colour
+    base: tuple[Colour, Colour]         # range of their colour near the centre
     disk: float                         # radius of the centre
     disk_colour: Colour
     waist: float                        # how far out the petals are joined
@@ -76,9 +76,9 @@ KINDS = (
          ((186, 96, 90), (252, 222, 210)), 0.19, (40, 34, 50), 0.60, eye=0.42),
 )
 CLASS_NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
-"""The classes in label order, the commonest first."""
+"""Class names in label order, the most common class first."""
 TRAIN_COUNTS = (160, 130, 105, 85, 69, 56, 46, 37, 30, 24, 20, 16)
-"""Training images of each class: each class has about 0.81 of the one before."""
+"""Training images of each class: about 0.81 times those of the class before."""
 COUNTS = {"train": TRAIN_COUNTS, "val": (24,) * len(KINDS), "test": (24,) * len(KINDS)}
 """Images of each class in each split."""
 PIXELS_SHA256 = {
@@ -96,7 +96,7 @@ class Dice:
         self._stream = np.random.Philox(key=key)
 
     def raw(self, count: int) -> npt.NDArray[np.uint64]:
-        """[count] integers of 64 random bits."""
+        """Integers of 64 random bits, uint64 [count]."""
         return np.asarray(self._stream.random_raw(count), np.uint64)
 
     def between(self, low: float, high: float) -> float:
@@ -108,14 +108,14 @@ class Dice:
         return low + int(self.raw(1)[0]) % (high - low + 1)
 
     def direction(self) -> tuple[float, float]:
-        """One unit vector, by the rational points of the circle: no sine and cosine needed."""
+        """One unit vector, from rational points of the circle, without sine and cosine."""
         slope = self.between(-1.0, 1.0)
         side = 1.0 if self.between(0.0, 1.0) < 0.5 else -1.0
         length = 1.0 + slope * slope
         return side * (1.0 - slope * slope) / length, side * 2.0 * slope / length
 
     def colour(self, first: Colour, second: Colour, jitter: float) -> Colour:
-        """A colour between two, each channel up to jitter off."""
+        """A random colour between two, with each channel changed by up to `jitter`."""
         share = self.between(0.0, 1.0)
         red, green, blue = (one + (two - one) * share + self.between(-jitter, jitter)
                             for one, two in zip(first, second, strict=True))
@@ -123,19 +123,19 @@ class Dice:
 
 
 def column(colour: Colour) -> Plane:
-    """A colour as [3, 1, 1], to spread over the canvas."""
+    """A colour as [3, 1, 1], to broadcast over the canvas."""
     return np.array(colour, np.float64).reshape(3, 1, 1)
 
 
 def inside(distance: Plane, softness: float) -> Plane:
-    """How far each sample is covered, 0 to 1; distance is positive inside the shape."""
+    """The coverage of each sample, 0 to 1; `distance` is positive inside the shape."""
     return np.clip(distance / softness + 0.5, 0.0, 1.0)
 
 
 def paint(canvas: Plane, coverage: Plane, colour: Plane) -> None:
-    """Lays colour [3, rows or 1, columns or 1] over canvas [3, rows, columns], in place.
+    """Blends colour [3, rows or 1, columns or 1] into canvas [3, rows, columns], in place.
 
-    Coverage [rows, columns] is from 0 to 1. Only the box that is covered is computed.
+    Coverage [rows, columns] is from 0 to 1. Only its bounding box is computed.
     """
     rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
     if rows.size:
@@ -156,7 +156,7 @@ def multiple_angle(x: Plane, y: Plane, times: int) -> tuple[Plane, Plane]:
 
 
 def draw_background(dice: Dice, canvas: Plane, x: Plane, y: Plane) -> None:
-    """Fills the canvas: two greens (or earth, or sky) run into each other, with blurred spots."""
+    """Fills the canvas with a gradient of two greens (or earth, or sky) and blurred spots."""
     dark: Colour = (28.0, 62.0, 30.0)
     light = ((120, 160, 80), (150, 130, 96), (140, 176, 200))[dice.integer(0, 2)]
     near, far = dice.colour(dark, light, 18.0), dice.colour(dark, light, 18.0)
@@ -172,7 +172,7 @@ def draw_background(dice: Dice, canvas: Plane, x: Plane, y: Plane) -> None:
 
 
 def draw_leaf(dice: Dice, canvas: Plane, x: Plane, y: Plane, width: float) -> None:
-    """One pointed leaf with a light rib, anywhere, in any direction; width in half image sides."""
+    """Draws a pointed leaf with a light rib at a random place; width in half image sides."""
     across, down = dice.direction()
     left, top = dice.between(-0.8, 0.8), dice.between(-0.8, 0.8)
     length = dice.between(0.45, 0.8)
@@ -185,7 +185,7 @@ def draw_leaf(dice: Dice, canvas: Plane, x: Plane, y: Plane, width: float) -> No
 
 
 def draw_stem(dice: Dice, canvas: Plane, x: Plane, y: Plane, left: float, top: float) -> None:
-    """A bent stem from a flower at (left, top) down to the lower edge."""
+    """Draws a bent stem from a flower at (left, top) down to the lower edge."""
     below = y - top
     middle = left + dice.between(-0.35, 0.35) * below * below
     green = dice.colour((52.0, 104.0, 40.0), (104.0, 150.0, 66.0), 12.0)
@@ -195,13 +195,13 @@ def draw_stem(dice: Dice, canvas: Plane, x: Plane, y: Plane, left: float, top: f
 
 def draw_flower(dice: Dice, kind: Kind, canvas: Plane, x: Plane, y: Plane,
                 left: float, top: float, radius: float) -> None:
-    """One flower at (left, top), turned and tilted by chance; lengths in half image sides."""
+    """Draws a flower at (left, top), randomly rotated and tilted; lengths in half image sides."""
     across, down = dice.direction()
     tilt = dice.between(1.0, 1.65)
     u = (across * (x - left) + down * (y - top)) / radius
     v = (across * (y - top) - down * (x - left)) * tilt / radius
     distance = np.sqrt(u * u + v * v) + 1e-9
-    # Turning after tilting, or the tilt would always go along a petal.
+    # Rotated after tilting, or the tilt would always be along a petal.
     turn, other = dice.direction()
     u, v = (u * turn - v * other) / distance, (u * other + v * turn) / distance
     petals = dice.integer(*kind.petals)
@@ -212,7 +212,7 @@ def draw_flower(dice: Dice, kind: Kind, canvas: Plane, x: Plane, y: Plane,
     tip, base = dice.colour(*kind.tip, 16.0), dice.colour(*kind.base, 16.0)
     whirl = dice.between(-0.12, 0.12)
     for layer in range(kind.layers):
-        # The next ring is smaller and turned by half a petal, which only flips the sign.
+        # The next ring is smaller and rotated by half a petal, which only flips the sign.
         sign, size = 1.0 - 2.0 * (layer % 2), 1.0 - 0.28 * layer
         middle = np.sqrt(np.clip(0.5 + 0.5 * sign * cosine, 0.0, 1.0))
         edge = np.sqrt(np.clip(0.5 - 0.5 * sign * cosine, 0.0, 1.0))
@@ -232,7 +232,7 @@ def draw_flower(dice: Dice, kind: Kind, canvas: Plane, x: Plane, y: Plane,
 
 
 def draw_disk(dice: Dice, kind: Kind, canvas: Plane, distance: Plane, sine: Plane) -> None:
-    """The centre of a flower: a dome with a frayed edge, darker in the middle."""
+    """Draws the centre of a flower: a dome with a frayed edge, darker in the middle."""
     disk = kind.disk * dice.between(0.85, 1.15) * (1.0 + 0.06 * sine)
     colour = dice.colour(kind.disk_colour, kind.disk_colour, 20.0)
     height = distance / disk
@@ -269,13 +269,13 @@ def draw_image(split: str, label: int, index: int) -> npt.NDArray[np.uint8]:
 
 
 def photograph(dice: Dice, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """The pixels [64, 64, 3] of samples [3, rows, columns] 0..255: their means, with noise."""
+    """Averages samples [3, rows, columns], 0 to 255, to pixels [64, 64, 3], and adds noise."""
     blocks = samples.reshape(3, IMAGE_SIZE, OVERSAMPLING, IMAGE_SIZE, OVERSAMPLING)
     pixels = np.moveaxis(blocks.sum(axis=(2, 4)) // (OVERSAMPLING * OVERSAMPLING), 0, -1)
     strength = dice.integer(4, 15)
     raw = dice.raw(IMAGE_SIZE * IMAGE_SIZE).reshape(IMAGE_SIZE, IMAGE_SIZE)
     octets = [(raw >> np.uint64(8 * place) & np.uint64(255)).astype(np.int64) for place in range(7)]
-    # Four of the bytes make the noise that all colours share: their sum is nearly normal.
+    # The sum of four bytes, nearly normal, is the noise that all channels share.
     shared = octets[0] + octets[1] + octets[2] + octets[3] - 510
     noise = np.stack([shared + octet - 128 for octet in octets[4:]], -1)
     noisy: npt.NDArray[np.int64] = pixels + noise * strength // 256
@@ -283,19 +283,19 @@ def photograph(dice: Dice, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uin
 
 
 def pixels_sha256(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> str:
-    """Hash of the pixels and, after them, the labels as little-endian 32-bit integers."""
+    """SHA-256 of the pixels followed by the labels as little-endian 32-bit integers."""
     return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
 
 
 def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]:
     """The images uint8 [n, 64, 64, 3], labels int32 [n] and ids of train, val or test, shuffled.
 
-    An id tells split, label and index, so that the predictions of test can be scored as well.
-    Takes about 5 ms an image. Raises AssertionError if the pixels are not the published ones.
+    An id contains split, label and index, so that test predictions can be scored as well. Takes
+    about 5 ms per image. Raises AssertionError if the pixels differ from the published ones.
     """
     members = [(label, index) for label, count in enumerate(COUNTS[split])
                for index in range(count)]
-    # Keys over those of the images; sorting raw numbers shuffles alike in every NumPy.
+    # A key above those of images; sorting raw numbers shuffles equally in every NumPy.
     order = np.argsort(Dice(10**9 + list(COUNTS).index(split)).raw(len(members)), kind="stable")
     members = [members[place] for place in order]
     images = np.stack([draw_image(split, label, index) for label, index in members])
@@ -308,10 +308,10 @@ def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]
 
 
 def write(parent: Path) -> Path:
-    """Draws the data set and writes it below `parent`, unless it is there; returns its folder.
+    """Draws the data set and writes it below `parent`, unless it exists; returns its folder.
 
-    The folder's name holds the hash of its pixels, so that every version has its own; it appears
-    complete or not at all, whoever else writes it at the same time.
+    The folder's name contains a hash of the pixels, so that every version has its own. The folder
+    is created complete or not at all, even if several processes write it at the same time.
     """
     name = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
     folder = parent / f"sample-{PIXELS_SHA256['train'][:8]}"

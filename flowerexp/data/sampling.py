@@ -1,6 +1,6 @@
-"""Which images an epoch shows, and in what order: a pure function of labels, sampler, seed, epoch.
+"""The order of an epoch: a pure function of labels, sampler, seed and epoch. NumPy only.
 
-Oversampling repeats indices, never images. NumPy only. A sampler of one's own is a `Sampler`.
+Oversampling repeats indices, never images. A custom sampler implements the protocol `Sampler`.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Labels = npt.NDArray[np.integer]
 
 
 class Sampler(Protocol):
-    """A sampler, constructed with its keys of the config.
+    """A sampler, constructed with its config keys.
 
-    It may have two more methods, as `Original` has: `examples_per_epoch` (else the length of the
-    order of the first epoch) and `class_weights` (else 1 for every class).
+    Optional methods, as in `Original`: `examples_per_epoch` and `class_repeats` (default: those of
+    the first epoch), `class_weights` (default: 1 for every class).
     """
 
     def __call__(self, labels: Labels, seed: int, epoch: int, draw: int = 0
@@ -29,22 +29,22 @@ class Sampler(Protocol):
 
         Args:
             labels: int [images], class ids of the training set.
-            seed: of the run.
-            epoch: from 0.
-            draw: 0 for the epoch itself; where its order is shorter than planned, it is filled
-                from the draws 1, 2 and so on, which differ as epochs do.
+            seed: the run's seed.
+            epoch: number of the epoch, from 0.
+            draw: 0 for the epoch itself; if its order is shorter than planned, it is filled from
+                the draws 1, 2 and so on, which differ as epochs do.
         """
 
 
 @dataclass(frozen=True)
 class Original:
-    """Every image once an epoch, shuffled."""
+    """Every image once per epoch, shuffled."""
 
     def __str__(self) -> str:
         return "every image once"
 
     def class_repeats(self, counts: Labels) -> npt.NDArray[np.float64]:
-        """How often an image of each class is seen in an epoch, on average.
+        """How often an image of each class is seen per epoch, on average.
 
         Args:
             counts: int [classes], training images of each class; 0 is allowed.
@@ -55,7 +55,7 @@ class Original:
         return np.ones(len(counts))
 
     def examples_per_epoch(self, counts: Labels) -> int:
-        """The number of examples to plan an epoch for: int(sum of c * repeats)."""
+        """The planned number of examples per epoch: int(sum of counts * repeats)."""
         return int(counts.sum())
 
     def class_weights(self, counts: Labels) -> npt.NDArray[np.float64]:
@@ -68,8 +68,8 @@ class Original:
 
     def __call__(self, labels: Labels, seed: int, epoch: int, draw: int = 0
                  ) -> npt.NDArray[np.int64]:
-        """Each image as often as the whole part of its class's repeats, and once more with the
-        probability of the fraction; shuffled.
+        """Repeats each image by the integer part of its class's repeats, and once more with the
+        probability of the fractional part; shuffled.
         """
         counts = np.bincount(labels) if len(labels) else np.zeros(0, np.int64)
         repeats = self.class_repeats(counts)[labels]
@@ -82,10 +82,10 @@ class Original:
 
 @dataclass(frozen=True)
 class Oversample(Original):
-    """The images of a class with c < N images repeated N / c times, on average."""
+    """Repeats each image of a class with c < N images N / c times, on average."""
 
     target_count: int
-    """N: how often a class with fewer images is seen in an epoch."""
+    """N: examples per epoch of a class with fewer images."""
 
     def __post_init__(self) -> None:
         at_least("target_count", self.target_count, 1)
@@ -98,15 +98,15 @@ class Oversample(Original):
         return np.where(counts > 0, repeats, 1.0)
 
     def examples_per_epoch(self, counts: Labels) -> int:
-        # A class that is repeated contributes N exactly, so the sum is one of integers.
+        # A repeated class contributes exactly N, so this is a sum of integers.
         return int(np.maximum(counts, self.target_count)[counts > 0].sum())
 
 
 @dataclass(frozen=True)
 class ClassWeight(Original):
-    """Every image once, and the loss of a class weighted by total / (classes * c).
+    """Every image once; the loss of a class with c images is weighted by total / (classes * c).
 
-    Classes without images are left out: their weight is 0 and never used.
+    These are scikit-learn's balanced weights. Empty classes are not counted; their weight is 0.
     """
 
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ class ClassWeight(Original):
 
 def epoch_order(labels: Labels, sampler: Any, seed: int, epoch: int, draw: int = 0
                 ) -> npt.NDArray[np.int64]:
-    """The order that a sampler gives; raises UserError for one that is none."""
+    """The order that a sampler returns; raises UserError if it is invalid."""
     with parts.failures_named(sampler):
         order = np.asarray(parts.built(sampler)(labels, seed, epoch, draw))
     if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or not (
@@ -134,7 +134,7 @@ def epoch_order(labels: Labels, sampler: Any, seed: int, epoch: int, draw: int =
 
 def epoch_indices(labels: Labels, sampler: Any, seed: int, epoch: int, count: int
                   ) -> npt.NDArray[np.int64]:
-    """The first `count` indices of an epoch, filled from further draws where one is shorter.
+    """The first `count` indices of an epoch, filled from further draws if it is shorter.
 
     Returns:
         int64 [count].
@@ -155,7 +155,7 @@ def example_repeats(labels: Labels, sampler: Any, seed: int, epoch: int, draw: i
 
 
 def examples_per_epoch(counts: Labels, sampler: Any, seed: int = 0) -> int:
-    """The number of examples to plan an epoch for.
+    """The planned number of examples per epoch.
 
     Args:
         counts: int [classes], training images of each class.
@@ -181,8 +181,8 @@ def class_weights(counts: Labels, sampler: Any) -> npt.NDArray[np.float32]:
 
 def class_repeats(counts: Labels, sampler: Any, labels: Labels | None = None, seed: int = 0
                   ) -> npt.NDArray[np.float64]:
-    """How often an image of each class is seen in an epoch, on average: as the sampler plans it,
-    else in the first epoch. float64 [classes]; 1 for a class without images.
+    """How often an image of each class is seen per epoch, on average, float64 [classes]: as the
+    sampler plans it, else as in the first epoch; 1 for a class without images.
     """
     if hasattr(plan := parts.built(sampler), "class_repeats"):
         return np.asarray(plan.class_repeats(counts), np.float64)
@@ -193,7 +193,7 @@ def class_repeats(counts: Labels, sampler: Any, labels: Labels | None = None, se
 
 def class_occurrences(labels: Labels, repeats: npt.NDArray[np.integer], num_classes: int
                       ) -> npt.NDArray[np.float64]:
-    """Mean, least and greatest occurrences of the images of each class.
+    """Mean, minimum and maximum occurrences of the images of each class.
 
     Args:
         labels: int [images].

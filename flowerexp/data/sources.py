@@ -1,4 +1,4 @@
-"""The data set of a run: what a source is, and how the one that a config asks for is found."""
+"""Data set sources: the class `Source`, and the parts of the config that find one."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Arrays:
 
     images: uint8 [n, size, size, 3], RGB.
     labels: int [n], from 0; None in a test split.
-    ids: n texts, which name test images in the submission; None numbers the images from 0.
+    ids: n strings, which name test images in the submission; None: numbers from 0.
 
     Raises:
-        UserError: for other types, shapes or lengths.
+        UserError: for wrong dtypes, shapes or lengths.
     """
 
     images: npt.NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Arrays:
             raise UserError(f"ids must be {count} texts, one for each image, not {len(self.ids)}")
 
     def table(self, keep_images: bool = True) -> Table:
-        """The split as the pipeline takes it; -1 where there are no labels."""
+        """The split as a table for the pipeline; labels are -1 if there are none."""
         count = len(self.images)
         labels = np.full(count, -1) if self.labels is None else self.labels
         ids = range(count) if self.ids is None else self.ids
@@ -84,12 +84,12 @@ class Source:
     """A data set: its splits as TFRecord files or as arrays in memory.
 
     kind: sample | flowers | tfrecords | arrays.
-    reason: a sentence on which data set was taken and why.
+    reason: sentence that says which data set is used and why.
     folder: folder that holds train, val and perhaps test; "memory" for arrays.
     image_size: height and width in pixels.
-    class_names: in label order, or None where the classes have numbers only.
-    num_classes: None where only the labels tell.
-    files: files of `train`, `val` and, where there is one, `test`; empty for arrays.
+    class_names: class names in label order; None if classes have numbers only.
+    num_classes: number of classes; None if only the labels tell.
+    files: files of `train`, `val` and, if there is one, `test`; empty for arrays.
     arrays: arrays of the same splits; empty for files.
     """
 
@@ -106,10 +106,10 @@ class Source:
     def of_arrays(cls, train: Arrays, val: Arrays, test: Arrays | None = None,
                   class_names: Sequence[str] | None = None,
                   reason: str = "dataset: arrays in memory") -> Source:
-        """The source of splits in memory, which are kept decoded whatever dataset.cache says.
+        """A source of arrays in memory, which stay decoded whatever dataset.cache says.
 
         Raises:
-            UserError: where train or val has no labels, splits differ in size, or a label has no
+            UserError: if train or val has no labels, splits differ in size, or a label has no
                 name.
         """
         arrays = {"train": train, "val": val} | ({"test": test} if test else {})
@@ -129,18 +129,18 @@ class Source:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """train, val and, where there is one, test."""
+        """train, val and, if there is one, test."""
         return tuple(self.arrays or self.files)
 
     def spec(self, split: str, keep_images: bool = True, skip_bad: bool = False) -> ReadSpec:
-        """What the records of a split must hold."""
+        """The requirements on the records of a split."""
         return ReadSpec(self.image_size, Labels.of(split), self.num_classes, keep_images, skip_bad)
 
 
 class SourceFactory(Protocol):
-    """A data set of one's own: constructed with its keys, then called for its source.
+    """A custom data set: constructed with its config keys, then called for its source.
 
-    It is called before the run (for its plan) and by the run, and must return the same both times.
+    It is called both to plan and to execute a run, and must return the same source each time.
     """
 
     def __call__(self) -> Source: ...
@@ -155,9 +155,9 @@ class TFRecords:
     image_size: int | None = None
     """Height and width in pixels; null: the only size that the root holds."""
     num_classes: int | None = None
-    """Number of classes; null: that of class_names, else the greatest label and one."""
+    """Number of classes; null: that of class_names, else the greatest label plus one."""
     class_names: Any = None
-    """List of names in label order, or the path of a text file with one a line; null: numbers."""
+    """List of names in label order, or the path of a text file, one per line; null: numbers."""
 
     def __post_init__(self) -> None:
         self.check_root()
@@ -180,10 +180,10 @@ class TFRecords:
                             "dataset.root=FOLDER")
 
     def __call__(self, all_gather: AllGather = single_process) -> Source:
-        """The source; `all_gather` says who reads files for it.
+        """The source; `all_gather` distributes the reading of files among workers.
 
         Raises:
-            UserError: for a root, a split or a size that is not there.
+            UserError: if the root, a split or the size does not exist.
         """
         assert self.root is not None
         return found(self, self.root, "dataset: TFRecords", all_gather)
@@ -191,7 +191,7 @@ class TFRecords:
 
 @dataclass(frozen=True)
 class Flowers(TFRecords):
-    """The Kaggle competition's files, where they are found."""
+    """The Kaggle competition's files, at dataset.root, $FLOWERS_ROOT or Kaggle's folder."""
 
     def check_root(self) -> None:
         """A root is optional."""
@@ -203,7 +203,7 @@ class Flowers(TFRecords):
 
 @dataclass(frozen=True)
 class Sample(Flowers):
-    """The synthetic data set of the project."""
+    """The synthetic data set."""
 
     def __call__(self, all_gather: AllGather = single_process) -> Source:
         return find_sample(self, "dataset: the synthetic sample")
@@ -211,18 +211,18 @@ class Sample(Flowers):
 
 @dataclass(frozen=True)
 class Auto(Flowers):
-    """The competition's files where they are found, else the synthetic sample."""
+    """The competition's files if they are found, else the synthetic sample."""
 
     def __call__(self, all_gather: AllGather = single_process) -> Source:
         return find_auto(self)
 
 
 def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
-    """16 hexadecimal digits that tell whether a run would resume on the same data.
+    """16 hexadecimal digits that identify the data, so that a run resumes on the same data only.
 
-    A hash of the files' names and sizes (or the arrays' bytes), of the images of each class, and
-    of the places of skipped records: mending one changes neither names nor sizes, and outside of
-    the training set no count.
+    A hash of the files' names and sizes (or the arrays' bytes), of the class counts, and of the
+    positions of skipped records: repairing one changes neither names nor sizes and, outside the
+    training set, no count.
     """
     splits: dict[str, Any] = {split: each.digest for split, each in source.arrays.items()}
     for split, files in source.files.items():
@@ -236,11 +236,11 @@ def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] 
 def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
                   all_gather: AllGather = single_process
                   ) -> tuple[tuple[Table, Table], tuple[str, ...], tuple[DataIssue, ...]]:
-    """Training and validation split, the classes' names (numbers where they have none), and what
-    was left out of any split.
+    """Training and validation split, class names (numbers if there are none), and the issues of
+    what was left out of any split.
 
     The test split is checked too; with `stop` only its features and sizes, because its images are
-    decoded when they are predicted. Raises UserError as `records.read`; `all_gather` as there.
+    decoded during prediction. Raises UserError as `records.read`; `all_gather` as there.
     """
     splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
                                 all_gather)
@@ -262,9 +262,9 @@ def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str
 
 def class_counts(source: Source, on_bad_record: str = "stop"
                  ) -> tuple[npt.NDArray[np.int64], str]:
-    """int64 [classes], training images of each class, and the fingerprint of the data.
+    """Training images of each class, int64 [classes], and the fingerprint of the data.
 
-    Every record is checked, no image kept.
+    Every record is checked; no image is kept.
     """
     (train, _), names, skipped = read_labelled(source, False, on_bad_record)
     counts = np.bincount(train.labels, minlength=len(names))
@@ -272,7 +272,7 @@ def class_counts(source: Source, on_bad_record: str = "stop"
 
 
 def find(part: Any, all_gather: AllGather = single_process) -> Source:
-    """The source that a part of the config gives.
+    """The source that a data set part of the config returns.
 
     Raises:
         UserError: for data that does not exist, or a part that returns something else.
@@ -288,7 +288,7 @@ def find(part: Any, all_gather: AllGather = single_process) -> Source:
 
 
 def find_auto(dataset: TFRecords) -> Source:
-    """The competition's files if they are at hand, else the synthetic sample."""
+    """The competition's files if they are available, else the synthetic sample."""
     wanted = dataset.image_size or 192
     try:
         root, where = competition_root(dataset)
@@ -304,7 +304,7 @@ def find_auto(dataset: TFRecords) -> Source:
 
 
 def competition_root(dataset: TFRecords) -> tuple[str, str]:
-    """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its name."""
+    """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its label."""
     if dataset.root is not None:
         return dataset.root, f"dataset.root={dataset.root}"
     from_environment = os.environ.get("FLOWERS_ROOT")
@@ -318,7 +318,7 @@ def competition_root(dataset: TFRecords) -> tuple[str, str]:
 
 def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
                  ) -> Source:
-    """The Kaggle competition's 104 classes; the reason tells where the image counts differ."""
+    """The source of the competition's files; its reason names splits with unexpected counts."""
     if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
         raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
                         f"files, not {dataset.num_classes}: leave it out")
@@ -334,7 +334,7 @@ def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGath
 
 def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
           ) -> Source:
-    """The source in a folder of TFRecords, whose images tell their size unless a name does."""
+    """The source in a folder of TFRecords; its image size is configured, named or inferred."""
     folder, named_size = split_folder(root, dataset.image_size)
     for split in ("train", "val"):
         if not tf.io.gfile.isdir(f"{folder}/{split}"):
@@ -356,7 +356,7 @@ def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = si
 
 
 def find_sample(dataset: TFRecords, reason: str) -> Source:
-    """The synthetic data set, written at its first use."""
+    """The source of the synthetic data set, which is written on first use."""
     size = sample.IMAGE_SIZE
     if dataset.image_size not in (None, size):
         raise UserError(f"dataset.image_size must be {size} for the synthetic sample, not "

@@ -1,8 +1,8 @@
 """TFRecord files: listing, framing, writing.
 
-A record is its length (8 bytes), the length's masked CRC32C (4), the data and theirs (4). Files are
-read here and not by TensorFlow, which allocates whatever a damaged length says and reads nothing
-after a damaged record.
+A record is its length (8 bytes), the length's masked CRC32C (4), the data and their CRC (4). Files
+are not read by TensorFlow, which allocates whatever a damaged length says and reads nothing after a
+damaged record.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from flowerexp.lazy import tf
 HEAD = 12
 """Bytes before a record's data."""
 FRAME = 16
-"""Bytes of a record besides its data."""
+"""Bytes of a record in addition to its data."""
 CRC_MASK = 0xA282EAD8
 
 
 class FramingError(Exception):
-    """What is wrong with a file after its last whole record."""
+    """A file is damaged after its last whole record; the message says how."""
 
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A TFRecord file and the number of records that its name promises, if any."""
+    """A TFRecord file and the number of records that its name states, if any."""
 
     path: str
     count: int | None
 
     @classmethod
     def of(cls, path: str) -> RecordFile:
-        """`...-COUNT.tfrec` promises records; `...-of-N.tfrec` numbers files."""
+        """`...-COUNT.tfrec` states the number of records; `...-of-N.tfrec` that of files."""
         match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
         return cls(path, int(match.group(1)) if match else None)
 
     def count_issue(self, found: int) -> str | None:
-        """What is wrong with a file of `found` whole records, or None."""
+        """The issue with a file that holds `found` whole records, or None."""
         if self.count in (None, found):
             return None
         return (f"holds {found} records where its name says {self.count}: copy the file again, or "
@@ -53,16 +53,16 @@ class RecordFile:
 
 
 class RecordSpan(NamedTuple):
-    """The place of a record's data in its file, in bytes."""
+    """The position of a record's data in its file, in bytes."""
 
     start: int
     length: int
 
 
 class RawRecord(NamedTuple):
-    """A record before it is parsed, or (`span` is None) the broken rest of a file.
+    """An unparsed record or, if `span` is None, the broken rest of a file.
 
-    damage: what is wrong with the CRC of its data, or with the rest of the file, if anything.
+    damage: the CRC error of the data, or the issue with the rest of the file; None if intact.
     """
 
     span: RecordSpan | None
@@ -71,9 +71,9 @@ class RawRecord(NamedTuple):
 
 
 def list_files(folder: str) -> tuple[RecordFile, ...]:
-    """The *.tfrec files of a split, sorted by name; raises UserError where there are none."""
+    """The *.tfrec files of a split, sorted by name; raises UserError if there are none."""
     folder = folder.rstrip("/")
-    # Not glob, to which brackets in the folder's own name would be a pattern.
+    # Not glob, which treats brackets in the folder's own name as a pattern.
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     paths = sorted(f"{folder}/{name}" for name in names if name.endswith(".tfrec"))
     if not paths:
@@ -82,13 +82,13 @@ def list_files(folder: str) -> tuple[RecordFile, ...]:
 
 
 def masked_crc(data: bytes) -> int:
-    """The CRC32C that a TFRecord keeps of its data, rotated and shifted."""
+    """The masked CRC32C of a TFRecord: rotated, plus a constant."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF
 
 
 def read_at(file: Any, position: int, length: int) -> bytes:
-    """Bytes of an open file, which does not seek where it is: that takes TensorFlow 50 us."""
+    """Bytes of an open file; seeks only if needed, because a seek takes TensorFlow 50 us."""
     if file.tell() != position:
         file.seek(position)
     data: bytes = file.read(length)
@@ -96,10 +96,10 @@ def read_at(file: Any, position: int, length: int) -> bytes:
 
 
 def record_spans(file: Any) -> Iterator[RecordSpan]:
-    """The places of the records of an open file, found without reading their data.
+    """The positions of the records of an open file, found without reading their data.
 
     Raises:
-        FramingError: after the last whole record, where it does not end the file.
+        FramingError: after the last whole record, if the file does not end there.
     """
     size, position = file.size(), 0
     while position < size:
@@ -119,7 +119,7 @@ def record_spans(file: Any) -> Iterator[RecordSpan]:
 
 
 def read_record(file: Any, span: RecordSpan) -> RawRecord:
-    """A record of an open file."""
+    """Reads a record of an open file and checks the CRC of its data."""
     data, crc = read_at(file, span.start, span.length), file.read(4)
     intact = crc == struct.pack("<I", masked_crc(data))
     return RawRecord(span, data, None if intact else
@@ -127,10 +127,10 @@ def read_record(file: Any, span: RecordSpan) -> RawRecord:
 
 
 def raw_records(path: str) -> Iterator[RawRecord]:
-    """The records of a file and, after the last, what is wrong with its end, if anything.
+    """The records of a file, then the issue with its end, if any.
 
     Raises:
-        tf.errors.OpError: where the file cannot be read at all.
+        tf.errors.OpError: if the file cannot be read at all.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
         try:
@@ -141,7 +141,7 @@ def raw_records(path: str) -> Iterator[RawRecord]:
 
 
 def whole_spans(path: str) -> list[RecordSpan]:
-    """The places of the whole records of a file, as far as it can be read."""
+    """The positions of the whole records of a file, as far as it can be read."""
     spans: list[RecordSpan] = []
     with contextlib.suppress(FramingError, tf.errors.OpError), tf.io.gfile.GFile(path, "rb") as f:
         spans.extend(record_spans(f))  # keeps those before an error
@@ -163,6 +163,6 @@ def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
                 feature["class"] = tf.train.Feature(
                     int64_list=tf.train.Int64List(value=[int(next(known))]))
             example = tf.train.Example(features=tf.train.Features(feature=feature))
-            # Protobuf orders a map's keys as it likes unless told.
+            # By default, protobuf orders the keys of a map arbitrarily.
             writer.write(example.SerializeToString(deterministic=True))
     partial.rename(path)

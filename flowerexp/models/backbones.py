@@ -1,7 +1,6 @@
-"""Backbones: the convolutional part of a model, images -> a feature map.
+"""Backbones: the part of a model that maps images to feature maps.
 
-A backbone of one's own is a `Backbone`. Weights are random, of a file, or a name that the library
-knows.
+A custom backbone implements the protocol `Backbone`. Weights are random, a file, or named.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ NAMED_WEIGHTS = (None, "imagenet", "noisy-student")
 
 
 class Backbone(Protocol):
-    """A backbone, constructed with its keys of the config.
+    """A backbone, constructed with its config keys.
 
-    Its plain Keras Dropout layers are replaced by ones that repeat exactly.
+    Its Keras Dropout layers are replaced by `KeyedDropout`, whose masks are reproducible.
     """
 
     def __call__(self, image_size: int) -> Any:
-        """A functional Keras model, images float32 [n, image_size, image_size, 3], scaled as
-        `model.input_scaling` says -> features float32 [n, height, width, channels].
+        """A functional Keras model: images float32 [n, image_size, image_size, 3], scaled by
+        `model.input_scaling` -> features float32 [n, height, width, channels].
         """
 
 
@@ -38,7 +37,7 @@ class SmallCNN:
     name: str = "small_cnn"
     """Name of the Keras model."""
     weights: str | None = None
-    """Path of a weight file, or null for random ones."""
+    """Path of a weight file; null: random initialization."""
 
     def __post_init__(self) -> None:
         if self.weights in ("imagenet", "noisy-student"):
@@ -51,7 +50,7 @@ class SmallCNN:
         for block, channels in enumerate((16, 32, 64, 128), start=1):
             features = tf.keras.layers.Conv2D(channels, 3, padding="same", use_bias=False,
                                               name=f"block{block}_conv")(features)
-            # Epochs here are short: statistics of 0.99 would lag five of them behind.
+            # With momentum 0.99 the statistics would lag five of the short epochs behind.
             features = tf.keras.layers.BatchNormalization(momentum=0.9,
                                                           name=f"block{block}_norm")(features)
             features = tf.keras.layers.ReLU(name=f"block{block}_relu")(features)
@@ -65,12 +64,12 @@ class SmallCNN:
 
 @dataclass(frozen=True)
 class KerasApplication:
-    """A model of keras.applications without its top."""
+    """A model from keras.applications, without its top."""
 
     name: str
-    """For example ResNet50V2."""
+    """Name of the model, for example ResNet50V2."""
     weights: str | None = None
-    """imagenet, the path of a weight file, or null for random ones."""
+    """imagenet, the path of a weight file, or null (random initialization)."""
     alpha: float | None = None
     """Width multiplier of MobileNet."""
 
@@ -92,10 +91,10 @@ class KerasApplication:
 
 @dataclass(frozen=True)
 class EfficientNet:
-    """A model of the package efficientnet (Tan and Le 2019) without its top."""
+    """A model from the package efficientnet (Tan and Le 2019), without its top."""
 
     name: str
-    """EfficientNetB0 to EfficientNetB7."""
+    """Name of the model, EfficientNetB0 to EfficientNetB7."""
     weights: str | None = None
     """imagenet, noisy-student (Xie et al. 2020), the path of a weight file, or null."""
 
@@ -114,7 +113,7 @@ def check_scaling(model: Model) -> None:
 
 
 def find_factory(library: Any, source: str, name: str) -> Callable[..., Any]:
-    """The function that builds the backbone of this name; raises UserError for an unknown one."""
+    """The function that builds a backbone, by name; raises UserError if the name is unknown."""
     names = [each for each in dir(library) if each[0].isupper()
              and callable(getattr(library, each)) and not inspect.isclass(getattr(library, each))]
     if name not in names:
@@ -126,19 +125,19 @@ def find_factory(library: Any, source: str, name: str) -> Callable[..., Any]:
 
 def build(factory: Callable[..., Any], backbone: Any, image_size: int, options: dict[str, Any]
           ) -> Any:
-    """What a library's factory returns; raises UserError where it cannot be built."""
+    """The backbone from a library's factory; raises UserError if it cannot be built."""
     arguments = {"include_top": False, "weights": backbone.weights,
                  "input_shape": (image_size, image_size, 3), **options}
     if "classifier_activation" in inspect.signature(factory).parameters:
         arguments["classifier_activation"] = None
     try:
         return factory(**arguments)
-    except Exception as error:  # every backbone has its own kinds
+    except Exception as error:  # backbones raise different types
         raise backbone_error(backbone, image_size, error) from error
 
 
 def backbone_error(backbone: Any, image_size: int, error: Exception) -> UserError:
-    """The sentence for what a backbone's factory raised."""
+    """The UserError for an exception from a backbone's factory."""
     first, weights = first_line(error), backbone.weights
     if "URL fetch failure" in str(error) or (weights in NAMED_WEIGHTS
                                              and isinstance(error, OSError)):
@@ -155,10 +154,10 @@ def backbone_error(backbone: Any, image_size: int, error: Exception) -> UserErro
 
 
 def load_weights(backbone: Any, path: str, name: str) -> None:
-    """Loads a weight file into a built backbone; raises UserError where it does not fit."""
+    """Loads a weight file into a built backbone; raises UserError if it does not fit."""
     try:
         backbone.load_weights(path)
-    except Exception as error:  # h5py, Keras and the file system each have their own
+    except Exception as error:  # h5py, Keras and the file system raise different types
         raise UserError(f"model.weights={path} does not fit {name}: {first_line(error)}") from error
 
 
@@ -174,7 +173,7 @@ def weights_of(backbone: Any) -> str | None:
 
 
 def check_weights_exist(backbone: Any) -> None:
-    """Raises UserError for weights of a file that does not exist."""
+    """Raises UserError if the weight file does not exist."""
     weights = weights_of(backbone)
     if weights not in NAMED_WEIGHTS and not tf.io.gfile.exists(weights):
         raise UserError(f"model.weights={weights} does not exist: give imagenet, null or the path "

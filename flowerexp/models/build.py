@@ -1,6 +1,6 @@
-"""Backbone, dropout and head as one Keras model from pixels (0 to 255) to logits.
+"""Builds a Keras model from backbone, dropout and head: pixels (0 to 255) -> logits.
 
-Written to the interface that Keras 3 and tf_keras share.
+Uses only the API that Keras 3 and tf_keras share.
 """
 
 from typing import Any
@@ -18,12 +18,12 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
           seed: int = 0) -> Any:
     """A Keras model: images [n, size, size, 3], 0 to 255 -> float32 logits [n, classes].
 
-    Dropout comes before the head (the order of the method this follows). Sets the process-wide
-    precision policy, which the backbones of keras.applications read.
+    Dropout comes before the head, as in the method that this reproduces. Sets the global dtype
+    policy of Keras, which keras.applications reads.
 
     Raises:
-        UserError: for an unknown name, weights that cannot be had or do not fit, images that are
-            too small for the backbone, or a part that gives something else.
+        UserError: for an unknown name, weights that are unavailable or do not fit, images that are
+            too small for the backbone, or a part that returns something else.
     """
     tf.keras.mixed_precision.set_global_policy(precision)
     tf.keras.utils.set_random_seed(seed)
@@ -31,7 +31,7 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     backbone.trainable = model.trainable
     inputs = tf.keras.Input((image_size, image_size, 3), name="image")
     scaled = layers.scale_inputs(model, inputs)
-    # A frozen backbone runs in inference mode: BatchNorm keeps its statistics, dropout rests.
+    # A frozen backbone runs in inference mode: BatchNorm keeps its statistics, dropout is off.
     features = backbone(scaled) if model.trainable else backbone(scaled, training=False)
     features = layers.KeyedDropout(model.dropout, number=0, name="head_dropout")(features)
     with parts.failures_named(model.head):
@@ -42,7 +42,7 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
 
 
 def build_backbone(part: Any, image_size: int) -> Any:
-    """What a backbone gives; raises UserError for anything but a model of feature maps."""
+    """The backbone's Keras model; raises UserError for anything but a model of feature maps."""
     backbones.check_weights_exist(part)
     with parts.failures_named(part):
         backbone = parts.built(part)(image_size)
@@ -55,7 +55,7 @@ def build_backbone(part: Any, image_size: int) -> Any:
 
 
 def check_head(head: Any, network: Any, num_classes: int) -> None:
-    """Raises UserError for logits of another shape or type, and for dropout without a key."""
+    """Raises UserError for logits of the wrong shape or dtype, and for dropout without a key."""
     logits = network.output
     if tuple(logits.shape) != (None, num_classes) or tf.as_dtype(logits.dtype) != tf.float32:
         raise UserError(f"{head} must return logits float32 [n, {num_classes}], not "
@@ -67,7 +67,7 @@ def check_head(head: Any, network: Any, num_classes: int) -> None:
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:
-    """All parameters of a model, and those that are trained."""
+    """The number of parameters of a model, and of trainable ones."""
     def total(variables: Any) -> int:
         return int(sum(np.prod(variable.shape) for variable in variables))
 

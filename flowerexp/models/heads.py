@@ -1,4 +1,4 @@
-"""Heads: a feature map -> logits. A head of one's own is a `Head`."""
+"""Heads: a feature map -> logits. A custom head implements the protocol `Head`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flowerexp.lazy import tf
 
 
 class Head(Protocol):
-    """A head, constructed with its keys of the config."""
+    """A head, constructed with its config keys."""
 
     def __call__(self, features: Any, num_classes: int) -> Any:
-        """Logits float32 [n, classes], a Keras tensor, of features [n, height, width, channels].
+        """Features [n, height, width, channels] -> logits float32 [n, classes], Keras tensors.
 
-        A layer that draws random numbers must repeat exactly: of dropout, take
-        `flowerexp.models.layers.KeyedDropout` with a number from 65,536 on.
+        Random layers must be reproducible: for dropout, use
+        `flowerexp.models.layers.KeyedDropout` with a number of at least 65,536.
         """
 
 

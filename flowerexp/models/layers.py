@@ -1,7 +1,7 @@
-"""Objects of Keras: input scaling and keyed dropout around a backbone, the table of rates.
+"""Keras objects: input scaling, keyed dropout, and a table of learning rates as a schedule.
 
-Input scaling is part of the model, so that a saved model takes pixels. Whatever is saved holds
-layers of Keras alone: see `portable`. Written to the interface that Keras 3 and tf_keras share.
+Input scaling is part of the model, so that a saved model takes pixels. Saved models contain Keras
+layers only: see `portable`. Uses only the API that Keras 3 and tf_keras share.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ _dropout_key: contextvars.ContextVar[DropoutKey | None] = contextvars.ContextVar
 
 @contextlib.contextmanager
 def dropout_key(seed: int, micro_batch: tf.Tensor) -> Iterator[None]:
-    """Gives every dropout layer that is called inside its key: the seed and a micro-batch number.
+    """Sets the key of dropout layers called inside the block: the seed and a micro-batch number.
 
     Args:
-        seed: of the run.
+        seed: the run's seed.
         micro_batch: int64 scalar, the number of the micro-batch over all replicas and updates.
     """
     token = _dropout_key.set((tf.constant(seed, tf.int64), micro_batch))
@@ -43,14 +43,14 @@ def dropout_key(seed: int, micro_batch: tf.Tensor) -> Iterator[None]:
 class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
     """Dropout (Srivastava et al. 2014) whose mask is a function of (seed, micro-batch, layer).
 
-    Keras' own keeps a random state that no checkpoint holds and that every replica shares. Masks
-    are drawn as integers, which are the same under XLA. Raises AssertionError when it is trained
-    outside `dropout_key`.
+    Keras' Dropout keeps a random state that is not checkpointed and that all replicas share. Random
+    bits are drawn as integers, which XLA does not change. Raises AssertionError if it is called in
+    training mode outside `dropout_key`.
 
     Args:
-        rate: share of the units that are dropped.
-        number: of this layer in its model.
-        noise_shape: as in keras.layers.Dropout; None in it is the input's own size.
+        rate: fraction of the units to drop.
+        number: number of this layer in its model.
+        noise_shape: as in keras.layers.Dropout; None is the input's size on that axis.
     """
 
     def __init__(self, rate: float, number: int, noise_shape: tuple[int | None, ...] | None = None,
@@ -68,7 +68,7 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
         if self.noise_shape is not None:
             shape = tf.stack([shape[axis] if size is None else size
                               for axis, size in enumerate(self.noise_shape)])
-        # One mix of the three numbers; the seed of a stateless draw is two integers.
+        # Combines the three numbers, because the seed of a stateless op is two integers.
         seed = tf.stack([key[0] * 65_536 + self.number, key[1]])
         bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
         keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
@@ -85,7 +85,7 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
 
 @tf.keras.utils.register_keras_serializable(package="flowerexp")
 class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """The learning rate of update u is the table's entry u.
+    """A schedule whose learning rate in update u is entry u of a table.
 
     Args:
         rates: float [updates], see flowerexp.models.schedules.
@@ -104,10 +104,10 @@ class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type
 
 
 def scale_inputs(model: Model, inputs: Any) -> Any:
-    """The pixels as the backbone expects them, in float32.
+    """Scales pixels to what the backbone expects, in float32.
 
     raw: 0 to 255; unit: [0, 1]; symmetric: [-1, 1]; imagenet: ImageNet's mean and standard
-    deviation on [0, 1]; preprocess_input: the function of the model's own module.
+    deviation on [0, 1]; preprocess_input: the function in the model's own module.
     """
     if model.input_scaling == "preprocess_input":
         return preprocess_input(model.backbone.name, inputs)
@@ -123,10 +123,10 @@ def scale_inputs(model: Model, inputs: Any) -> Any:
 
 
 def preprocess_input(application: str, pixels: Any) -> Any:
-    """The `preprocess_input` of a model of keras.applications, in layers that any Keras loads.
+    """The `preprocess_input` of a model from keras.applications, as layers that Keras can load.
 
-    Each of these functions is affine in every channel, and some reverse the channels. Their numbers
-    are read off their output for four colors, because Keras publishes no table of them.
+    Each of these functions is affine in every channel, and some reverse the channels. Their
+    constants are inferred from the output for four colors, because Keras does not publish them.
 
     Args:
         application: name of the model, for example ResNet50.
@@ -139,7 +139,7 @@ def preprocess_input(application: str, pixels: Any) -> Any:
     offset, matrix = outputs[0], (outputs[1:] - outputs[0]) / 255
     reverse = not matrix[0, 0]
     scale = np.diag(matrix[::-1] if reverse else matrix)
-    # One part with a place of its own in checkpoints, whether or not it reverses channels.
+    # One sub-model, with the same path in checkpoints whether or not it reverses channels.
     inputs = tf.keras.Input(pixels.shape[1:])
     # tf_keras cannot save an Ellipsis.
     channels = inputs[:, :, :, ::-1] if reverse else inputs
@@ -148,7 +148,7 @@ def preprocess_input(application: str, pixels: Any) -> Any:
 
 
 def with_keyed_dropout(backbone: Any) -> Any:
-    """The same backbone with every Dropout as a KeyedDropout, and the same weights."""
+    """A copy of a backbone, with its weights, in which every Dropout is a KeyedDropout."""
     numbers = iter(range(1, 65_536))
 
     def keyed(layer: Any) -> Any:
@@ -162,9 +162,9 @@ def with_keyed_dropout(backbone: Any) -> Any:
 
 
 def portable(model: Any) -> Any:
-    """The same model in layers of Keras alone, to be loaded where nothing else is installed.
+    """A copy of a model in Keras layers only, which loads without this package.
 
-    Inference stays equal bit for bit.
+    Its inference is identical bit for bit.
     """
     def plain(layer: Any) -> Any:
         if isinstance(layer, KeyedDropout):
@@ -173,7 +173,7 @@ def portable(model: Any) -> Any:
         activation: Any = getattr(layer, "activation", None)
         if getattr(activation, "__module__", "").startswith("efficientnet."):
             assert activation.__name__ == "swish", layer.name
-            # The same forward arithmetic; the package's own has another gradient on Keras 3.
+            # The same forward computation; the package's swish has another gradient on Keras 3.
             return layer.from_config({**layer.get_config(),
                                       "activation": tf.keras.activations.swish})
         return None
@@ -182,7 +182,7 @@ def portable(model: Any) -> Any:
 
 
 def with_layers_replaced(model: Any, replacement: Callable[[Any], Any]) -> Any:
-    """A copy of a functional model in which `replacement(layer)` stands where it is not None."""
+    """A copy of a functional model in which `replacement(layer)`, unless None, replaces a layer."""
     def clone(layer: Any) -> Any:
         if isinstance(layer, tf.keras.Model):
             return with_layers_replaced(layer, replacement)

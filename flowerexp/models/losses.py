@@ -1,4 +1,4 @@
-"""Losses of single examples, so that sums can be weighted. A loss of one's own is a `Loss`."""
+"""Per-example losses, so that sums can be weighted. A custom loss implements `Loss`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ExampleLoss = Callable[[Any, Any], Any]
 
 
 class Loss(Protocol):
-    """A loss, constructed with its keys of the config; traced once into the update's graph."""
+    """A loss, constructed with its config keys; traced once into the graph of an update."""
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
                  class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
@@ -33,7 +33,7 @@ class Loss(Protocol):
 
 
 def bind(part: Any, class_counts: npt.NDArray[np.int64]) -> ExampleLoss:
-    """The loss of a run; calling it raises UserError for a part that gives anything else."""
+    """A run's loss; calling it raises UserError if the part returns a wrong shape or dtype."""
     loss = parts.built(part)
 
     def example_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -56,7 +56,7 @@ class CrossEntropy:
     """
 
     label_smoothing: float = 0.0
-    """Share of a label that is spread over all classes."""
+    """Fraction of a label that is spread over all classes."""
 
     def __post_init__(self) -> None:
         fraction("label_smoothing", self.label_smoothing, below_one=True)
@@ -72,10 +72,10 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class Focal:
-    """-(1 - p)^gamma log p, p the probability of the label (Lin et al. 2017, equation 4)."""
+    """-(1 - p)^gamma log p, where p is the label's probability (Lin et al. 2017, equation 4)."""
 
     gamma: float = 2.0
-    """How much less an easy example counts."""
+    """Focusing parameter: greater values down-weight easy examples more."""
 
     def __post_init__(self) -> None:
         not_negative("gamma", self.gamma)
@@ -83,7 +83,7 @@ class Focal:
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
                  class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        # 1 - p as expm1, and away from 0, where a fractional power has no gradient.
+        # 1 - p by expm1, kept away from 0, where a fractional power has no finite gradient.
         missing = tf.maximum(-tf.math.expm1(-losses), 1e-7)
         return missing ** self.gamma * losses
 
@@ -92,11 +92,11 @@ class Focal:
 class LogitAdjusted:
     """Cross-entropy of logits + tau * log(prior of the class) (Menon et al. 2021, equation 10).
 
-    The prior is the class's share of the training images; a class without any counts as one image.
+    The prior is the class's fraction of the training images; an empty class counts as one image.
     """
 
     tau: float = 1.0
-    """How much a rare class is favoured."""
+    """Strength of the adjustment in favor of rare classes."""
 
     def __post_init__(self) -> None:
         not_negative("tau", self.tau)

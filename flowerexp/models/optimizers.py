@@ -1,8 +1,8 @@
-"""Optimizers, with the table of learning rates as their schedule.
+"""Optimizers, with a table of learning rates as their schedule.
 
-One of one's own takes a learning rate and returns a Keras optimizer; a class of keras.optimizers
-can be named as it is: `_target_: keras.optimizers.Lion`. Clipping is the trainer's, who alone sees
-the gradient of the whole update.
+A custom optimizer implements the protocol `Optimizer`; a class from keras.optimizers can be used
+directly: `_target_: keras.optimizers.Lion`. The trainer clips gradients, because only it sees the
+gradient of the whole update.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flowerexp.lazy import tf
 
 
 class Optimizer(Protocol):
-    """An optimizer, constructed with its keys of the config."""
+    """An optimizer, constructed with its config keys."""
 
     def __call__(self, learning_rate: Any) -> Any:
-        """A Keras optimizer with this learning rate, a Keras LearningRateSchedule."""
+        """A Keras optimizer with this learning rate (a Keras LearningRateSchedule)."""
 
 
 class KerasOptimizer:
-    """A built-in optimizer: Keras' class of the same name, with the keys that are set."""
+    """Base of built-in optimizers: builds the Keras class of the same name with the set keys."""
 
     def __call__(self, learning_rate: Any) -> Any:
         assert dataclasses.is_dataclass(self)
@@ -39,13 +39,13 @@ class KerasOptimizer:
 
 @dataclass(frozen=True)
 class Adam(KerasOptimizer):
-    """Kingma and Ba 2015."""
+    """Adam (Kingma and Ba 2015)."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
     weight_decay: float | None = None
-    """Decoupled weight decay: a weight loses this share times the learning rate in an update."""
+    """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
     def __post_init__(self) -> None:
         fraction("beta_1", self.beta_1, below_one=True)
@@ -69,7 +69,7 @@ class SGD(KerasOptimizer):
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float | None = None
-    """Decoupled weight decay: a weight loses this share times the learning rate in an update."""
+    """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
     def __post_init__(self) -> None:
         fraction("momentum", self.momentum, below_one=True)
@@ -78,17 +78,17 @@ class SGD(KerasOptimizer):
 
 
 def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any:
-    """A Keras optimizer; under mixed_float16 it scales the loss (Micikevicius et al. 2018).
+    """A Keras optimizer, with loss scaling for mixed_float16 (Micikevicius et al. 2018).
 
     Args:
-        algorithm: the part that the config names.
+        algorithm: the optimizer part of the config.
         rates: float64 [updates], see flowerexp.models.schedules.
-        precision: of the hardware's config.
+        precision: the config's hardware.precision.
 
     Raises:
-        UserError: for a part that gives no optimizer of the Keras in use.
+        UserError: if the part does not return an optimizer of the Keras in use.
     """
-    from flowerexp.models.layers import TableSchedule  # a class of Keras
+    from flowerexp.models.layers import TableSchedule  # imports TensorFlow
 
     schedule = TableSchedule(rates)
     base = tf.keras.optimizers.Optimizer

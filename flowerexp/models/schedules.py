@@ -1,6 +1,6 @@
-"""Learning rates as a table, a rate for every update. NumPy only.
+"""Learning rate schedules as tables with one rate per update. NumPy only.
 
-A schedule of one's own is a `Schedule`.
+A custom schedule implements the protocol `Schedule`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Rates = npt.NDArray[np.float64]
 
 
 class Schedule(Protocol):
-    """A schedule, constructed with its keys of the config."""
+    """A schedule, constructed with its config keys."""
 
     def __call__(self, updates: int) -> Rates:
         """The learning rate of every update of the run, float64 [updates], before loop.lr_scaling.
@@ -26,20 +26,20 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """A linear warm-up from start_lr to max_lr, and then max_lr.
+    """A linear warm-up from start_lr to max_lr, then max_lr.
 
-    With w = int(updates * warmup), update u < w has start + (max - start) * u / w, and a later one
-    what `decay` gives for x = (u - w) / (updates - w).
+    With w = int(updates * warmup), the rate of update u is start + (max - start) * u / w if u < w,
+    else `decay(x)` with x = (u - w) / (updates - w).
     """
 
     start_lr: float | None = None
-    """Learning rate of the first update; null: a hundredth of max_lr."""
+    """Learning rate of the first update; null: max_lr / 100."""
     max_lr: float = 1e-5
     """Learning rate at the end of the warm-up."""
     end_lr: float | None = None
-    """Learning rate towards which the schedule decays; null: max_lr."""
+    """Learning rate to which the schedule decays; null: max_lr."""
     warmup: float = 0.2
-    """Share of the updates in which the rate rises linearly from start_lr to max_lr."""
+    """Fraction of the updates in which the rate rises linearly from start_lr to max_lr."""
 
     def __post_init__(self) -> None:
         positive("max_lr", self.max_lr)
@@ -69,7 +69,7 @@ class Constant:
         return np.where(update < warmup, rising, self.decay(x))
 
     def decay(self, x: Rates) -> Rates:
-        """The rate after the warm-up, where `x` runs from 0 to 1."""
+        """The rates after the warm-up; `x` rises from 0 to 1."""
         return np.full(len(x), self.max_lr)
 
 
@@ -92,7 +92,7 @@ class Linear(Constant):
     """Warm-up, then max + (end - max) * x."""
 
     def check_end(self) -> None:
-        """Any end will do."""
+        """Accepts any end_lr."""
 
     def decay(self, x: Rates) -> Rates:
         return self.max_lr + (self.end - self.max_lr) * x
@@ -116,7 +116,7 @@ def learning_rates(schedule: Any, updates: int, lr_scaling: float = 1.0) -> Rate
         float64 [updates].
 
     Raises:
-        UserError: for a schedule that returns anything but that many rates.
+        UserError: if the schedule does not return that many finite rates of at least 0.
     """
     with parts.failures_named(schedule):
         rates = np.asarray(parts.built(schedule)(updates))

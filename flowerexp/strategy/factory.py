@@ -1,4 +1,4 @@
-"""Strategy factory: from `hardware=...` to a tf.distribute.Strategy and a sentence that says why.
+"""Strategy factory: builds the tf.distribute.Strategy for `hardware=...`.
 
 `prepare` runs before TensorFlow is imported, because the Keras version cannot be changed later.
 """
@@ -15,11 +15,11 @@ from flowerexp.config import Hardware
 from flowerexp.errors import UserError, counted, first_line
 
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
-"""Device files of a TPU VM, below /dev; other VFIO devices have the same names."""
+"""Patterns, in /dev, for the device files of a TPU VM; other VFIO devices match them too."""
 
 
 def find_tpu(hardware: Hardware) -> str | None:
-    """What indicates a TPU on this machine, or None; imports nothing."""
+    """The evidence of a TPU on this machine, or None; imports no TensorFlow."""
     if hardware.tpu_name:
         return f"hardware.tpu_name={hardware.tpu_name}"
     if os.environ.get("TPU_NAME"):
@@ -51,10 +51,10 @@ def build_strategy(hardware: Hardware) -> tuple[Any, str]:
     """The strategy for the configured hardware.
 
     Returns:
-        A tf.distribute.Strategy, and a sentence: the hardware and why it was chosen.
+        A tf.distribute.Strategy, and a sentence that names the hardware and why it was chosen.
 
     Raises:
-        UserError: if that hardware is not available.
+        UserError: if the hardware is not available.
     """
     import tensorflow as tf
 
@@ -82,10 +82,10 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
 
     replicas = hardware.replicas or 1
     cores = os.cpu_count() or 1
-    tf.config.set_visible_devices([], "GPU")  # where TensorFlow would place operations
+    tf.config.set_visible_devices([], "GPU")  # or TensorFlow places operations there
     if replicas == 1:
-        # The default strategy does not wrap datasets: an update costs the host half of what it
-        # costs under OneDeviceStrategy.
+        # The default strategy does not wrap datasets: an update takes half as much host time as
+        # under OneDeviceStrategy.
         return tf.distribute.get_strategy(), f"CPU ({counted(cores, 'core')}), 1 replica"
     processor = tf.config.list_physical_devices("CPU")[0]
     try:
@@ -121,7 +121,7 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
 
 
 def growing_gpus() -> list[Any]:
-    """The physical GPUs, set to grow their memory on demand; call it before one is initialized."""
+    """The physical GPUs, with memory growth enabled; call it before any is initialized."""
     import tensorflow as tf
 
     physical: list[Any] = tf.config.list_physical_devices("GPU")
@@ -131,7 +131,7 @@ def growing_gpus() -> list[Any]:
 
 
 def build_tpu(hardware: Hardware) -> tuple[Any, str]:
-    """A TPU by name, zone and project, or the one of this machine (`local`)."""
+    """A TPU by name, zone and project, or the one on this machine (`local`)."""
     import tensorflow as tf
 
     name = hardware.tpu_name or os.environ.get("TPU_NAME") or "local"
@@ -183,7 +183,7 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
         raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
                         f"({first_line(error)}): is its port free?") from error
     finally:
-        # TensorFlow takes SIGTERM for preemption notices, behind Python's back; take it back.
+        # TensorFlow installs a native SIGTERM handler for preemption notices; restore ours.
         signal.signal(signal.SIGTERM, handler)
     replicas = strategy.num_replicas_in_sync
     return strategy, f"worker {index} of {workers} from TF_CONFIG, {counted(replicas, 'replica')}"

@@ -1,4 +1,4 @@
-"""What several worker processes do together: exchange what each reads, and end when one is lost."""
+"""Coordination of worker processes: gather results from all, and stop all when one is lost."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Made = TypeVar("Made")
 
 
 class AllGather(Protocol):
-    """Gathers what `make(worker, workers)` returns on each worker: all results, by worker, on all.
+    """Calls `make(worker, workers)` on each worker; returns all results, in worker order, on all.
 
-    A UserError of one worker is raised on all of them, so that none waits forever.
+    A UserError on one worker is raised on all of them, so that none waits forever.
     """
 
     def __call__(self, make: Callable[[int, int], Made]) -> list[Made]: ...
 
 
 def single_process(make: Callable[[int, int], Made]) -> list[Made]:
-    """The AllGather of a run in one process."""
+    """The AllGather for a run in one process."""
     return [make(0, 1)]
 
 
 def across_workers(strategy: Any, index: int, workers: int) -> AllGather:
-    """The AllGather of worker `index` of several.
+    """The AllGather for worker `index` of several.
 
     Results are pickled, which is safe between processes of one run.
     """
@@ -52,29 +52,29 @@ def across_workers(strategy: Any, index: int, workers: int) -> AllGather:
 
 
 def for_hardware(hardware: Hardware, strategy: Any) -> AllGather:
-    """The AllGather of this process; hardware=workers runs one process a worker."""
+    """The AllGather for this process; hardware=workers runs one process per worker."""
     if hardware.kind != "workers":
         return single_process
     return across_workers(strategy, *factory.worker_of_config())
 
 
 def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
-    """The bytes of every worker, by worker; all workers must call it."""
+    """The bytes from all workers, in worker order; every worker must call it."""
     gather = tf.function(lambda row: strategy.gather(strategy.run(lambda: row[None]), axis=0))
     sizes = gather(tf.constant(len(mine), tf.int64)).numpy()
     padded = np.zeros(-(-sizes.max() // 4), np.int32)  # collectives do not gather uint8
     padded.view(np.uint8)[:len(mine)] = np.frombuffer(mine, np.uint8)
     rows = gather(tf.constant(padded)).numpy()
     every = [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
-    return every[::len(every) // workers]  # the replicas of a worker all hold the same
+    return every[::len(every) // workers]  # all replicas of a worker hold the same bytes
 
 
 ABORTED = "Collective ops is aborted"
-"""Part of every error of a collective that lost a worker, whatever the error's type."""
+"""Text in every error message of a collective that lost a worker, whatever the error's type."""
 
 
 def is_peer_failure(error: Exception) -> bool:
-    """Whether an error came because another worker no longer responds."""
+    """Whether an error means that another worker no longer responds."""
     return isinstance(error, tf.errors.OpError) and ABORTED in error.message
 
 
@@ -90,7 +90,7 @@ def worker_failure_guard(hardware: Hardware) -> Iterator[None]:
 
 
 def lost_worker_message(message: str, index: int, workers: int) -> str:
-    """The sentence for TensorFlow's message, which may name this worker and others."""
+    """A sentence for TensorFlow's error message, which may name this worker and others."""
     named = re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", message)
     others = sorted({int(number) for number in named} - {index})
     lost = f"worker {', '.join(map(str, others))} of {workers}" if others else "another worker"

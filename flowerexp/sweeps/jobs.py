@@ -1,7 +1,6 @@
 """One job of a sweep: executes its folder in a child process, records its exit, updates the tables.
 
-Hydra's launchers call `run_job` for every job, in whatever process and on whatever machine they
-like. No TensorFlow here.
+Hydra's launchers call `run_job`, in any process and on any machine. Imports no TensorFlow.
 """
 
 import contextlib
@@ -28,17 +27,17 @@ from flowerexp.runs.status import RunStatus
 from flowerexp.train import launch
 
 EVENTS = ".sweep"
-"""What the processes of a sweep tell each other: lines of a kind of event and its text. They only
-append to it: a signal handler may not wait for a lock, as rewriting it would require."""
+"""File of the events that the processes of a sweep exchange, one line each: kind and text. It is
+append-only: rewriting needs a lock, and a signal handler must not wait for one."""
 DEADLINE, STOP, REFUSED = "deadline", "stop", "refused"
 """Kinds of events: the time.time() at which all jobs stop; a request to stop (a signal's number,
-`failure` or `quota`); a sentence on a job that could not be started."""
+`failure` or `quota`); a sentence about a job that could not start."""
 QUOTA = "quota"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 120
-"""How long a cluster may take from its first signal to the requeue of a preempted job."""
+"""Seconds that a cluster may take from its first signal to the requeue of a preempted job."""
 PATIENCE_SECONDS = 60.0
-"""How long a job waits for a process that lost its sweep and is saving its last checkpoint."""
+"""Seconds that a job waits for an orphaned process to save its last checkpoint."""
 
 
 def add_event(sweep: Path, kind: str, text: object) -> None:
@@ -59,10 +58,10 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     """Executes the folder of a job in a child process and updates the tables of the sweep.
 
     Args:
-        folder: of the job, inside that of the sweep.
+        folder: the job's folder, inside the sweep's folder.
         composed: the config as Hydra composed it.
-        overrides: of the job.
-        launcher: name of Hydra's launcher; jobs of all but `basic` run in parallel and log to their
+        overrides: the job's overrides.
+        launcher: name of Hydra's launcher; all but `basic` run jobs in parallel, which log to
             run.log only.
 
     Returns:
@@ -80,7 +79,7 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
         config = composition.check(composed)
         with launch.locked(folder, PATIENCE_SECONDS):
             starts = launch.initialize_run_dir(config, folder, composed, overrides)
-    except (UserError, OSError) as error:  # costs this job, not the remaining ones
+    except (UserError, OSError) as error:  # the remaining jobs still run
         sentence = f"{folder.name}: {composition.explain(error)}"
         logger.info(f"not run: {sentence}")
         add_event(sweep, REFUSED, sentence)
@@ -100,7 +99,7 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
     logger.info(f"{folder.name}: {outcome}")
     try:
         write_tables(sweep)
-    except OSError as error:  # a full disk costs the tables, not the remaining jobs
+    except OSError as error:  # on a full disk the remaining jobs still run
         logger.info(f"{sweep}: the tables cannot be written ({error.strerror})")
     if status.state == "failed" and config.on_failure == "stop":
         add_event(sweep, STOP, "failure")
@@ -108,32 +107,32 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
 
 
 def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
-    """Runs `python -m flowerexp resume` on a folder, forwards requests to stop, records its exit.
+    """Runs `python -m flowerexp resume` on a folder, forwards stop requests, records its exit.
 
     Returns:
-        Whether it was stopped in order by a signal that did not come from the sweep.
+        Whether a signal from outside the sweep stopped it cleanly.
     """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-                signal.signal(number, signal.SIG_IGN)  # in a launcher's worker; the sweep asks
-    # This package, not another one in the working directory.
+                signal.signal(number, signal.SIG_IGN)  # the sweep forwards them
+    # Imports this package, not another one in the working directory.
     package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
         filter(None, (package, os.environ.get("PYTHONPATH"))))}
-    environment.pop("HYDRA_FULL_ERROR", None)  # sentences; status.json has the traceback
+    environment.pop("HYDRA_FULL_ERROR", None)  # one sentence; status.json has the traceback
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "flowerexp", "resume", str(folder),
-               "--parent", str(os.getpid()), "--trust-code"]  # of the sweep's own command
+               "--parent", str(os.getpid()), "--trust-code"]  # as in the sweep's own command
     if deadline is not None:
         command += ["--deadline", str(deadline)]
     with tempfile.TemporaryFile() as stderr:
-        # In its own session, a Ctrl-C at the terminal reaches it once, through the sweep.
+        # In its own session it receives Ctrl-C once, from the sweep and not from the terminal.
         process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr,
                                    stdout=subprocess.DEVNULL if quiet else None)
         try:
             stop_requested = wait(process, folder.parent)
         finally:
-            if process.poll() is None:  # an error of ours or the launcher's
+            if process.poll() is None:  # after an error here or in the launcher
                 process.terminate()
                 process.wait()
         stderr.seek(0)
@@ -145,13 +144,13 @@ def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
 
 
 def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
-    """Waits for a job's process, forwards requests to stop; returns whether there were any."""
+    """Waits for a job's process, forwards stop requests; returns whether there were any."""
     forwarded = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
             return forwarded > 0
-        # Each job knows the deadline of the quota itself.
+        # Each job enforces the deadline by itself.
         reasons = [reason for reason in events(sweep, STOP) if reason != QUOTA]
         for reason in reasons[forwarded:]:
             process.send_signal(signal.SIGINT if reason == str(int(signal.SIGINT))
@@ -160,13 +159,13 @@ def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
 
 
 def record_exit(folder: Path, code: int, stderr_text: str, stop_requested: bool) -> None:
-    """Records in the status and log of a run how its process ended, if that could not itself.
+    """Records in a run's status and log how its process ended, if the process could not.
 
     Args:
-        folder: of the run.
+        folder: run folder.
         code: exit code, or minus the number of the signal that killed the process.
-        stderr_text: what it wrote to its standard error stream.
-        stop_requested: whether the sweep had asked it to stop.
+        stderr_text: standard error output of the process.
+        stop_requested: whether the sweep asked it to stop.
     """
     try:
         with launch.locked(folder):
@@ -186,14 +185,14 @@ def record_exit(folder: Path, code: int, stderr_text: str, stop_requested: bool)
                 error = f"{last} (exit code {code})"
             logger.debug(f"failed: {error}\n{stderr_text}".strip())
             logger.record(state="failed", error=error, traceback=stderr_text or None, ended=now())
-    except UserError:  # another process has the folder now
+    except UserError:  # another process uses the folder now
         return
     except OSError as error:
         RunLogger().info(f"{folder}: the status cannot be written ({error.strerror})")
 
 
 def write_tables(sweep: Path) -> None:
-    """Writes comparison.csv and comparison.md of the sweep's runs in their present state."""
+    """Writes comparison.csv and comparison.md for the current state of the sweep's runs."""
     from flowerexp.comparison import comparison, tables
 
     # Parallel jobs end at the same time; the last one sees all of them.

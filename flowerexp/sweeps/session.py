@@ -1,6 +1,6 @@
-"""What happens before the first job of a sweep and after the last one. No TensorFlow here.
+"""The start and the end of a sweep. Imports no TensorFlow.
 
-Before: every job is composed and checked, the plan printed. After: the table, and what is missing.
+The start composes and checks all jobs and prints the plan; the end prints results and what is left.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ LOCAL_LAUNCHERS = ("basic", "joblib", "submitit_local")
 LAUNCHER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # 30 days; submitit's own default ends a local job after one hour.
     "submitit_local": {"timeout_min": 60 * 24 * 30},
-    # Of one attempt: SIGUSR2 comes two minutes before its end, and the job is requeued.
+    # Per attempt: SIGUSR2 comes two minutes before its end, and the job is requeued.
     "submitit_slurm": {"name": "flowerexp", "timeout_min": 240, "signal_delay_s": 120,
                        "max_num_timeout": 100, "cpus_per_task": 4, "gpus_per_node": 1,
                        "mem_gb": 16},
 }
-"""Values of hydra.launcher that the command line does not set."""
+"""Values of keys of hydra.launcher that the command line does not set."""
 LAUNCHER_PACKAGES = ("joblib", "submitit")
-"""Packages whose exceptions come from workers and clusters, not from mistakes of ours."""
+"""Packages whose exceptions come from workers and clusters, not from bugs here."""
 SWEEP_LEVEL_KEYS = ("name", "fresh", "dry_run", "on_failure", "compared_with", "sweep",
                     "loop.max_minutes")
 """Keys that have one value for all jobs."""
@@ -50,14 +50,14 @@ SWEEP_LEVEL_KEYS = ("name", "fresh", "dry_run", "on_failure", "compared_with", "
 
 @dataclass
 class ActiveSweep:
-    """The sweep of a command, once Hydra has opened it."""
+    """State of the sweep that a command runs."""
 
     folder: Path | None = None
-    """None until the sweep is open."""
+    """Folder of the sweep; None until Hydra has opened it."""
     jobs: tuple[Path, ...] | None = None
-    """Folders of its jobs; None if the sweeper chooses them as it goes."""
+    """Folders of the jobs; None if the sweeper chooses them one after another."""
     cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    """What is undone at the end: the lock of the folder, the signal handlers."""
+    """Cleanup at the end: releases the folder's lock, restores the signal handlers."""
 
 
 ACTIVE: ContextVar[ActiveSweep] = ContextVar("ACTIVE")
@@ -65,13 +65,13 @@ ACTIVE: ContextVar[ActiveSweep] = ContextVar("ACTIVE")
 
 
 class Sweep(Callback):
-    """Hydra's callback before the first job of a sweep; `sweep_session` acts after the last."""
+    """Hydra callback that opens a sweep before its first job; `sweep_session` closes it."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             with composition.one_sentence():
                 open_sweep(config, ACTIVE.get())
-        except Exception:  # which Hydra would turn into a warning, and run the jobs
+        except Exception:  # Hydra would only warn, and run the jobs
             traceback.print_exc()
             sys.exit(1)
 
@@ -80,7 +80,7 @@ class Sweep(Callback):
 def sweep_session() -> Iterator[None]:
     """Closes the sweep that Hydra opens inside the block, with its table and exit code.
 
-    Not in Hydra's on_multirun_end, which an exception of a launcher or a sweeper skips.
+    Hydra's on_multirun_end is not used: exceptions in launchers and sweepers skip it.
     """
     active = ActiveSweep()
     with active.cleanup:
@@ -89,7 +89,7 @@ def sweep_session() -> Iterator[None]:
             yield
         except Exception as error:
             code = close_sweep(active)
-            if code <= 128:  # else it was asked to stop, and its workers with it
+            if code <= 128:  # else a signal stopped the sweep and its workers
                 if type(error).__module__.partition(".")[0] in LAUNCHER_PACKAGES:
                     raise UserError(f"the launcher could not run its jobs ({first_line(error)}): "
                                     "fix this, then rerun the command") from error
@@ -106,8 +106,8 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     """Plans, checks and announces a sweep, and prepares its folder; a dry run exits here.
 
     Args:
-        config: of the sweep, with Hydra's own; receives the sweep's folder and what names its jobs,
-            where every job finds them.
+        config: the sweep's config with the node `hydra`, which receives the sweep's folder and the
+            rule for job names, for all jobs.
         active: the sweep to open.
 
     Raises:
@@ -148,8 +148,8 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     if config.dry_run:
         logger.info("dry run: nothing was started")
         sys.exit(0)
-    (folder / jobs.EVENTS).unlink(missing_ok=True)  # of a sweep that was killed
-    minutes = next(iter(configs.values())).loop.max_minutes  # of the sweep as a whole
+    (folder / jobs.EVENTS).unlink(missing_ok=True)  # left by a killed sweep
+    minutes = next(iter(configs.values())).loop.max_minutes  # for the whole sweep
     if minutes is not None:
         jobs.add_event(folder, jobs.DEADLINE, start + 60 * minutes)
     active.cleanup.callback((folder / jobs.EVENTS).unlink, missing_ok=True)
@@ -167,10 +167,10 @@ def fix_sweep_dir(hydra: DictConfig, folder: Path, shared: Sequence[str]) -> Non
 
 
 def apply_launcher_defaults(hydra: DictConfig) -> str:
-    """Gives the launcher its LAUNCHER_DEFAULTS; returns its name.
+    """Applies LAUNCHER_DEFAULTS to the launcher; returns its name.
 
     Raises:
-        UserError: if the launcher needs Slurm, and it is not installed.
+        UserError: if the launcher needs Slurm and it is not installed.
     """
     launcher: str = hydra.runtime.choices["hydra/launcher"]
     if launcher == "submitit_slurm" and not shutil.which("srun"):
@@ -183,12 +183,12 @@ def apply_launcher_defaults(hydra: DictConfig) -> str:
 
 
 def is_set(hydra: DictConfig, key: str) -> bool:
-    """Whether the command line sets a key of Hydra's."""
+    """Whether the command line sets a key of the node `hydra`."""
     return any(override.lstrip("+").startswith(f"{key}=") for override in hydra.overrides.hydra)
 
 
 def apply_optuna_defaults(hydra: DictConfig, seed: int) -> None:
-    """Maximizes the validation F1, and makes the same command try the same values."""
+    """Maximizes validation F1, and seeds the sampler so that a command is reproducible."""
     if "direction" in hydra.sweeper and not is_set(hydra, "hydra.sweeper.direction"):
         hydra.sweeper.direction = "maximize"
     if "seed" in (hydra.sweeper.get("sampler") or {}) and hydra.sweeper.sampler.seed is None:
@@ -197,7 +197,7 @@ def apply_optuna_defaults(hydra: DictConfig, seed: int) -> None:
 
 def checked_jobs(batch: Sequence[Sequence[str]], shared: Sequence[str], swept: Sequence[str]
                  ) -> dict[str, Config]:
-    """The checked config of every job by the name of its folder.
+    """The checked configs of all jobs by the names of their folders.
 
     Args:
         batch: the overrides of every job.
@@ -205,7 +205,7 @@ def checked_jobs(batch: Sequence[Sequence[str]], shared: Sequence[str], swept: S
         swept: keys with several values.
 
     Raises:
-        UserError: for a wrong value in a job, or two jobs of one name.
+        UserError: for a wrong value in a job, or two jobs with the same name.
     """
     for key in sorted({*swept} & {*SWEEP_LEVEL_KEYS}):
         raise UserError(f"{key} is a sweep-level option: give it one value")
@@ -228,14 +228,14 @@ def checked_jobs(batch: Sequence[Sequence[str]], shared: Sequence[str], swept: S
 
 
 def remove_unused(folder: Path) -> None:
-    """Removes the folder of a sweep that started nothing."""
+    """Removes the folder of a sweep that started no job."""
     if [path.name for path in folder.iterdir()] == [store.LOCK]:
         (folder / store.LOCK).unlink()
         folder.rmdir()
 
 
 def stop_on_signals(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Turns SIGINT, SIGTERM and SIGHUP into requests to stop, inside a block.
+    """Turns SIGINT, SIGTERM and SIGHUP into stop requests inside a block.
 
     The handler raises nothing: Hydra would end without a message and orphan the jobs.
     """
@@ -244,13 +244,13 @@ def stop_on_signals(folder: Path) -> contextlib.AbstractContextManager[None]:
         launch.print_in_handler(f"{signal.Signals(number).name}: stopping the running job")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup sets
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
         numbers.append(signal.SIGHUP)
     return launch.handling_signals(numbers, handle)
 
 
 def close_sweep(active: ActiveSweep) -> int:
-    """Prints the table and what is missing; returns the exit code, 0 if no sweep was opened."""
+    """Prints the table and unfinished jobs; returns the exit code, 0 if no sweep was opened."""
     from flowerexp.comparison import comparison, tables
 
     if active.folder is None:
@@ -259,7 +259,7 @@ def close_sweep(active: ActiveSweep) -> int:
     refused = jobs.events(active.folder, jobs.REFUSED)
     started = [path.parents[1] for path in active.folder.glob(f"*/{store.CONFIG}")]
     wanted = active.jobs or started
-    if requests:  # a launcher's worker may be gone before its job has saved
+    if requests:  # a launcher's worker may end before its job has saved
         for job in started:
             with contextlib.suppress(UserError), launch.locked(job, jobs.PATIENCE_SECONDS):
                 pass

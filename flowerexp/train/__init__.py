@@ -1,10 +1,9 @@
-"""Training: one run from its config to its predictions, started, stopped and resumed.
+"""Training: a run from config to predictions, started, interrupted and resumed.
 
-`launch.execute` takes a run folder through its life: new folders start, partial ones resume exactly
-where they stopped, finished ones are left alone. `experiment.run` is one run from top to bottom,
-`trainer.Trainer` its compiled updates, `checkpoint.Checkpointer` its state on disk.
-`preview.preview` tells what runs would be, for the plan of a sweep and a dry run.
-
-Public: `launch.execute`, `launch.resume`, `preview.preview`, `experiment.run`, `trainer.Trainer`,
-`checkpoint.Checkpointer`.
+`launch.execute` executes a run folder: it starts a new run, resumes a partial one exactly where it
+stopped, and leaves a finished one alone. `experiment.run` is a run from top to bottom,
+`trainer.Trainer` its compiled updates, `checkpoint.Checkpointer` its saved state; `callbacks` holds
+the protocol `Callback` and the built-in ones, which use `events` and `pictures`. `preview.preview`
+derives the sizes of runs before they start. Public: these names, `launch.resume`,
+`callbacks.Callbacks` and `callbacks.RunState`.
 """

@@ -1,8 +1,7 @@
-"""What happens next to the training of a run: events, early stopping, figures, and one's own.
+"""Callbacks of a run: the protocol, and the built-in events, early stopping and figures.
 
-A callback of one's own is a class with any of the four methods of `Callback`, named by `_target_`
-in the config group `callbacks`. What it needs after a resume it takes from `RunState`, since
-no callback is saved.
+A custom callback is a class with any of the four methods of `Callback`, named by `_target_` in the
+config group `callbacks`. Callbacks are not saved: after a resume they use the state in `RunState`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from flowerexp.runs.store import Scores
 
 @dataclass
 class RunState:
-    """What a callback sees of the run; the lists grow as epochs end.
+    """The state of a run that callbacks see; the lists grow with every epoch.
 
-    With several workers every one of them calls its callbacks: let `is_chief` write.
+    Each of several workers calls its own callbacks: write files only if `is_chief`.
     """
 
     folder: Path
@@ -37,24 +36,24 @@ class RunState:
     """Sizes of an update, updates of an epoch, number of epochs."""
     class_names: tuple[str, ...]
     class_counts: npt.NDArray[np.int64]
-    """int64 [classes], training images of each class."""
+    """Training images of each class, int64 [classes]."""
     labels: npt.NDArray[np.int32]
-    """int32 [images], of the validation set."""
+    """Labels of the validation set, int32 [images]."""
     model: Any
-    """The Keras model; its weights are those of now."""
+    """The Keras model, with its current weights."""
     logger: RunLogger
     images: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.uint8]]
-    """Indices of validation images -> uint8 [n, height, width, 3]; every worker must call it."""
+    """Function of validation indices -> uint8 [n, height, width, 3]; every worker must call it."""
     history: list[Scores] = field(default_factory=list)
-    """A row for every epoch that has ended, those before a resume included."""
+    """One row per completed epoch, including those before a resume."""
     predictions: list[list[int]] = field(default_factory=list)
-    """Class ids of the validation set by epoch."""
+    """Predicted class ids of the validation images, a list per epoch."""
     probabilities: npt.NDArray[np.float64] | None = None
-    """float64 [images, classes] of the validation set, of the chosen weights; from the end on."""
+    """Validation probabilities of the chosen weights, float64 [images, classes]; set at the end."""
     update: int = 0
-    """Number of updates that are done."""
+    """Number of completed updates."""
     stopped: str | None = None
-    """Why no further epoch is trained, or None."""
+    """Reason why no further epoch is trained, or None."""
 
     @property
     def is_chief(self) -> bool:
@@ -62,12 +61,12 @@ class RunState:
         return self.logger.is_chief
 
     def stop(self, reason: str) -> None:
-        """Ends training after this epoch, in order: the run is finished and predicts."""
+        """Ends training after this epoch; the run then predicts and finishes."""
         self.stopped = self.stopped or reason
 
 
 class Callback(Protocol):
-    """A callback, constructed with its keys of the config; each method is optional."""
+    """A callback, constructed with its config keys; each method is optional."""
 
     def on_train_begin(self, state: RunState) -> None:
         """Before the first update of this process; a resumed run has epochs in its history."""
@@ -102,7 +101,7 @@ class Callbacks:
                 raise UserError(f"{part} must have one of {', '.join(METHODS)}")
 
     def __call__(self, method: str, state: RunState) -> None:
-        """Calls a method of those that have it; an exception of one's own names its part."""
+        """Calls a method of the callbacks that have it; exceptions of custom ones name the part."""
         for part, callback in self.parts:
             with parts.failures_named(part):
                 getattr(callback, method, lambda state: None)(state)
@@ -113,7 +112,7 @@ class EarlyStopping:
     """Ends the run when validation F1 has not risen for some epochs."""
 
     patience: int | None = None
-    """Number of epochs; null: never."""
+    """Number of epochs without a rise; null: never stops."""
 
     def __post_init__(self) -> None:
         if self.patience is not None:
@@ -154,7 +153,7 @@ class TensorBoard:
 
 @dataclass(frozen=True)
 class Figures:
-    """History, confusion matrix, mistakes and class scores as pictures of a finished run."""
+    """Draws history, confusion matrix, mistakes and class scores of a finished run."""
 
     def on_train_end(self, state: RunState) -> None:
         from flowerexp.train import pictures

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: written whole, verified before they are read, and resumed from.
+"""Checkpoints of a run: written atomically, and verified before they are restored.
 
-A checkpoint is a folder that appears complete or not at all. Its manifest holds the sizes and
-hashes of its files and the identity of its run, which tells a damaged one from one of another run.
-The last two and that of the best epoch are kept.
+A checkpoint is a folder that is created complete or not at all. Its manifest holds the sizes and
+hashes of its files and the identity of its run, and so distinguishes a damaged checkpoint from that
+of another run. The last two checkpoints and that of the best epoch are kept.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def saved_updates(run: Path) -> list[int]:
     """
     if not (run / "checkpoints").exists():
         return []
-    # Not glob, which takes an unreadable folder for an empty one.
+    # Not glob, which treats an unreadable folder as an empty one.
     names = [path.name.removeprefix("update-") for path in (run / "checkpoints").iterdir()
              if path.name.startswith("update-") and path.is_dir()]
     return sorted(int(name) for name in names if name.isdecimal())
@@ -57,15 +57,15 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
          chief: bool) -> None:
     """Writes a checkpoint under a temporary name, renames it, and removes old ones.
 
-    Those of later updates are removed too: they were unreadable when the run resumed before them.
+    Those of later updates are removed too: they were unreadable when the run resumed.
 
     Args:
         checkpoint: tf.train.Checkpoint; under legacy Keras every worker must take part in writing.
         run: the run folder.
         update: number of updates done.
         best: the update that ended the best epoch, whose checkpoint is kept, or None.
-        identity: what the run is, by config key; JSON values.
-        chief: whether this process writes the folder; the others write to a scratch folder.
+        identity: identity of the run, config key -> JSON value.
+        chief: whether this process writes the run folder; others write to a temporary folder.
 
     Raises:
         UserError: if the disk is full or not writable.
@@ -102,13 +102,13 @@ def save(checkpoint: Any, run: Path, update: int, best: int | None, identity: Ma
 
 
 def remove_partial(run: Path) -> None:
-    """Removes what a killed process was writing or removing."""
+    """Removes what a killed process left half written or half removed."""
     for partial in (run / "checkpoints").glob(f"{PARTIAL}*"):
         shutil.rmtree(partial)
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint, if it exists, so that half of it never looks like a whole one."""
+    """Removes a checkpoint, if it exists; renames it first, so that half never looks whole."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder.rename(folder.with_name(f"{PARTIAL}{folder.name}")))
 
@@ -121,7 +121,7 @@ def size_and_hash(file: Path) -> dict[str, Any]:
 
 
 def find_damage(run: Path, update: int) -> str | None:
-    """How a checkpoint differs from what was written, in a few words; None if it is intact."""
+    """How a checkpoint is damaged, in a few words; None if it is intact."""
     folder = folder_of(run, update)
     try:
         manifest = orjson.loads((folder / MANIFEST).read_bytes())
@@ -146,12 +146,12 @@ def restore(checkpoint: Any, run: Path, update: int, identity: Mapping[str, Any]
     """Restores the state after an update from an intact checkpoint.
 
     Raises:
-        UserError: for a checkpoint of another config or another model, naming what differs.
+        UserError: for a checkpoint of another config or model; the message names the differences.
     """
     folder = folder_of(run, update)
     then = store.read_json(folder / MANIFEST)["run"]
     now = json.loads(json.dumps(dict(identity)))
-    # A key that only one side has was added later, with its default.
+    # A missing key counts as null, the default of keys that were added later.
     differing = [f"{key}: {then.get(key)} there, {now.get(key)} here"
                  for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
     if differing:
@@ -159,12 +159,12 @@ def restore(checkpoint: Any, run: Path, update: int, identity: Mapping[str, Any]
                         f"({'; '.join(differing[:5])}{'; and more' * (len(differing) > 5)}): "
                         "remove it, or start a new run with fresh=true")
     try:
-        # Through a link, because TensorFlow takes brackets in a path for a pattern.
+        # Through a link, because TensorFlow treats brackets in a path as a pattern.
         with tempfile.TemporaryDirectory() as place:
             link = Path(place) / "checkpoint"
             link.symlink_to(folder.resolve(), target_is_directory=True)
             status = checkpoint.read(str(link / "state")).assert_existing_objects_matched()
-            status.expect_partial()  # else TensorFlow lists at exit what was not asked for
+            status.expect_partial()  # else TensorFlow warns at exit about unused values
     except Exception as error:  # TensorFlow raises several types for variables that do not fit
         raise UserError(f"the checkpoint {folder} belongs to another model ({first_line(error)}): "
                         "was flowerexp or another package updated? go back to that version, or "
@@ -174,10 +174,10 @@ def restore(checkpoint: Any, run: Path, update: int, identity: Mapping[str, Any]
 def check_provenance(folder: Path, logger: RunLogger, now: Mapping[str, Any]) -> None:
     """Raises UserError if the folder's checkpoints were made on other data or replicas.
 
-    The config alone does not tell: `auto` takes what is there, and files can be exchanged.
+    The config does not identify them: `auto` uses what is available, and files can change.
 
     Args:
-        now: the numbers of the plan, and the fingerprint of the data as `data`.
+        now: the plan, the data's fingerprint as `data`, and hashes of custom parts.
     """
     then = RunStatus.load_or_new(folder).provenance
     if then and saved_updates(folder):
@@ -192,22 +192,22 @@ def check_provenance(folder: Path, logger: RunLogger, now: Mapping[str, Any]) ->
 
 @dataclass(frozen=True)
 class CompletedEpochs:
-    """The results of the epochs that have ended."""
+    """Results of the completed epochs."""
 
     history: list[Scores]
     predictions: list[list[int]]
-    """Class ids of the validation set by epoch."""
+    """Predicted class ids of the validation images, a list per epoch."""
 
 
 class Checkpointer:
     """Saves and restores the checkpoints of one run.
 
     Args:
-        folder: of the run.
-        logger: of the run; only the chief's writes.
-        trainer: whose state is saved and restored.
-        identity: what the run is; a checkpoint of another one is refused.
-        minutes: interval of checkpoints inside an epoch; None makes them at the end of epochs only.
+        folder: run folder.
+        logger: the run's logger; only the chief's logger writes.
+        trainer: trainer whose state is saved and restored.
+        identity: identity of the run; checkpoints of other runs are refused.
+        minutes: interval of checkpoints within an epoch; None: at the end of epochs only.
     """
 
     def __init__(self, folder: Path, logger: RunLogger, trainer: Trainer,
@@ -219,13 +219,13 @@ class Checkpointer:
     def is_due(self) -> bool:
         """Whether `minutes` have passed since the last checkpoint, or since the start.
 
-        Every worker must call it: a checkpoint that is due for one is due for all.
+        Every worker must call it: if a checkpoint is due on one, it is due on all.
         """
         due = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         return bool(self.trainer.greatest(due))
 
     def save(self, history: Sequence[Scores]) -> None:
-        """Makes a checkpoint now; that of the end of the best epoch is kept."""
+        """Saves a checkpoint now; that of the best epoch is kept."""
         best = metrics.best_epoch(history)
         kept = None if best is None else (best + 1) * self.trainer.plan.updates_per_epoch
         save(self.trainer.checkpoint, self.folder, int(self.trainer.update.numpy()), kept,
@@ -271,7 +271,7 @@ class Checkpointer:
                             "disk that all of them share")
 
     def completed_before(self, update: int, images: int, classes: int) -> CompletedEpochs:
-        """The epochs that ended before a checkpoint, from the files of the run folder."""
+        """The epochs completed before a checkpoint, read from the run folder."""
         plan, checkpoint = self.trainer.plan, folder_of(self.folder, update)
         epochs, inside = divmod(update, plan.updates_per_epoch)
         remedy = (f"the scores of {counted(epochs, 'epoch')} before the checkpoint {checkpoint} "
@@ -281,7 +281,7 @@ class Checkpointer:
             history = reader.finite_history(store.read_history(self.folder),
                                             self.folder / store.HISTORY)
             predictions = reader.read_predictions(self.folder, images, classes).tolist()
-        except UserError as error:  # whose own remedy suits a folder without checkpoints
+        except UserError as error:  # its own remedy is for folders without checkpoints
             raise UserError(f"{error.problem}; {remedy}") from error
         for name, rows in ((store.HISTORY, history), (store.VALID_PREDICTIONS, predictions)):
             if len(rows) < epochs:
@@ -293,7 +293,7 @@ class Checkpointer:
         return CompletedEpochs(history[:epochs], predictions[:epochs])
 
     def load_epoch(self, epoch: int) -> None:
-        """Gives the model the weights of the end of an epoch, counted from 0."""
+        """Loads the weights from the end of an epoch (counted from 0) into the model."""
         update = (epoch + 1) * self.trainer.plan.updates_per_epoch
         damage = find_damage(self.folder, update)
         if damage:

@@ -1,7 +1,7 @@
 """TensorBoard events of a run: scalars and confusion matrix by epoch, and hyperparameters.
 
-All of it follows from the config, the plan and the files of the run folder, so the event file is
-rewritten when a run resumes, and no step is duplicated.
+Everything follows from the config, the plan and the files of the run folder: the event file is
+rewritten when a run resumes, so that no step is duplicated.
 """
 
 import math
@@ -23,7 +23,7 @@ from flowerexp.plots import confusion
 from flowerexp.runs.store import Scores
 
 SIDE = 300
-"""The smallest side of a confusion matrix in pixels."""
+"""Minimum side of a confusion matrix image, in pixels."""
 LEARNING_RATE = "learning_rate"
 SPEED = "images_per_second"
 CONFUSION = "confusion"
@@ -36,12 +36,12 @@ class Events:
     Steps are epochs, counted from 0 as in the history.
 
     Args:
-        folder: of the run.
-        config: of the run; what can change its numbers are its hyperparameters.
-        plan: of the run.
-        labels: int [images] of the validation set.
-        num_classes: beyond plots.MOST_CLASSES there is no confusion matrix.
-        history, predictions: of the epochs that have ended before.
+        folder: run folder.
+        config: the run's config; keys that can change its results are hyperparameters.
+        plan: the run's plan.
+        labels: int [images], labels of the validation set.
+        num_classes: number of classes; above confusion.MOST_CLASSES no matrix is written.
+        history, predictions: results of the epochs that were completed before.
     """
 
     def __init__(self, folder: Path, config: Config, plan: Plan, labels: npt.NDArray[np.integer],
@@ -58,11 +58,11 @@ class Events:
             self.write(epoch, row, predicted)
 
     def write(self, epoch: int, row: Scores, predictions: list[int]) -> None:
-        """One epoch: its scores, the learning rate of its last update, images per second, matrix.
+        """Writes an epoch: scores, learning rate of its last update, images per second, matrix.
 
         Args:
-            row: of the history; what is None has no scalar.
-            predictions: class ids of the validation set.
+            row: the epoch's row of the history; None is not written.
+            predictions: predicted class ids of the validation images.
         """
         updates = self.plan.updates_per_epoch
         scalars = {name.replace(" ", "/"): value for name, value in row.items()}
@@ -85,15 +85,15 @@ class Events:
         self.writer.close()
 
     def write_raw(self, written: Any) -> None:
-        """Writes a summary of another plugin."""
+        """Writes a summary protobuf of the HParams plugin."""
         with self.writer.as_default(step=0):
             tf.summary.experimental.write_raw_pb(written.SerializeToString())
 
 
 def hyperparameters(config: Config) -> dict[str, bool | float | str]:
-    """Every key that can change the numbers of a run, as values that TensorBoard knows.
+    """Every key that can change the results of a run, as TensorBoard values.
 
-    What is not set and lists become text.
+    None and lists become text.
     """
     return {key: value if isinstance(value, bool | int | float) else str(value)
             for key, value in identity.keys(identity.plain(config)).items()}

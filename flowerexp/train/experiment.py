@@ -37,17 +37,17 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Data:
-    """The labelled splits of a run, as its pipeline feeds them."""
+    """The labelled splits of a run, as the pipeline feeds them."""
 
     source: Source
     names: tuple[str, ...]
-    """Of the classes, in label order; numbers where the data set has no names."""
+    """Class names in label order; numbers if the data set has no names."""
     cache: str
-    """decoded | encoded | none"""
+    """How images are kept: decoded | encoded | none."""
     train: Split
     valid: Split
     skipped: tuple[DataIssue, ...] = ()
-    """Of every split, what dataset.on_bad_record=skip left out."""
+    """Issues of the records that dataset.on_bad_record=skip left out of any split."""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -56,17 +56,17 @@ class Data:
 
 
 def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]) -> int:
-    """Trains, validates and predicts, going on from the folder's last checkpoint.
+    """Trains, validates and predicts; resumes from the folder's last checkpoint.
 
     Args:
-        config: of the run.
-        folder: of the run; only the chief writes it.
-        logger: of the run.
-        stop: asked between calls of the compiled loop; the exit code to save and end with, or 0.
-            Of several workers' codes the greatest ends them all.
+        config: the run's config.
+        folder: run folder; only the chief writes to it.
+        logger: the run's logger.
+        stop: called between calls of the compiled loop; returns the exit code to save and stop
+            with, or 0. All workers stop with the greatest of their codes.
 
     Returns:
-        0 where the run is finished, else the code that `stop` ended it with.
+        0 if the run is finished, else the code from `stop`.
 
     Raises:
         UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
@@ -76,7 +76,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     logger.record(hardware=sentence)
     code = identity.sources(config)  # of the code that is imported next
     parts.try_all(identity.all_parts(config))
-    # With a table every worker keeps all; without one it reads its own files, here as in training.
+    # Every worker reads all of a cached split; of a streamed one, each reads its own files.
     all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
                   else workers.single_process)
     data = load_data(config.dataset, logger, all_gather)
@@ -117,7 +117,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
 def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
            replicas: int) -> tuple[Plan, base.Augment | None]:
-    """The numbers and the augmentation that follow; raises UserError where they do not fit.
+    """The plan and the augmentation of a run; raises UserError if their sizes do not fit.
 
     Args:
         counts: int [classes], training images of each class.
@@ -131,7 +131,7 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
 
 def load_data(dataset: Dataset, logger: RunLogger,
               all_gather: AllGather = workers.single_process) -> Data:
-    """Finds and reads the labelled splits, decoded where the config's memory allows it."""
+    """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
     source = sources.find(dataset.source, all_gather)
     logger.info(source.reason)
     labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
@@ -163,7 +163,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
 
 
 def as_images(table: Table, source: Source, dataset: Dataset, cache: str) -> Split:
-    """A labelled split as the pipeline feeds it, decoded if the cache says so."""
+    """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
     images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
         return images
@@ -175,11 +175,11 @@ def as_images(table: Table, source: Source, dataset: Dataset, cache: str) -> Spl
 
 
 def raise_fault(images: Split, labelled: bool, error: Exception, strategy: Any = None) -> None:
-    """Raises UserError if the error comes of a record of this split.
+    """Raises UserError if a bad record of this split caused the error.
 
-    Under a strategy, of one that this process reads.
+    Under a strategy, only records that this process reads are checked.
     """
-    if images.table.skipped is not None:  # its bad records were left out: it comes of another thing
+    if images.table.skipped is not None:  # bad records were left out: not the cause
         return
     files = pipeline.files_here(strategy, images) if strategy else images.table.files
     spec = ReadSpec(images.image_size, Labels.REQUIRED if labelled else Labels.ABSENT)
@@ -209,9 +209,9 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
 
 def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
           stop: Callable[[], int], data: Data, augment: base.Augment | None) -> int:
-    """Trains the epochs that are left; returns the code that `stop` ended them with, else 0.
+    """Trains the remaining epochs; returns the code from `stop` if it ended them, else 0.
 
-    Fewer than planned where a callback stops the run.
+    A callback can end the run after fewer epochs.
     """
     config, logger, trainer = state.config, state.logger, checkpointer.trainer
     plan = trainer.plan
@@ -229,7 +229,7 @@ def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
                 callbacks("on_update", state)
                 if code := stop():
                     break
-                # Every worker must ask whether one is due.
+                # Every worker must call is_due.
                 if checkpointer.is_due() and state.update % plan.updates_per_epoch:
                     checkpointer.save(state.history)
             if state.update < (epoch + 1) * plan.updates_per_epoch:
@@ -256,7 +256,7 @@ def scores_so_far(trainer: Trainer) -> tuple[float, float]:
 
 def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
                 batches: Callable[[int, int], Any], epoch: int) -> Iterator[int]:
-    """The updates of an epoch that are left; yields their number after each call of the loop."""
+    """Runs the remaining updates of an epoch; yields their number after each call of the loop."""
     numbers = trainer.plan
     start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
     if start == 0:
@@ -275,7 +275,7 @@ def end_epoch(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
               ) -> None:
     """Validates, writes the epoch's results, calls the callbacks, and saves the checkpoint.
 
-    In this order, a run that is killed between the two does the epoch once more.
+    A run that is killed between the two repeats what follows its last checkpoint.
     """
     trainer = checkpointer.trainer
     progress = trainer.progress()
@@ -311,7 +311,7 @@ def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
 
 
 def predict_logits(trainer: Trainer, images: Split, labelled: bool) -> npt.NDArray[np.float32]:
-    """float32 [images, classes] of a split."""
+    """Logits of a split, float32 [images, classes]."""
     batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
     try:
         return trainer.logits(batches, rows)
@@ -322,7 +322,7 @@ def predict_logits(trainer: Trainer, images: Split, labelled: bool) -> npt.NDArr
 
 def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
                  further: Mapping[str, Any] | None = None) -> Scores:
-    """Loss and scores of the validation set, and further metrics by their names."""
+    """Loss and scores of the validation set, and further metrics by name."""
     labels = data.valid.table.labels
     loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
                          dtype=np.float64))
@@ -333,7 +333,7 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
 
 def predict(checkpointer: Checkpointer, state: RunState, data: Data, all_gather: AllGather
             ) -> None:
-    """Predictions, probabilities and the model, of the weights that `results.use` says."""
+    """Writes predictions, probabilities and the model, with the weights chosen by `results.use`."""
     config, trainer = state.config, checkpointer.trainer
     best = metrics.best_epoch(state.history)
     assert best is not None
@@ -361,7 +361,7 @@ def predict(checkpointer: Checkpointer, state: RunState, data: Data, all_gather:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Writes the model in layers of Keras alone; raises UserError for a disk that takes no more."""
+    """Writes the model in Keras layers only; raises UserError if the disk is full."""
     try:
         with store.atomic_write(folder / store.MODEL) as partial:
             layers.portable(model).save(partial)
@@ -372,7 +372,7 @@ def save_model(model: Any, folder: Path) -> None:
 
 def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
               ) -> Table | None:
-    """The test split, which is decoded as it is read, or None where the data set has none."""
+    """The test split, decoded during prediction, or None if the data set has none."""
     if "test" not in data.source.splits:
         return None
     return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
@@ -383,7 +383,7 @@ def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[
               ) -> tuple[npt.NDArray[np.float16], list[int]]:
     """Probabilities float16 [test records, classes] and class ids of every test record.
 
-    One that could not be read is the commonest class of the training set, with probability 1.
+    An unreadable record gets the most common class of the training set, with probability 1.
 
     Args:
         logits: float32 [readable records, classes].

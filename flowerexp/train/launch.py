@@ -1,4 +1,4 @@
-"""The life of a run folder: new, running, done, failed, interrupted. Executing it is idempotent.
+"""The life cycle of a run folder: new, running, done, failed, interrupted. Execution is idempotent.
 
 TensorFlow is imported after the config, the folder and its lock have been checked.
 """
@@ -27,7 +27,7 @@ from flowerexp.strategy import factory
 from flowerexp.train import preview
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""Signals that stop a run in order; Slurm sends the last one before a job's time is over."""
+"""Signals that stop a run cleanly; Slurm sends SIGUSR2 before a job's time limit."""
 OUT_OF_TIME = 75
 """Exit code of a run or sweep that `loop.max_minutes` ended: EX_TEMPFAIL, try again later."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -38,16 +38,16 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
     """Starts a new run, resumes a partial one, leaves a finished one alone.
 
     Args:
-        folder: of the run; with `fresh`, the first free one of folder, folder.2 and so on.
+        folder: run folder; with `fresh`, the first free one of folder, folder.2 and so on.
         composed: the config as Hydra composed it.
-        overrides: of the command line.
+        overrides: overrides of the command line.
         deadline: time.time() at which the sweep of this run stops, or None.
 
     Returns:
-        The exit code: 0, 128 and the number of the signal that interrupted the run, or OUT_OF_TIME.
+        Exit code: 0, 128 plus the number of the signal that interrupted the run, or OUT_OF_TIME.
 
     Raises:
-        UserError: for a mistake of the user; the status of the folder names it.
+        UserError: for a user's mistake, which is also recorded in the folder's status.
     """
     config = composition.check(composed)
     if config.fresh:
@@ -76,17 +76,17 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
 
 
 def resume(folder: Path, deadline: float | None = None, trust_code: bool = False) -> int:
-    """Executes a run folder by itself, in the working directory of its original command.
+    """Executes a run folder, in the working directory of its original command.
 
     Args:
         deadline: as in `execute`.
-        trust_code: whether parts that are neither built-in nor of Keras may be imported.
+        trust_code: whether custom parts, neither built-in nor from Keras, may be imported.
 
     Returns:
         The exit code, as in `execute`.
 
     Raises:
-        UserError: for a folder without a run, and whatever `execute` raises.
+        UserError: for a folder without a run, and as `execute`.
     """
     folder = folder.resolve()
     composed, overrides = store.read_composed(folder), store.read_overrides(folder)
@@ -132,7 +132,7 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     check_same_run(config, folder)
     if is_done(folder):
         return False
-    # Each time, because the data and the working directory may have moved.
+    # Written every time, because the data and the working directory may have moved.
     store.write_config(folder, composed, overrides)
     logger = RunLogger(folder)
     try:
@@ -147,7 +147,7 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
 
 def data_of_finished(config: Config, folder: Path) -> str | None:
     """The fingerprint of the config's data if the folder's run is finished and the same config may
-    find other data; else None.
+    now find other data, else None.
     """
     if not is_done(folder) or not (folder / store.CONFIG).exists():
         return None
@@ -171,8 +171,8 @@ def has_no_progress(folder: Path) -> bool:
 def fresh_folder(config: Config, folder: Path) -> Path:
     """The folder itself, or the first of folder.2, folder.3 and so on without a run.
 
-    If the last one with a run is a partial run of this config, that one: rerunning the command of
-    an interrupted fresh run resumes it.
+    If the last one with a run holds a partial run of this config, it is returned: rerunning the
+    command of an interrupted fresh run resumes it.
     """
     number, last, free = 1, folder, folder
     while (free / store.CONFIG).exists():
@@ -214,7 +214,7 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
 
 
 def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:
-    """Runs until the end, a signal, the time limit or an error; records which in status.json."""
+    """Runs to the end, a signal, the time limit or an error; records which in status.json."""
     stop_request = StopRequest(config.loop.max_minutes, deadline)
     factory.prepare(config.hardware)
     logger.record(state="running", **process(), error=None, traceback=None, ended=None,
@@ -268,7 +268,7 @@ def record_failure(logger: RunLogger, sentence: str) -> None:
 
 
 class StopRequest:
-    """A call returns the exit code to stop with: after one of SIGNALS or the time limit; 0 before.
+    """Returns, when called, the exit code to stop with: after a signal or the time limit; else 0.
 
     A second SIGINT raises KeyboardInterrupt at once.
 
@@ -297,7 +297,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def handling_signals(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Installs a signal handler for the block; in the main thread, as others cannot."""
+    """Installs a signal handler inside the block, in the main thread only (others cannot)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -311,7 +311,7 @@ def handling_signals(numbers: Iterable[int], handler: Callable[[int, Any], None]
 
 def print_in_handler(sentence: str) -> None:
     """Prints from a signal handler: not through the console, whose lock the interrupted code may
-    hold, and with no error if the reader of the output has gone.
+    hold, and without an error if the output is closed.
     """
     with contextlib.suppress(OSError):
         os.write(1, f"{sentence}\n".encode())

@@ -1,4 +1,4 @@
-"""The pictures in the folder of a finished run, and why one is missing. No TensorFlow here."""
+"""Figures in the folder of a finished run; logs why one is missing. Imports no TensorFlow."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFUSION = "confusion.png"
 MISTAKES = "mistakes.png"
 CLASSES = "classes.png"
 MOST_MISTAKES = 24
-"""The most images in the grid of mistakes."""
+"""Maximum number of images in the grid of mistakes."""
 
 
 def draw(folder: Path, logger: RunLogger, rows: Sequence[Scores], names: Sequence[str],
@@ -26,12 +26,12 @@ def draw(folder: Path, logger: RunLogger, rows: Sequence[Scores], names: Sequenc
     """Draws history, confusion matrix, mistakes and class scores into a run folder.
 
     Args:
-        folder: the run's.
+        folder: run folder.
         logger: shows the progress and names what is not drawn.
         rows: the history, a row per epoch.
-        names: the names of the classes.
-        counts: int [classes], training images.
-        labels: int [images], of the validation set.
+        names: class names in label order.
+        counts: int [classes], training images of each class.
+        labels: int [images], labels of the validation set.
         probabilities: float [images, classes], predicted for the validation set.
         mistaken: uint8 [n, height, width, 3], the images of `worst_mistakes`.
     """
@@ -59,7 +59,7 @@ def confident_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArr
                        ) -> npt.NDArray[np.int64]:
     """int64 [mistakes], the indices of the misclassified images, the most confident first.
 
-    Among equal probabilities the earlier image is first.
+    Images of equal probability keep their order.
     """
     wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]

@@ -1,7 +1,7 @@
-"""What runs would be: their data found and their numbers derived, before any of them starts.
+"""Previews of runs: finds their data and derives their plans before any of them starts.
 
-A child process does it, because it needs TensorFlow, which the parent of a sweep does not import,
-and releases the devices when it ends.
+A child process does this, because it needs TensorFlow, which the parent of a sweep does not import,
+and because it releases the devices when it ends.
 """
 
 import concurrent.futures
@@ -27,20 +27,20 @@ from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
 
 COMPETITION_CLASS_COUNTS = (18, 782)
-"""Training images of the competition's rarest and commonest class; the others are not published."""
+"""Published numbers of training images of the competition's smallest and largest class."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What is known of a run before it starts."""
+    """What is known about a run before it starts."""
 
     source: str
-    """Which data set it takes, and why."""
+    """Sentence that says which data set the run uses, and why."""
     data: str | None
-    """The fingerprint of the data; None if they are not here."""
+    """Fingerprint of the data; None if the files are missing."""
     plans: tuple[Plan, ...]
-    """One plan; several, which bound its numbers, if the images of each class are not known; none
-    if the number of replicas shows only on the machine that will run it."""
+    """One plan; several that bound its numbers if the images of each class are not known; none if
+    only the machine that will run it knows the number of replicas."""
     image_size: int
 
 
@@ -49,13 +49,13 @@ def preview(configs: Mapping[str, Config], remote: bool = False, dry_run: bool =
     """The preview of every config.
 
     Args:
-        configs: by the name of the run.
-        remote: whether the runs will be on other machines than this one.
-        dry_run: whether the published sizes of the competition stand in for its files if these are
-            not here. Nothing may be trained by them.
+        configs: configs by run name.
+        remote: whether the runs will execute on other machines.
+        dry_run: whether the competition's published sizes replace its files if they are missing;
+            for display only, never for training.
 
     Raises:
-        UserError: for missing data or weights, or numbers that do not fit, by the name of the first
+        UserError: for missing data or weights, or sizes that do not fit, with the name of the first
             such run.
     """
     by_hardware: dict[str, dict[str, Config]] = {}
@@ -107,9 +107,9 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
 
 def find_data(dataset: Dataset, dry_run: bool
               ) -> tuple[Any, str | None, list[npt.NDArray[np.int64]]]:
-    """A data set's source, its fingerprint, and its counts, int64 [classes] images of each class.
+    """A data set's source, its fingerprint, and its class counts, each int64 [classes].
 
-    The published sizes that stand in for missing files have no fingerprint and several counts.
+    Published sizes in place of missing files have no fingerprint and several class counts.
     """
     from flowerexp.data import sources
 
@@ -135,11 +135,11 @@ def find_data(dataset: Dataset, dry_run: bool
 
 def extreme_counts(total: int, classes: int, least: int, most: int
                    ) -> list[npt.NDArray[np.int64]]:
-    """Two counts of images by class, int64 [classes], with this sum, minimum and maximum.
+    """Two class counts, int64 [classes], with this sum, minimum and maximum.
 
-    The first has as many of the largest and smallest classes as possible, the second as many equal
-    ones. Repeating each class up to N images makes the most examples of the first and the fewest of
-    the second, because that is a sum of a convex function of the counts.
+    The first has as many classes of maximum and minimum size as possible, the second as many of
+    equal size. Oversampling each class to N images yields the most examples for the first and the
+    fewest for the second, because their number is a sum of a convex function of the counts.
     """
     unequal, equal = np.full(classes, least), np.full(classes, (total - least - most) // (
         classes - 2))
@@ -151,7 +151,7 @@ def extreme_counts(total: int, classes: int, least: int, most: int
 
 
 def count_replicas(hardware: Hardware, remote: bool) -> tuple[int, int | None]:
-    """Workers and replicas of this machine's strategy; of another one, what the config tells."""
+    """Workers and replicas of this machine's strategy; for another machine, from the config."""
     from flowerexp.data import pipeline
 
     if remote:
@@ -162,21 +162,21 @@ def count_replicas(hardware: Hardware, remote: bool) -> tuple[int, int | None]:
 
 def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
          configs: Mapping[str, Config]) -> None:
-    """Prints the data set, and a line for every run: epochs, updates of an epoch and in total,
-    images of an update, how far it is, and how long it trains if such a run was measured here.
+    """Prints the data set and a row for every run: epochs, updates per epoch and in total, images
+    per update, progress, and estimated training time if such a run was measured on this machine.
 
     Args:
-        logger: that prints them.
-        folder: that contains the folders of the runs.
-        previews: by the name of the run.
-        configs: of the runs that this machine will train, by their names.
+        logger: logger that prints them.
+        folder: parent of the run folders.
+        previews: previews by run name.
+        configs: configs, by run name, of the runs that this machine will train.
     """
     seconds = {name: train_seconds(folder, config, previews[name])
                for name, config in configs.items()}
     known = [each for each in seconds.values() if each is not None]
     for source in dict.fromkeys(each.source for each in previews.values()):
         logger.info(source)
-    table = Table(box=None, pad_edge=False, collapse_padding=True)  # names of 34 in 80 columns
+    table = Table(box=None, pad_edge=False, collapse_padding=True)  # 34-character names fit
     table.add_column("run", overflow="fold")
     for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):
         table.add_column(title, justify="right")
@@ -188,7 +188,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
         done = counted(status.epochs_done, "epoch") if status.epochs_done else "new"
         epochs, updates, total, size = (cell(name, each.plans) for name in (
             "epochs", "updates_per_epoch", "updates", "update_size"))
-        # Of the product of two numbers that vary, the plans do not show the extremes.
+        # The plans do not bound the product of two numbers that vary.
         about = "~" if "-" in epochs[1:] and "-" in updates[1:] else ""
         table.add_row(name, epochs, updates, about + total, size,
                       "finished" if status.state == "done" else done,
@@ -199,7 +199,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
 
 
 def train_seconds(folder: Path, config: Config, preview: Preview) -> float | None:
-    """Time to train all epochs of a run at the speed of measured runs; None without any."""
+    """Seconds to train all epochs at the speed of measured runs; None if there are none."""
     speed = timing.seconds_per_image(folder, identity.plain(config), preview.image_size)
     images = [plan.updates * plan.update_size for plan in preview.plans]
     return speed * max(images) if speed is not None and images else None
@@ -210,6 +210,6 @@ def estimate(seconds: float | None) -> str:
 
 
 def cell(number: str, plans: tuple[Plan, ...]) -> str:
-    """A number of the plans by its name, or its range; `-` without a plan."""
+    """A number of the plans, by name, or its range; `-` without a plan."""
     values = sorted({getattr(plan, number) for plan in plans})
     return "-".join(map(str, values[:1] + values[1:][-1:])) or "-"

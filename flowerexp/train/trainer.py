@@ -1,8 +1,8 @@
-"""The distributed loop: one traced function of (iterator, number of updates), and prediction.
+"""The distributed training loop, compiled as a function of (iterator, updates), and prediction.
 
-An update runs on every replica: accumulated gradients of its micro-batches, one step of the
-optimizer, BatchNorm statistics averaged. Confusion matrix, loss sum and the first update with a
-loss that is not finite are kept on the device and read when Python asks.
+In an update, every replica accumulates the gradients of its micro-batches, takes one optimizer step
+and averages BatchNorm statistics. The confusion matrix, the sum of losses and the first update with
+a non-finite loss stay on the device and are read on demand.
 """
 
 import functools
@@ -20,40 +20,40 @@ from flowerexp.models import layers
 from flowerexp.models.losses import ExampleLoss
 
 SECONDS_PER_CALL = 10.0
-"""How long a slice of the optimized loop stays away from Python, about."""
+"""Target duration of one call of the compiled loop."""
 
 STEPS_PER_PREDICTION = 16
-"""Predicted in one call: Python's part of a step shrinks, and the logits of few steps wait."""
+"""Prediction steps per call: hides Python's overhead and bounds the memory for logits."""
 
 Gradients = list[tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the device counted since the epoch began."""
+    """Training scores of the epoch so far, as read from the device."""
 
     updates: int
     loss: float
-    """Mean over the updates."""
+    """Mean loss over the updates of the epoch."""
     confusion: npt.NDArray[np.int64]
-    """[classes, classes], of the training forward passes; rows are labels."""
+    """Confusion matrix [classes, classes] of the training forward passes; rows are labels."""
     seconds: float
-    """Wall time of training, without validation and checkpoints, over all interruptions."""
+    """Wall time of training, without validation and checkpoints, including earlier processes."""
 
 
 class Trainer:
     """Trains and evaluates a model under a strategy.
 
     Args:
-        strategy: of tf.distribute.
+        strategy: a tf.distribute.Strategy.
         model: Keras model, images [n, height, width, 3] -> float32 logits [n, classes].
-        optimizer: Keras optimizer, made in the strategy's scope; its variables are built here.
-        loss: of single examples.
+        optimizer: Keras optimizer, created in the strategy's scope; its variables are built here.
+        loss: per-example loss.
         plan: the sizes of an update.
-        class_weights: float32 [classes], weights of an example's loss by its label; reported losses
-            stay unweighted.
-        seed: of the run, for dropout.
-        clip_norm: greatest global norm of an update's gradient, or None.
+        class_weights: float32 [classes], weight of an example's loss by its label; reported losses
+            are unweighted.
+        seed: the run's seed, for dropout.
+        clip_norm: maximum global norm of an update's gradient, or None.
         jit_compile: compile forward, loss and backward with XLA.
     """
 
@@ -62,13 +62,13 @@ class Trainer:
                  clip_norm: float | None = None, jit_compile: bool = False) -> None:
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
         self.loss, self.plan, self.seed, self.clip_norm = loss, plan, seed, clip_norm
-        # Weights that are all one are left out: every update would pay for them.
+        # Weights that are all 1 are skipped, because they would slow down every update.
         self.class_weights = tf.constant(class_weights) if (class_weights != 1).any() else None
         classes = len(class_weights)
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         self.averaged = moving_statistics(model) if plan.replicas > 1 else []
-        # Outside the scope: a distributed sum would be divided when it is restored.
+        # Outside the scope, because restoring a distributed sum would divide it by the replicas.
         self.update = tf.Variable(0, dtype=tf.int64, trainable=False, name="update")
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
         self.confusion = tf.Variable(tf.zeros([classes, classes], tf.int64), trainable=False,
@@ -78,7 +78,7 @@ class Trainer:
         self.checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, update=self.update, loss_sum=self.loss_sum,
             confusion=self.confusion, seconds=self.seconds)
-        # No AutoGraph: rewriting Python that needs none would take a second of every start.
+        # Without AutoGraph, which is not needed here and would add a second to every start.
         traced = functools.partial(tf.function, autograph=False)
         self._accumulate = (traced(self.accumulate, jit_compile=True) if jit_compile
                             else self.accumulate)
@@ -89,7 +89,7 @@ class Trainer:
 
     def micro_batch(self, batch: dict[str, tf.Tensor], number: tf.Tensor
                     ) -> tuple[Gradients, tf.Tensor, tf.Tensor]:
-        """Gradients, share of the reported loss, and predicted classes of one micro-batch."""
+        """Gradients, part of the reported loss, and predicted classes of one micro-batch."""
         with layers.dropout_key(self.seed, number), tf.GradientTape() as tape:
             logits = self.model(batch["image"], training=True)
             losses, weighted = self.example_losses(batch, logits)
@@ -102,9 +102,9 @@ class Trainer:
 
     def example_losses(self, batch: dict[str, tf.Tensor], logits: tf.Tensor
                        ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Losses of the examples, float32 [n], as they are and weighted by class.
+        """Per-example losses, float32 [n], unweighted and weighted by class.
 
-        A mixed example has two labels: `share` of its loss is that of `label`.
+        A mixed example has two labels: `mix_weight` is the weight of the loss for `label`.
         """
         def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             losses = self.loss(labels, logits)
@@ -120,7 +120,7 @@ class Trainer:
 
     def accumulate(self, batch: dict[str, tf.Tensor], first: tf.Tensor
                    ) -> tuple[Gradients, tf.Tensor, tf.Tensor]:
-        """Summed gradients, loss and predictions int32 [share] of one replica's micro-batches."""
+        """Summed gradients, loss and predictions int32 [n] of one replica's micro-batches."""
         size, steps = self.plan.batch_size, self.plan.accumulation
         if steps == 1:
             return self.micro_batch(batch, first)
@@ -144,13 +144,13 @@ class Trainer:
 
     def replica_update(self, batch: dict[str, tf.Tensor], update: tf.Tensor
                        ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's part of an update: its loss, and int32 [share, 2] (label, prediction)."""
+        """One replica's update: its loss, and all replicas' (label, prediction), int32 [n, 2]."""
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
         first = (update * self.plan.replicas + replica) * self.plan.accumulation
         gradients, loss, predictions = self._accumulate(batch, first)
         gradients = reduce_and_clip(gradients, self.optimizer, self.plan.replicas, self.clip_norm)
-        if hasattr(self.optimizer, "get_unscaled_gradients"):  # of tf_keras; Keras 3 does it itself
+        if hasattr(self.optimizer, "get_unscaled_gradients"):  # tf_keras; Keras 3 needs none
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables, strict=True))
         if self.averaged:
@@ -161,7 +161,7 @@ class Trainer:
         return loss, context.all_gather(tf.stack([batch["label"], predictions], -1), axis=0)
 
     def run_updates(self, iterator: Any, count: tf.Tensor) -> None:
-        """`count` updates, and what they count."""
+        """Runs `count` updates and adds up their scores."""
         def run_update(done: tf.Tensor) -> tf.Tensor:
             update = self.update.read_value()
             losses, pairs = self.strategy.run(self.replica_update, args=(next(iterator), update))
@@ -178,12 +178,11 @@ class Trainer:
         tf.while_loop(lambda done: done < count, run_update, [tf.constant(0)])
 
     def train(self, batches: Any, updates: int, steps_per_execution: int | str) -> Iterator[int]:
-        """Trains `updates` updates on the elements of `batches`.
+        """Runs `updates` updates on the elements of `batches`.
 
-        Yields the number of updates of each call once it has ended, so that the caller can show
-        progress, look at `first_bad_update` or stop. `epoch` slices by time; the weights do not
-        depend on the slices. Of several workers all slice alike, or each would wait in a collective
-        that the others never come to.
+        Yields the number of updates after each call of the compiled loop, so that the caller can
+        show progress, check `first_bad_update` or stop. With `epoch`, calls are sized by time
+        (the weights do not depend on it), equally on all workers, which otherwise deadlock.
         """
         start = time.perf_counter()
         iterator = iter(batches)
@@ -194,11 +193,11 @@ class Trainer:
             count = min(wanted, updates - done)
             self._run_updates(iterator, tf.constant(count))
             done += count
-            self.update.numpy()  # waits until the device is there
+            self.update.numpy()  # waits for the device
             seconds = time.perf_counter() - start
             self.seconds.assign_add(seconds)
             if steps_per_execution == "epoch":
-                # The first call traces; the size grows by steps so that one fast call does no harm.
+                # The first call traces; growth is limited, so that one fast call does no harm.
                 fitting = int(count * SECONDS_PER_CALL / max(self.greatest(seconds), 1e-9))
                 self._updates_per_call = max(1, min(fitting, 8 * self._updates_per_call))
             yield count
@@ -208,34 +207,34 @@ class Trainer:
         return self.strategy.gather(self.strategy.run(lambda: number[None]), axis=0)
 
     def greatest(self, number: float) -> float:
-        """The greatest of all workers' numbers; every worker must ask.
+        """The maximum of a number over all workers; every worker must call it.
 
-        For what follows from a worker's own clock or signals, where all must do the same.
+        Decisions by a worker's own clock or signals must be the same on all workers.
         """
         if self.plan.workers == 1:
             return number
         return float(self._gather(tf.constant(number, tf.float64)).numpy().max())
 
     def start_epoch(self) -> None:
-        """Clears what an epoch counts."""
+        """Resets the scores of the epoch."""
         self.loss_sum.assign(0.0)
         self.seconds.assign(0.0)
         self.confusion.assign(tf.zeros_like(self.confusion))
 
     def progress(self) -> Progress:
-        """Reads what the epoch has counted so far."""
+        """Reads the scores of the epoch so far."""
         updates = int(self.update.numpy())
         done = (updates - 1) % self.plan.updates_per_epoch + 1
         return Progress(updates, float(self.loss_sum.numpy()) / done, self.confusion.numpy(),
                         float(self.seconds.numpy()))
 
     def first_bad_update(self) -> int | None:
-        """The first update, from 0, whose loss was not finite, or None."""
+        """The first update, counted from 0, with a non-finite loss, or None."""
         update = int(self.first_bad.numpy())
         return None if update < 0 else update
 
     def predict_steps(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        """Logits of `count` steps, float32 [count, images of a step, classes]."""
+        """Logits of `count` steps, float32 [count, images per step, classes]."""
         def predict_step(done: tf.Tensor, steps: tf.TensorArray
                          ) -> tuple[tf.Tensor, tf.TensorArray]:
             logits = self.strategy.run(lambda images: self.model(images, training=False),
@@ -244,7 +243,7 @@ class Trainer:
 
         size = self.plan.replicas * self.plan.eval_batch_size
         logits = tf.TensorArray(tf.float32, count, element_shape=[size, self.confusion.shape[0]])
-        # One at a time: the replicas gather in every step, which must not overlap.
+        # Sequential: the replicas gather in every step, and gathers must not overlap.
         return tf.while_loop(lambda done, _: done < count, predict_step,
                              (tf.constant(0), logits), parallel_iterations=1)[1].stack()
 
@@ -252,7 +251,7 @@ class Trainer:
         """Logits of a split in its order, float32 [images, classes].
 
         Args:
-            rows: int64 [steps, ...], the image at every place of a step, -1 for none.
+            rows: int64 [steps, ...], the image at every position of a step; -1 is padding.
         """
         iterator = iter(batches)
         logits = np.empty(((rows >= 0).sum(), self.confusion.shape[0]), np.float32)
@@ -264,11 +263,11 @@ class Trainer:
 
 
 def moving_statistics(model: Any) -> list[Any]:
-    """The variables of BatchNorm that every replica keeps for itself, of layers in training."""
+    """The moving statistics of trainable BatchNorm layers, which each replica updates alone."""
     def variable_of(weight: Any) -> Any:
         return weight if callable(weight.value) else weight.value  # tf_keras, Keras 3
 
-    # Both Kerases have _flatten_layers; there is no public way into nested models.
+    # Keras 3 and tf_keras have _flatten_layers; no public API iterates over nested models.
     return [variable_of(weight) for layer in model._flatten_layers()
             if isinstance(layer, tf.keras.layers.BatchNormalization) and layer.trainable
             for weight in (layer.moving_mean, layer.moving_variance)]
@@ -279,7 +278,7 @@ def is_scaled(optimizer: Any) -> bool:
 
 
 def scale_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
-    """The loss times the loss scale of mixed_float16, in either Keras."""
+    """The loss times the loss scale of mixed_float16, in Keras 3 or tf_keras."""
     if not is_scaled(optimizer):
         return loss
     return (optimizer.scale_loss(loss) if hasattr(optimizer, "scale_loss")
@@ -288,10 +287,10 @@ def scale_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
 
 def reduce_and_clip(gradients: Gradients, optimizer: Any, replicas: int,
                     clip_norm: float | None) -> Gradients:
-    """Each replica's gradients such that their sum is the update's, clipped by its global norm.
+    """Gradients per replica that add up to the update's gradient, clipped by its global norm.
 
-    The optimizer sums over replicas. Where something must be known of the sum before (its norm, or
-    that it is finite, on which all replicas must agree), every replica gives an equal part of it.
+    The optimizer sums over replicas. If the sum is needed before (for its norm, or because all
+    replicas must agree on whether it is finite), every replica returns an equal part of it.
     """
     if clip_norm is None and not (is_scaled(optimizer) and replicas > 1):
         return gradients

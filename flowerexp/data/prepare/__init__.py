@@ -1,5 +1,5 @@
-"""Before a run: data sets are downloaded, converted to TFRecords and checked (`flowerexp data`).
+"""Data preparation (`flowerexp data`): downloads, conversion to TFRecords, checks.
 
-Public: `convert.run` (a folder of photos or a CSV), `oxford102.run`, `kaggle.run` and `checks.run`
-are the commands; `checks.check` returns what is wrong with a `Source`.
+Public: the commands `convert.run` (a folder of photos or a CSV), `oxford102.run`, `kaggle.run` and
+`checks.run`; `checks.check`, which returns the errors and warnings of a `Source`.
 """

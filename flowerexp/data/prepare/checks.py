@@ -1,6 +1,6 @@
-"""What is wrong with a data set: errors, which would end a run, and warnings; class counts.
+"""Checks a data set: errors, which would end a run, warnings, and class counts.
 
-Images are decoded as they are read and not kept; only ids and hashes of pixels stay in memory.
+Images are decoded one by one and not kept; only ids and hashes of pixels stay in memory.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ from flowerexp.errors import counted
 from flowerexp.runs.log import RunLogger
 
 SHOWN = 20
-"""The most classes without training images that are named."""
+"""Maximum number of classes without training images that are named."""
 JPEG = b"\xff\xd8"
 """The first bytes of a JPEG."""
 LONGEST = 120
-"""The most characters of a value that are shown."""
+"""Maximum number of characters of a value that are shown."""
 
 
 @dataclass
 class CheckResult:
-    """What was found in a data set.
+    """The result of the check of a data set.
 
-    errors: issues that end a run whose dataset.on_bad_record is `stop`, in reading order.
+    errors: issues that end a run with dataset.on_bad_record=stop, in reading order.
     warnings: duplicate ids, images in two splits, classes without images.
     records: by split, the number of records, good or bad.
     counts: by labelled split, the number of good records of each class, int64 [classes].
-    names: class names; numbers where they have none.
+    names: class names; numbers if there are none.
     """
 
     errors: list[DataIssue] = field(default_factory=list)
@@ -50,18 +50,18 @@ class CheckResult:
 
 @dataclass
 class Seen:
-    """Places by id, and split and place by the hash of an image's pixels."""
+    """Records seen so far: place by id, and split and place by the hash of an image's pixels."""
 
     ids: dict[str, str] = field(default_factory=dict)
     images: dict[bytes, tuple[str, str]] = field(default_factory=dict)
 
 
 def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> CheckResult:
-    """Reads every record of every split.
+    """Checks every record of every split.
 
     Args:
         source: the data set.
-        advance: called with the bytes that were read since its last call.
+        advance: called with the number of bytes read since its last call.
     """
     result, seen = CheckResult(), Seen()
     labels: dict[str, list[int]] = {}
@@ -106,7 +106,7 @@ def check_file(source: Source, split: str, file: RecordFile, result: CheckResult
 
 def warnings_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen
               ) -> list[DataIssue]:
-    """Whether a record's id was seen before, or its image in another split."""
+    """Warnings if a record's id was seen before, or its image in another split."""
     warnings = []
     place = f"{file.path}, record {number}"
     if entry.id:
@@ -149,7 +149,7 @@ def length_of(file: RecordFile) -> int:
     try:
         return int(tf.io.gfile.stat(file.path).length)
     except tf.errors.OpError:
-        return 0  # the check names it
+        return 0  # the check reports it
 
 
 def show(source: Source, result: CheckResult, logger: RunLogger) -> None:
@@ -186,15 +186,15 @@ def describe(issue: DataIssue) -> str:
     return f"{issue.file}, record {issue.record} ({identifier}): {issue.message}"
 
 
-# One record as it is in its file
+# Description of a raw record
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature of a record, in words."""
+    """Description of one feature of a record."""
 
     name: str
     kind: str
-    """bytes | int64 | float"""
+    """Type of the values, such as bytes, int64 or float."""
     count: int
     value: str
 
@@ -203,7 +203,7 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
     """The place of the first record of a split, and its features by name.
 
     Args:
-        table: of one record at least.
+        table: table of at least one record.
     """
     if not table.files:
         image = table.images[0] if table.images is not None else None
@@ -225,7 +225,7 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
 
 
 def describe_feature(name: str, feature: tf.train.Feature) -> Feature:
-    """A feature in words; of bytes that are no short text, how many and what they begin with."""
+    """Describes a feature; bytes that are not short text by their number and first bytes."""
     field = feature.WhichOneof("kind") or "no_list"
     values = list(getattr(feature, field).value) if field != "no_list" else []
     kind = field.removesuffix("_list")
@@ -238,7 +238,7 @@ def describe_feature(name: str, feature: tf.train.Feature) -> Feature:
 
 
 def describe_bytes(value: bytes) -> str:
-    """The size of a JPEG, a text as it is, the first bytes of anything else."""
+    """Describes bytes: the size of a JPEG, text as it is, the first bytes of anything else."""
     if value.startswith(JPEG):
         height, width, channels = tf.io.extract_jpeg_shape(value).numpy().tolist()
         return f"JPEG of {len(value)} bytes, {height} x {width} pixels, {channels} channels"

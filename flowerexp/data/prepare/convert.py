@@ -1,9 +1,9 @@
-"""Photos to TFRecords in the competition's layout; a conversion that was killed is resumed.
+"""Converts photos to TFRecords in the competition's layout; a killed conversion can be resumed.
 
-First every photo is read once, in parallel, and becomes a small JPEG in one of many parts in the
-folder `.conversion-SxS`. Only then, when it is known which photos can be read, they are assigned to
-train, val and test and written as the records of a run. `tfrecords-jpeg-SxS` appears complete, by a
-rename. The result depends on the photos and the options, not on the number of workers.
+First, every photo is read once, in parallel, and stored as a small JPEG in one of many parts in the
+folder `.conversion-SxS`. Then, when the readable photos are known, they are assigned to train, val
+and test and written as records. A rename creates `tfrecords-jpeg-SxS` at the end. The result
+depends on the photos and the options, not on the number of workers.
 """
 
 import contextlib
@@ -33,16 +33,16 @@ from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
 VERSION = 1
-"""Version of the parts and records, raised with every change of what is written."""
+"""Version of the format of parts and records; to be increased with every change of it."""
 SHARD = 800
-"""The most records of a file, about as in the competition."""
+"""Maximum records per file, about as in the competition."""
 PLAN = "plan.json"
 SUMMARY = "conversion.json"
 UNREADABLE = "unreadable.csv"
 DUPLICATES = "duplicates.csv"
 TEST_LABELS = "test_labels.csv"
 SHOWN = 3
-"""Unreadable photos that are named in the log."""
+"""Maximum number of unreadable photos that the log names."""
 OPTIONS = {"val": "--val", "test": "--test", "seed": "--seed"}
 
 
@@ -51,7 +51,7 @@ class ConversionOptions:
     """How photos are converted.
 
     size: height and width in pixels.
-    val, test: shares of the photos, decimal fractions; unused where the photos have fixed splits.
+    val, test: shares of the photos, decimal fractions; unused if the photos have fixed splits.
     seed: decides the splits and the order of the records.
     """
 
@@ -71,7 +71,7 @@ class ConversionOptions:
 
     @property
     def shares(self) -> tuple[Fraction, Fraction]:
-        """The shares of val and test, exactly as they were written."""
+        """The shares of val and test, as exact fractions."""
         return Fraction(str(self.val)), Fraction(str(self.test))
 
 
@@ -84,7 +84,7 @@ def work_of(out: Path, size: int) -> Path:
 
 
 def plan_of(options: ConversionOptions, inputs: str) -> dict[str, Any]:
-    """What must be equal for a conversion to be resumed."""
+    """The plan of a conversion, which must be equal for it to be resumed."""
     return {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
             "test": str(options.test), "seed": options.seed}
 
@@ -111,7 +111,7 @@ def finished(out: Path, plan: dict[str, Any], logger: RunLogger) -> dict[str, An
     """The summary of the same conversion, if it was finished before; else None.
 
     Raises:
-        UserError: where `out` holds another conversion, finished or not, or other records.
+        UserError: if `out` holds another conversion, finished or not, or other records.
     """
     target, work = target_of(out, plan["size"]), work_of(out, plan["size"])
     if any((out / split).exists() for split in SPLITS):
@@ -143,9 +143,9 @@ def convert(listing: Listing, out: Path, options: ConversionOptions, inputs: str
 
     Args:
         listing: the photos.
-        out: folder that is created; the caller holds its lock (`locked`).
+        out: folder to write to; the caller holds its lock (`locked`).
         options: how the photos are converted.
-        inputs: a fingerprint of the photos; a conversion of others is not resumed.
+        inputs: fingerprint of the photos; a conversion of other photos is not resumed.
         workers: photos converted at the same time.
         logger: shows the progress.
 
@@ -158,7 +158,7 @@ def convert(listing: Listing, out: Path, options: ConversionOptions, inputs: str
     plan = plan_of(options, inputs)
     if (summary := finished(out, plan, logger)) is not None:
         return summary
-    if all(photo.split is None for photo in listing.photos):  # before hours of decoding
+    if all(photo.split is None for photo in listing.photos):  # fails before hours of decoding
         assign_splits(listing.photos, photos.in_order(photo.label for photo in listing.photos),
                       options)
     work = work_of(out, options.size)
@@ -202,9 +202,9 @@ def write_result(listing: Listing, work: Path, options: ConversionOptions, logge
 
 
 def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tuple[str, str]]]:
-    """Each picture once, and paths and reasons of the photos left out as its copies.
+    """Every picture once, and path and reason for each photo that is left out as a copy.
 
-    A picture in two classes is left out of both, because nothing tells which is right. Photos with
+    A picture in two classes is left out of both, because its true class is unknown. Photos with
     fixed splits are all kept.
     """
     alike: dict[str, list[Converted]] = {}
@@ -228,7 +228,7 @@ def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tu
 
 def assign_splits(every: Sequence[Photo], names: Sequence[str], options: ConversionOptions
                   ) -> list[str]:
-    """The split of every photo; raises UserError where train or val would be empty."""
+    """The split of every photo; raises UserError if train or val would be empty."""
     label_of = {name: label for label, name in enumerate(names)}
     splits = stratify([label_of[photo.label] for photo in every],
                       [photo.identifier for photo in every], *options.shares, options.seed)
@@ -241,7 +241,7 @@ def assign_splits(every: Sequence[Photo], names: Sequence[str], options: Convers
 
 def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dict[str, int],
                  result: Path, work: Path, options: ConversionOptions, logger: RunLogger) -> None:
-    """Writes train, val and, if it has photos, test; files that exist are complete."""
+    """Writes train, val and, if it has photos, test; existing files are complete."""
     reader = parts.Parts(work)
     with logger.progress(len(good), 0) as advance:
         for split in SPLITS:
@@ -263,7 +263,7 @@ def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dic
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Writes a CSV, or nothing without rows."""
+    """Writes a CSV, unless there are no rows."""
     if rows:
         with store.atomic_write(path) as partial, \
                 partial.open("w", encoding="utf-8", newline="") as file:
@@ -296,7 +296,7 @@ def run(images: Path, out: Path, options: ConversionOptions, workers: int,
 
 
 def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLogger) -> bool:
-    """Logs what was converted and left out and how to train; returns whether all was read."""
+    """Logs what was converted, what was left out and how to train; returns whether all was read."""
     target = target_of(out, summary["size"])
     for note in notes:
         logger.info(note)

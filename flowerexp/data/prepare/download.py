@@ -1,4 +1,4 @@
-"""Downloads that resume after a broken connection and are checked against their md5."""
+"""Downloads that resume after a broken connection and are verified by their md5."""
 
 import contextlib
 import gzip
@@ -28,17 +28,17 @@ from flowerexp.errors import UserError
 from flowerexp.runs import store
 
 CHUNK = 2**18
-"""Bytes read together."""
+"""Bytes per read."""
 PATIENCE = 60
 """Seconds without a byte after which a connection is closed."""
 TRIES = 3
-"""Connections for a file; each resumes where the one before ended."""
+"""Maximum connections per file; each resumes where the previous one ended."""
 NOT_SATISFIABLE = 416
 BUSY = (429, 500, 502, 503, 504)
 
 
 class BrokenOff(Exception):  # noqa: N818 -- not an error: the next connection resumes
-    """A connection that ended early; the message says after how many bytes."""
+    """A connection that ended early; the message says why."""
 
 
 def md5_of(path: Path) -> str:
@@ -57,8 +57,8 @@ def fetch(url: str, path: Path, md5: str, console: Console, tries: int = TRIES) 
     """Downloads a file, unless it exists with the right md5.
 
     Received bytes are kept in `<path>.partial` until the file is complete, the server's version in
-    `.partial.json`. A resumed transfer that ends with another md5 (the file has changed between
-    the two) is restarted once.
+    `.partial.json`. A resumed transfer that ends with another md5 (the file has changed in
+    between) is restarted once.
 
     Args:
         url: http or https.
@@ -132,7 +132,7 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
             if response.status == 206 and not resumed:
                 raise UserError(f"{url}: the server sent another range than was requested: "
                                 f"remove {partial} and rerun the command")
-            # A weak ETag does not promise equal bytes, and no server resumes for it.
+            # A weak ETag does not guarantee equal bytes, and no server resumes for it.
             version = response.headers.get("ETag", "")
             version = "" if version.startswith("W/") else version
             version = version or response.headers.get("Last-Modified", "")
@@ -152,7 +152,7 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
         raise BrokenOff(f"the connection broke off ({error or type(error).__name__})") from error
     except urllib.error.HTTPError as error:
         if error.code == NOT_SATISFIABLE and have:
-            return True  # complete, or another file: the md5 tells
+            return True  # complete, or another file: the md5 decides
         if error.code in BUSY:
             raise BrokenOff(f"the server answers {error.code} {error.reason}") from error
         raise UserError(f"{url}: the server answers {error.code} {error.reason}: is the address "
@@ -163,7 +163,7 @@ def receive(url: str, partial: Path, mark: Path, show: Callable[[int, int | None
 
 
 def connect(request: urllib.request.Request) -> HTTPResponse:
-    """Raises UserError for a server that cannot be reached."""
+    """Opens a connection; raises UserError if the server cannot be reached."""
     try:
         response: HTTPResponse = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError:
@@ -175,7 +175,7 @@ def connect(request: urllib.request.Request) -> HTTPResponse:
 
 
 def unpack(archive: Path, folder: Path, console: Console) -> None:
-    """Unpacks a tar archive to `folder`, which appears complete or not at all.
+    """Unpacks a tar archive to `folder`, which is created complete or not at all.
 
     Raises:
         UserError: for an archive that is damaged, or whose members would leave the folder.

@@ -1,4 +1,4 @@
-"""The competition's files, downloaded by kagglehub, which resumes and keeps them in its cache."""
+"""Downloads the competition's files with kagglehub, which resumes and caches downloads."""
 
 import json
 import shlex

@@ -29,7 +29,7 @@ CHECKSUMS = {
 }
 """The md5 of each archive."""
 NAMES_FILE = Path(__file__).with_name("oxford102_classes.json")
-"""English names in label order, as the usual cat_to_name.json gives them."""
+"""English class names in label order, as in the common cat_to_name.json."""
 SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
@@ -38,7 +38,7 @@ def run(out: Path, options: ConversionOptions, workers: int, logger: RunLogger, 
     """Downloads and converts what is missing, and logs the result.
 
     Args:
-        out: the data set's folder.
+        out: folder of the data set.
         options: size and seed; the splits are the official ones.
         workers: photos converted at the same time.
         logger: shows the progress.
@@ -65,7 +65,7 @@ def run(out: Path, options: ConversionOptions, workers: int, logger: RunLogger, 
 
 
 def inputs_of(checksums: Mapping[str, str]) -> str:
-    """The fingerprint of the archives, which give the same records."""
+    """The fingerprint of the archives, which determine the records."""
     text = json.dumps(["oxford102", dict(checksums)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -126,6 +126,6 @@ def numbers(path: Path, key: str) -> list[int]:
     try:
         values: Any = loadmat(path)[key]
         return [int(value) for value in values.reshape(-1)]
-    # SciPy raises the last for a file of MATLAB 7.3, which is HDF5.
+    # SciPy raises NotImplementedError for a file of MATLAB 7.3, which is HDF5.
     except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"{path} does not hold the numbers {key!r} ({error})") from error

@@ -1,7 +1,7 @@
-"""Photos to small square JPEGs, many in a part: the first half of a conversion.
+"""The first half of a conversion: photos to small square JPEGs, in parts of many photos.
 
-A part is a file of records and, written after it, a JSON list of the result for each of its photos;
-with the latter it is complete, and a resumed conversion keeps it.
+A part is a file of records and a JSON list of the result for each photo. The list is written last
+and completes the part; a resumed conversion keeps complete parts.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
 PART = 32
-"""Photos that are converted, and kept by a resumed conversion, together."""
+"""Number of photos in a part."""
 QUALITY = 95
-"""Quality of the JPEGs, whose colors keep the full resolution."""
+"""Quality of the JPEGs; colors keep the full resolution."""
 JPEG = b"\xff\xd8\xff"
 READ = {JPEG: "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
-"""The formats that are read, by their first bytes."""
+"""Supported formats by their first bytes."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted photo: part and row of its record, and the hash of its JPEG."""
+    """A converted photo: the part and row of its record, and the hash of its JPEG."""
 
     photo: Photo
     part: int
@@ -45,7 +45,7 @@ class Converted:
 
 def convert(every: Sequence[Photo], work: Path, size: int, workers: int, logger: RunLogger
                   ) -> None:
-    """Converts the missing parts; Ctrl-C waits for at most one photo of each worker."""
+    """Converts the missing parts; Ctrl-C waits for at most one photo per worker."""
     starts = [start for start in range(0, len(every), PART)
               if not part_file(work, start // PART, ".json").exists()]
     done = len(every) - sum(len(every[start:start + PART]) for start in starts)
@@ -70,7 +70,7 @@ def part_file(work: Path, part: int, suffix: str) -> Path:
 
 def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
                  stopped: threading.Event, advance: Callable[[], None]) -> None:
-    """Writes the JPEGs of the photos of one part, then the result for each."""
+    """Writes the JPEGs of one part, then the result for each photo."""
     images: list[bytes] = []
     rows: list[dict[str, Any]] = []
     some = every[start:start + PART]
@@ -97,13 +97,13 @@ def convert_part(every: Sequence[Photo], start: int, work: Path, size: int,
 def to_jpeg(data: bytes, size: int) -> tuple[bytes, int]:
     """A photo as a square JPEG, and the length of its shorter side in pixels.
 
-    A JPEG that is such a square is kept byte for byte, unless it has the four colors of print.
+    A JPEG that is such a square is kept byte for byte, unless it is CMYK.
 
     Raises:
-        UserError: a sentence without a subject, where the bytes cannot be read as a photo.
+        UserError: if the bytes cannot be read as a photo; its message has no subject.
     """
     try:
-        with tf.device("CPU:0"):  # the same bits whether or not there is a GPU
+        with tf.device("CPU:0"):  # the same bits with and without a GPU
             image, shape = squaring(size)(tf.constant(data))
             height, width = shape.numpy()[:2].tolist()
             if height == width == size and data.startswith(JPEG) and \
@@ -119,13 +119,13 @@ def has_exif_rotation(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-    except Exception:  # whatever is wrong with its EXIF, the photo itself was read
+    except Exception:  # broken EXIF data do not matter: the photo was read
         return False
 
 
 @functools.lru_cache(4)
 def squaring(size: int) -> Any:
-    """A function of a photo's bytes: the JPEG of its center crop, and its shape."""
+    """A tf.function: a photo's bytes -> the JPEG of its center crop, and the photo's shape."""
     def of(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = resizing.decode(data)
         jpeg = tf.io.encode_jpeg(resizing.square(image, size), quality=QUALITY,
@@ -136,7 +136,7 @@ def squaring(size: int) -> Any:
 
 
 def unreadable(data: bytes) -> str:
-    """Why bytes could not be decoded."""
+    """The reason why bytes could not be decoded."""
     if not data:
         return "the file is empty"
     for start, kind in READ.items():
@@ -150,7 +150,7 @@ def unreadable(data: bytes) -> str:
 
 def write_records(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
                   ids: Iterable[str]) -> None:
-    """`tfrecord.write`, synced to the disk; raises OSError where it cannot be written."""
+    """`tfrecord.write`, synced to the disk; raises OSError if it cannot be written."""
     try:
         with store.atomic_write(path) as partial:
             tfrecord.write(partial, images, labels, ids)
@@ -182,7 +182,7 @@ def read(listing: Listing, work: Path, size: int
 
 
 class Parts:
-    """Reads the JPEGs of the parts, one at a time."""
+    """Reads JPEGs from the parts, one at a time."""
 
     def __init__(self, work: Path) -> None:
         self.work = work

@@ -1,7 +1,7 @@
-"""Lists photos and their classes, from a folder per class or a CSV. No TensorFlow here.
+"""Lists photos and their classes, from a folder per class or a CSV. Imports no TensorFlow.
 
-No photo is opened. A photo is identified by its path relative to the folder or the CSV, and
-everything is sorted by it, so that the order of the file system does not matter.
+No photo is opened. A photo's identifier is its path relative to the folder or the CSV. Everything
+is sorted by it, so that the order of the file system does not matter.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from flowerexp.errors import UserError, counted
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
             ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".tga", ".dng", ".cr2", ".nef",
             ".arw")
-"""Suffixes of photos; those in formats that cannot be read are listed as unreadable."""
+"""Suffixes of photos; unsupported formats are listed as unreadable."""
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 SHOWN = 3
-"""The most names in a sentence."""
+"""Maximum number of names in a sentence."""
 
 
 @dataclass(frozen=True)
 class Photo:
     """A photo to convert.
 
-    identifier: unique id, also of its record.
+    identifier: unique id of the photo and of its record.
     label: name of the class.
-    split: train, val or test where it is fixed; None where it is to be assigned.
+    split: train, val or test if it is fixed; None if it will be assigned.
     """
 
     path: Path
@@ -44,9 +44,9 @@ class Listing:
     """The photos of a data set.
 
     photos: photos in the order of their identifiers.
-    left_out: path and reason of photos that cannot be used.
+    left_out: path and reason for photos that cannot be used.
     notes: sentences on what else was ignored.
-    names: classes in label order; None for those that have readable photos, as `in_order`.
+    names: classes in label order; None: those with readable photos, sorted by `in_order`.
     """
 
     photos: tuple[Photo, ...]
@@ -71,7 +71,7 @@ def listed(source: Path) -> Listing:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Classes in label order: by number if all are numbers, else by their characters."""
+    """Classes in label order: sorted as numbers if all are numbers, else as text."""
     unique = set(names)
     if all(name.isascii() and name.isdigit() for name in unique):
         return sorted(unique, key=lambda name: (int(name), name))
@@ -84,7 +84,7 @@ def readable(path: str) -> str:
 
 
 def from_folder(folder: Path) -> Listing:
-    """The photos of a folder per class; folders inside a class belong to it.
+    """The photos in a folder per class; subfolders of a class belong to it.
 
     Raises:
         UserError: for a folder that cannot be read, or that holds splits instead of classes.
@@ -142,7 +142,7 @@ def from_csv(file: Path) -> Listing:
         UserError: for a file that is not such a CSV, or a photo with two labels.
     """
     rows, notes = read_rows(file)
-    folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links stay as they are named
+    folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links are not resolved
     photos: dict[str, Photo] = {}
     left_out, again = [], 0
     for number, (text, label) in enumerate(rows, 1):
@@ -168,7 +168,7 @@ def read_rows(file: Path) -> tuple[list[tuple[str, str]], list[str]]:
     try:
         table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False,
                             skipinitialspace=True, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' errors of parsing are ValueErrors
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{file} cannot be read as a CSV of path,label: "
                         f"{str(error).splitlines()[0]}") from error
     table = table.map(str.strip)
@@ -204,6 +204,6 @@ def fingerprint(listing: Listing) -> str:
 
 
 def shown(names: Iterable[str]) -> str:
-    """The first names, and whether there are more."""
+    """The first names, and 'and more' if there are more."""
     every = list(names)
     return ", ".join(map(repr, every[:SHOWN])) + (" and more" if len(every) > SHOWN else "")

@@ -1,6 +1,6 @@
-"""Stratified splits that depend on nothing but the seed and the photos' ids.
+"""Stratified splits that depend only on the seed and the photos' ids.
 
-scikit-learn's train_test_split draws by position and needs two photos of each class in each split.
+scikit-learn's train_test_split samples by position and needs two photos of every class.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ SPLITS = ("train", "val", "test")
 
 
 def order_of(seed: int, purpose: str, identifier: str) -> bytes:
-    """A random sort key of an identifier, fixed by the seed and the purpose."""
+    """A pseudo-random sort key of an identifier, fixed by seed and purpose."""
     text = f"{seed}\0{purpose}\0{identifier}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
@@ -20,15 +20,15 @@ def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fra
              ) -> list[str]:
     """The split of every photo.
 
-    A split gets its share of each class, rounded up or down, and train at least one photo. What
-    rounding leaves over goes to the split with the largest deficit over the classes so far, so that
-    even many small classes add up to the shares.
+    Each split gets its share of every class, rounded up or down, and train at least one photo. The
+    remainder goes to the split with the largest deficit over the classes so far, so that even many
+    small classes add up to the shares.
 
     Args:
         labels: class of each photo, from 0.
         ids: unique ids of the photos.
-        val, test: shares of these splits; train gets the rest, which is more than 0.
-        seed: decides which photos of a class go where.
+        val, test: shares of these splits; train gets the rest, which must be positive.
+        seed: decides which photos of a class go to which split.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
@@ -47,9 +47,9 @@ def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fra
 
 
 def allocate(number: int, shares: Sequence[Fraction], deficit: list[Fraction]) -> list[int]:
-    """Parts of `number`, each its share rounded up or down, the first one at least 1.
+    """Divides `number` by the shares, each rounded up or down, the first at least 1.
 
-    deficit: how many more each part should have received so far; updated in place.
+    deficit: how many more each share should have received so far; updated in place.
     """
     exact = [number * share for share in shares]
     counts = [int(part) for part in exact]
