@@ -1,4 +1,4 @@
-"""A row against its baseline: which rows are paired, and what differs between them."""
+"""Compares a row with its baseline: which rows are paired, and how they differ."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def partners(rows: Sequence[Row], index: int, others: Iterable[int]) -> list[int]:
-    """Of other rows those with the same overrides, preferably trained on the same data."""
+    """The other rows with the same overrides, preferably trained on the same data."""
     same = [other for other in others
             if other != index and rows[other].variant == rows[index].variant]
     data = [other for other in same if rows[other].differing.get("data")
@@ -118,7 +118,7 @@ def matches(rows: Sequence[Row], text: str, folders: bool = True) -> list[int]:
 
 def asked_pairs(rows: Sequence[Row], texts: Iterable[str]
                 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Indices of the rows of each `a:b`; raises UserError where a text does not name them."""
+    """Indices of the rows of each `a:b`; raises UserError if a text does not name them."""
     wanted, notes = [], []
     for text in texts:
         left, right = split_pair(rows, text)
