@@ -62,7 +62,7 @@ HEAD = "flowerexp.models.heads.Pooled"
 
 
 def current(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, as nested dicts, with parts named by `_target_`; the first version's had kinds."""
+    """Upgrades a config, as nested dicts: its parts are named by `_target_`, not by kind."""
     upgraded = dict(plain)
     for group, (key, targets) in FIRST_VERSION.items():
         node = plain.get(group)
