@@ -116,7 +116,8 @@ def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping
     """Prints a table of speeds and ratios; returns the entries of the JSON file.
 
     Args:
-        taken: case -> seconds of its rounds. amounts: case -> the work of a round, in `unit`.
+        taken: case -> seconds of its rounds.
+        amounts: case -> the work of a round, in `unit`.
         yardsticks: the baselines, a column each.
         clock: cpu or wall, the clock of the ratios.
     """

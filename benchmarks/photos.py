@@ -31,7 +31,7 @@ def training_files(folder: Path, size: int) -> Path:
 
 
 def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.NDArray[np.int32]]:
-    """At most `most` JPEGs of the training set and their labels; prints which ones.
+    """At most `most` JPEGs of the training set and their int32 labels; prints which ones.
 
     Without a training set they are noise with the detail of photos.
     """

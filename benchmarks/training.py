@@ -49,7 +49,7 @@ def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:
 def plain_copy(trainer: Trainer) -> tf.keras.Model:
     """The trainer's model with Keras' own dropout, compiled for `fit`.
 
-    Without XLA, Keras' default, which is several times slower here on a CPU.
+    Without XLA, which Keras would choose: on a CPU it is several times slower here.
     """
     model = layers.portable(trainer.model)
     model.compile(tf.keras.optimizers.Adam(LEARNING_RATE),
