@@ -24,11 +24,11 @@ LONGEST_NAME = 200
 @dataclass
 class Hardware:
     kind: str = "auto"
-    """auto | cpu | gpu | tpu | workers"""
+    """The device: auto | cpu | gpu | tpu | workers"""
     replicas: int | None = None
     """The number of replicas; null: one on the CPU, all available GPUs."""
     precision: str = "float32"
-    """float32 | mixed_bfloat16 | mixed_float16"""
+    """The Keras policy: float32 | mixed_bfloat16 | mixed_float16"""
     jit_compile: bool = False
     """Compile forward, loss and backward with XLA (always the case on a TPU)."""
     tpu_name: str | None = None

@@ -21,5 +21,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's message; the name of its type where the message is empty."""
+    """The first line of an error's message; the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

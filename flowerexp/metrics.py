@@ -94,7 +94,7 @@ def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[n
 
 
 def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float64]]:
-    """Recall, precision and F1 of every class, 0 where undefined.
+    """Recall, precision and F1 of every class, 0 if undefined.
 
     Args:
         confusion: int [classes, classes], rows are labels.

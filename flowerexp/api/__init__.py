@@ -1,4 +1,4 @@
-"""The Python API, available as `import flowerexp`; the command line calls the same functions.
+"""The Python API, available as `import flowerexp`; the command line offers the same functions.
 
 `training` composes configs and trains runs and sweeps (`compose`, `run`, `sweep`,
 `ComposedConfig`), `run` represents a run folder (`Run`), and `results` loads, compares and uses

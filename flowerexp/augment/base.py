@@ -72,7 +72,7 @@ class Mixed(NamedTuple):
     """Images that are each mixed with a partner."""
 
     images: tf.Tensor
-    """uint8 [n, height, width, 3]"""
+    """The mixed images, uint8 [n, height, width, 3]"""
     partner: tf.Tensor
     """The partners' rows in the batch, int32 [n]; an image may be its own, as in the papers."""
     share: tf.Tensor
@@ -124,8 +124,7 @@ class Augment:
 
         Returns:
             The same keys; with a mixing transform also `second_label` int32 [n] and `mix_weight`
-            float32 [n] in [0.5, 1], the weight of `label` in the loss, where `second_label` has
-            the rest.
+            float32 [n] in [0.5, 1], the weight of `label` in the loss; `second_label` has the rest.
 
         Raises:
             UserError: for images that are too small for a transform, or a transform that returns

@@ -194,7 +194,7 @@ def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
         source, target: [n, 4, 2] in (y, x), any number type.
 
     Returns:
-        float64 [n, 3, 3]; the identity where three of the source or of the target points are on a
+        float64 [n, 3, 3]; the identity if three of the source or of the target points are on a
         line, because the map then has no inverse.
     """
     with tf.device("CPU:0"):
@@ -238,7 +238,7 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
 def resample(images: tf.Tensor, inverses: tf.Tensor, fill: str) -> tf.Tensor:
     """The pixels of `images` at the maps `inverses` of every target pixel (y, x).
 
-    XLA may fuse a product and a sum, which rounds once where the method rounds twice. So the
+    XLA may fuse a product and a sum, which rounds once while the method rounds twice. So the
     products are made here, one for each row and each column, and only sums are left to XLA.
 
     Args:

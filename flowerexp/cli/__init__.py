@@ -1,4 +1,4 @@
-"""The command line, a thin layer over the Python API: it parses arguments, calls, and prints.
+"""The command line, a thin layer with the functions of the Python API: it parses and prints.
 
 `run` trains what Hydra composes (`run.main`), and `main` holds the other commands (`main.main`),
 the longer ones in modules of their own: `predict` (`predict`, `evaluate`, `export`), `eda` and

@@ -46,7 +46,7 @@ class Comparison:
         The columns are `name`, `best` (whether it is the marked row), `n` (the number of runs
         behind its numbers), `seeds` and `state` (texts); the keys in which rows differ; then every
         number of `load`, its mean under its own name and its standard deviation (n - 1) under
-        `... std`. Undefined is NaN.
+        `... std`. Undefined values are NaN.
         """
         from flowerexp.comparison import tables
 
@@ -117,7 +117,7 @@ def load(paths: Paths) -> pd.DataFrame:
     `best loss`, `acc`, `recall`, `precision`, `f1` and any further metric of the histories on the
     validation set, and `best head`, `medium`, `tail`, the macro recall of the classes in thirds by
     training count; then `first epoch seconds` and `later epochs seconds` (mean of training).
-    Undefined is NaN.
+    Undefined values are NaN.
 
     Args:
         paths: one or several run folders, or folders of them.

@@ -84,7 +84,7 @@ def load_model(path: Path, trust_code: bool = False) -> Any:
 
 
 def foreign_code(config: Any) -> Iterator[str]:
-    """What a saved model's config names that is neither Keras nor a registered layer.
+    """Yields the code in a saved model's config that is neither Keras' nor a registered layer.
 
     Keras' own safe mode refuses a Lambda of Python code; legacy Keras accepts functions of any
     module that can be imported (CVE-2025-1550).

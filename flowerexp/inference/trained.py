@@ -26,7 +26,7 @@ class TrainedRun:
     image_size: int | None
     """The height and width in pixels; None if only the saved model tells."""
     weights: str
-    """best | last"""
+    """The chosen epoch: best | last"""
     epoch: int
     """The epoch of the weights, counted from 0."""
     saved: bool

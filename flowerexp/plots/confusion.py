@@ -16,7 +16,7 @@ MOST_NAMES = 40
 MOST_CLASSES = 1000
 """The most classes for which a matrix is drawn."""
 LISTED = 13
-"""How many kinds of errors are listed."""
+"""The number of kinds of errors listed."""
 
 
 def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -> Figure:

@@ -60,18 +60,18 @@ class Run:
     """The overrides that make the run differ from its experiment, see `is_variant`."""
     compared_with: tuple[str, ...]
     state: str
-    """new | running | interrupted | failed | done | unreadable"""
+    """The state: new | running | interrupted | failed | done | unreadable"""
     error: str | None
     epochs: int | None
     """The planned number of epochs, if it is known."""
     history: list[Scores]
     labels: npt.NDArray[np.int64]
-    """[images], the labels of the validation set."""
+    """Labels of the validation set, [images]."""
     predictions: npt.NDArray[np.int64]
-    """[epochs, images], class ids; zero epochs if the folder has no predictions."""
+    """Predicted class ids, [epochs, images]; zero epochs if the folder has no predictions."""
     class_names: tuple[str, ...]
     class_counts: npt.NDArray[np.int64]
-    """[classes], training images; empty if the folder does not tell."""
+    """Training images by class, [classes]; empty if the folder has no counts."""
 
 
 def find_folders(paths: Paths) -> list[Path]:
@@ -291,7 +291,7 @@ def number_names(runs: Iterable[Run]) -> list[str]:
 
 
 def run_numbers(run: Run) -> dict[str, float]:
-    """The run's numbers by the names of `number_names`; NaN where undefined."""
+    """The run's numbers by the names of `number_names`; NaN if undefined."""
     numbers = dict.fromkeys(number_names([run]), math.nan)
     for when in EPOCHS:
         if (epoch := chosen_epoch(run, when)) is not None:
