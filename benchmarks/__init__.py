@@ -1,5 +1,5 @@
-"""One program a question: python -m benchmarks.NAME; see benchmarks/README.md."""
+"""One program per question: python -m benchmarks.NAME; see benchmarks/README.md."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's banners are not the answer
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's banners

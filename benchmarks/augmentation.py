@@ -1,9 +1,9 @@
-"""Speed of the perspective transform against the plain form of the method, which is written here.
+"""Speed of the perspective transform compared with a plain implementation, written here.
 
     python -m benchmarks.augmentation --json augmentation.json
 
-Images per CPU-second of one process, medians of interleaved rounds: the transform alone, every
-pixel compared first, and the whole pipeline from JPEGs to transformed batches.
+Images per CPU-second of one process, medians of interleaved rounds: the transform alone, after
+comparing every pixel, and the whole pipeline from JPEGs to transformed batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ PROBABILITY = 0.35
 
 
 def plain_matrix(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """The yardstick: [n, 4, 2] points in (y, x) -> float64 [n, 3, 3]."""
+    """The baseline: [n, 4, 2] points in (y, x) -> float64 [n, 3, 3]."""
     basis = []
     for points in (source, target):
         points = tf.cast(points, tf.float64)
@@ -43,7 +43,7 @@ def plain_matrix(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 
 def plain_warp(images: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
-    """The yardstick: float32 [n, height, width, 3] and float64 [n, 3, 3] -> float32 images."""
+    """The baseline: float32 [n, height, width, 3] and float64 [n, 3, 3] -> float32 images."""
     count, height, width = (tf.shape(images)[axis] for axis in range(3))
     y, x = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
     grid = tf.stack([tf.reshape(y, [-1]), tf.reshape(x, [-1]), tf.ones([height * width], tf.int32)])
@@ -57,13 +57,13 @@ def plain_warp(images: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
 
 
 def transforms(count: int, size: int) -> tuple[dict[str, Iterator[Any]], int]:
-    """Both forms of the transform as endless data sets, and the number of pixels compared.
+    """Both implementations as endless datasets, and the number of pixels compared.
 
-    Element e of both shows the same images with the corners of epoch e: the yardstick from float32
-    images, the project from uint8 ones. The corners are drawn by the same function.
+    Element e of both has the same images with the corners of epoch e: the baseline from float32
+    images, the project from uint8 ones. The same function draws the corners.
 
     Raises:
-        AssertionError: where a pixel differs.
+        AssertionError: if a pixel differs.
     """
     generator = np.random.default_rng(0)
     images = tf.constant(generator.integers(0, 256, (count, size, size, 3), np.uint8))
@@ -91,10 +91,10 @@ def transforms(count: int, size: int) -> tuple[dict[str, Iterator[Any]], int]:
 
 
 def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
-    """Both pipelines from encoded images to transformed batches of `count`, endless enough.
+    """Both pipelines from encoded images to transformed batches of `count`, long enough.
 
-    The yardstick decodes, casts to float32, shuffles decoded images, batches and transforms; the
-    project's is that of a run with `dataset.cache=encoded`.
+    The baseline decodes, casts to float32, shuffles decoded images, batches and transforms; the
+    project's pipeline is that of a run with `dataset.cache=encoded`.
     """
     encoded = photos.photo_like(1024, size)
     labels = np.arange(len(encoded), dtype=np.int32) % 10
@@ -125,7 +125,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
 
 
 def drawn(case: Iterator[Any], calls: int) -> Callable[[], Seconds]:
-    """A case of so many batches."""
+    """A case of `calls` batches."""
     def draw() -> None:
         for _ in range(calls):
             next(case)
@@ -144,7 +144,7 @@ def main() -> None:
     print(f"every one of {compared} pixels is the same")
     report: dict[str, Any] = {"images": arguments.images, "size": arguments.size,
                               "pixels_compared": compared}
-    # More calls than a pipeline buffers, or its wall seconds would be those of the buffer.
+    # More calls than a pipeline buffers; otherwise the wall time would be that of the buffer.
     longer = 5 * arguments.calls
     whole = pipelines(arguments.images, arguments.size, (arguments.rounds + 2) * longer)
     for key, title, iterators, calls in (

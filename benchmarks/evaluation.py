@@ -1,10 +1,10 @@
-"""What does validation cost beside bare inference?
+"""What does validation cost compared with bare inference?
 
     python -m benchmarks.evaluation --json evaluation.json
 
-Images per second, wall time. The yardstick is the compiled forward pass alone, called on a batch
-that never changes; `bare, loop` is the same in a loop of the graph, which overlaps ten batches. The
-project's is what a run does after an epoch: pipeline, forward pass, logits to the host, loss,
+Images per second, by wall time. The baseline is the compiled forward pass alone, called on a
+constant batch; `bare, loop` is the same in a loop of the graph, which overlaps ten batches. The
+project's case is what a run does after an epoch: pipeline, forward pass, logits to the host, loss,
 confusion matrix and scores. MobileNet 0.25 with random weights at 96 px, batches of 64. Target:
 0.95 of the bare call.
 """
@@ -30,7 +30,7 @@ SIZE, BATCH = 96, 64
 
 
 def bare(trainer: Trainer, steps: int) -> dict[str, Callable[[], Any]]:
-    """The yardsticks: `steps` forward passes of one batch, called and in a loop of the graph."""
+    """The baselines: `steps` forward passes of one batch, called and in a loop of the graph."""
     random = np.random.default_rng(0)
     pixels = tf.constant(random.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8))
     forward = tf.function(lambda: trainer.model(pixels, training=False))
@@ -51,7 +51,7 @@ def bare(trainer: Trainer, steps: int) -> dict[str, Callable[[], Any]]:
 
 
 def validation(trainer: Trainer, images: Split) -> Callable[[], Any]:
-    """What a run does after an epoch."""
+    """The validation of a run after an epoch."""
     source = Source("tfrecords", "", "", SIZE, None, None, {})
     names = tuple(str(label) for label in range(trainer.confusion.shape[0]))
     data = Data(source, names, "", images, images)
@@ -66,7 +66,7 @@ def main() -> None:
     arguments = options.parse_args()
     jpegs, labels = photos.training_set(arguments.data, SIZE, arguments.images)
     steps = len(jpegs) // BATCH
-    count = steps * BATCH  # whole steps, for both do the same work
+    count = steps * BATCH  # whole steps, so that both do the same work
     table = Table(tf.constant(jpegs[:count]), labels[:count], [""] * count, (), ())
     trainer = build_trainer("MobileNet", SIZE, BATCH, 1)
     encoded = Split(table, SIZE)

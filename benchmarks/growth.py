@@ -1,13 +1,13 @@
-"""What does an epoch of 4 and 16 times the images cost?
+"""What does an epoch of 4 and 16 times as many images cost?
 
     python -m benchmarks.growth --json growth.json
 
-CPU-seconds an image of reading and checking the files, and of an epoch's batches, from copies of
-the photos' files; and the peak memory that both add (Linux, /proc). Yardstick: the same at once the
-images. Targets: linear, which is the same cost an image; memory flat with dataset.cache=none, whose
-shuffle buffer is bounded by dataset.memory_gb. Every case runs in a process of its own, in turn,
-which first reads a file and takes a batch: what only the first costs would make few images look
-dear, and more of them cheap.
+CPU-seconds per image of reading and checking the files, and of an epoch's batches, from copies of
+the photos' files; and the peak memory that both add (Linux, /proc). The baseline is the same with
+the images once. Targets: linear, that is the same cost per image; constant memory with
+dataset.cache=none, whose shuffle buffer is bounded by dataset.memory_gb. Each case runs in its own
+process, in turn, which first reads a file and takes a batch, so that start-up costs do not count
+against small data sets.
 """
 
 import shutil
@@ -40,11 +40,11 @@ from flowerexp.data.sampling import Original
 MIB = 2**20
 CACHES = ("encoded", "none")
 BUFFER = 8 * MIB
-"""Bytes of the shuffle buffer of `none`: one that is full at once the images already."""
+"""Bytes of the shuffle buffer of `none`, small enough to be full with the images once."""
 
 
 def copy(folder: Path, factor: int, place: Path) -> Path:
-    """A split of `factor` times the files: copies, for links would be the same few pages read."""
+    """A split of `factor` times the files: copies, because links would share cached pages."""
     split = place / f"x{factor}"
     split.mkdir()
     for file in sorted(folder.glob("*.tfrec")):
@@ -54,7 +54,7 @@ def copy(folder: Path, factor: int, place: Path) -> Path:
 
 
 def epoch(folder: Path, size: int, cache: str, batch: int) -> dict[str, float]:
-    """CPU-seconds an image of reading and of an epoch, wall seconds, and bytes added at most."""
+    """CPU-seconds per image of reading and of an epoch, wall seconds, and peak bytes added."""
     tf.io.decode_jpeg(tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)))  # starts TensorFlow
     forget_peak()
     before, _ = memory()
@@ -83,7 +83,7 @@ def epoch(folder: Path, size: int, cache: str, batch: int) -> dict[str, float]:
 
 def row(cache: str, factor: int, once: list[dict[str, float]], rounds: list[dict[str, float]]
         ) -> dict[str, Any]:
-    """A line of the table; ratios are the cost an image over that of once the images."""
+    """A row of the table; ratios compare the cost per image with that of factor 1."""
     middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     shown: dict[str, Any] = {"cache": cache, "images": f"{middle['images']:.0f} (x{factor})"}
     for key in ("reading", "epoch"):

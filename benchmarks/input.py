@@ -1,14 +1,14 @@
-"""What does feeding the images cost, against decoding them and against the plain pipeline?
+"""What does feeding the images cost, compared with decoding them and with a plain pipeline?
 
     python -m benchmarks.input --json input.json
 
-Images per CPU-second of whole epochs. Yardsticks: `bound`, the same JPEGs decoded one after another
-by tf.io.decode_jpeg, nothing kept; `bound, parallel`, the same loop over a batch at a time in a
-tf.data map as parallel as the project's; `plain`, the pipeline that one writes first: decode to
-float32, shuffle decoded images, batch. Targets: `encoded` at least 0.95 of the bound, `decoded`,
-from the second epoch on, 15 times the plain one. Then how long the loop waits for a batch while the
-device is the bottleneck: the median `next` of a graph that sleeps between batches; target under
-50 us. `one batch` is a data set that does nothing, which shows what asking costs.
+Images per CPU-second of whole epochs. Baselines: `bound`, the same JPEGs decoded one after another
+by tf.io.decode_jpeg, nothing cached; `bound, parallel`, the same loop over a batch at a time in a
+tf.data map as parallel as the project's; `plain`, the obvious pipeline: decode to float32, shuffle
+decoded images, batch. Targets: `encoded` at least 0.95 of the bound, `decoded`, from the second
+epoch on, 15 times the plain one. Then how long the loop waits for a batch while the device is the
+bottleneck: the median `next` of a graph that sleeps between batches; target under 50 us. `one
+batch` is a dataset that does nothing, which shows the cost of the call itself.
 """
 
 import statistics
@@ -35,17 +35,17 @@ from flowerexp.data.records import Table
 from flowerexp.data.sampling import Original
 
 REPEATS = 10
-"""Epochs in a round of the decoded cache, which would be over too soon."""
+"""Epochs in a round of the decoded cache, because a single one would be too short."""
 
 
 def bound(encoded: list[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The yardstick of decoding: some images one after another, of which a pixel is looked at."""
+    """The baseline of decoding: images one after another, a pixel of each is used."""
     images = tf.constant(encoded)
 
     def decode_one_after_another(indices: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0, tf.int32)
         for index in indices:
-            # A loop decodes ten at a time otherwise, which costs more CPU-seconds.
+            # Otherwise a loop decodes ten at a time, which costs more CPU-seconds.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             image = tf.io.decode_jpeg(images[index], channels=3, dct_method="INTEGER_ACCURATE")
             total += tf.cast(image[0, 0, 0], tf.int32)
@@ -56,14 +56,14 @@ def bound(encoded: list[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def bound_in_parallel(encoded: list[bytes], batch: int) -> tf.data.Dataset:
-    """The same yardstick with the parallelism, and the options, that the project's data has."""
+    """The same baseline with the parallelism and the options of the project's pipeline."""
     data = tf.data.Dataset.range(len(encoded)).batch(batch).map(
         bound(encoded), num_parallel_calls=tf.data.AUTOTUNE)
     return pipeline.without_autotune(data.prefetch(pipeline.PREFETCH))
 
 
 def plain(encoded: list[bytes], labels: Any, size: int, batch: int) -> tf.data.Dataset:
-    """The yardstick of pipelines: decode, float32, shuffle decoded images, batch."""
+    """The baseline of pipelines: decode, float32, shuffle decoded images, batch."""
     def decode(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = tf.cast(tf.io.decode_jpeg(image, channels=3), tf.float32)
         return tf.ensure_shape(pixels, [size, size, 3]), label
@@ -93,7 +93,7 @@ def exhaust(*epochs: Iterable[Any]) -> None:
 
 
 def waits(batches: tf.data.Dataset, seconds: float) -> float:
-    """Median microseconds of `next` where the device takes so many seconds for a batch."""
+    """Median microseconds of `next` if the device takes `seconds` for a batch."""
     taken = next_seconds(iter(batches), len(batches), tf.constant(seconds))
     return 1e6 * float(np.median(taken[2:]))
 
@@ -104,7 +104,7 @@ def next_seconds(iterator: Any, count: int, seconds: tf.Tensor) -> tf.Tensor:
     taken = tf.TensorArray(tf.float64, count)
     for step in tf.range(count):
         slept = tf.py_function(lambda device: time.sleep(float(device)), [seconds], [])
-        with tf.control_dependencies([slept]):  # or the clock would not wait for it
+        with tf.control_dependencies([slept]):  # otherwise the clock would not wait
             start = tf.timestamp()
         with tf.control_dependencies([start]):
             batch = next(iterator)
@@ -141,7 +141,7 @@ def main() -> None:
         f"training pipeline, {size} px, batches of {batch}", taken, amounts, "images",
         ["bound", "bound, parallel", "plain"])}
 
-    # Three times what a batch takes to make, on the cores that make it.
+    # Three times as long as a batch takes to produce, on the cores that produce it.
     busy = {name: 3 * statistics.median(one.wall for one in taken[name]) * batch / amounts[name]
             for name in ("plain", *fed)} | {"one batch": 0.02}
     ready = tf.data.Dataset.from_tensors(tf.zeros([batch, size, size, 3], tf.uint8))

@@ -1,7 +1,7 @@
-"""What the benchmarks share: rounds in turn, two clocks, ratios of rounds, tables, JSON.
+"""Shared by the benchmarks: interleaved rounds, two clocks, ratios of rounds, tables, JSON.
 
-A case is a function that does `amount` of something and says how long it took. What slows the
-machine slows all cases of a round, so a ratio is the median of the rounds' own ratios.
+A case is a function that does a fixed amount of work and returns how long it took. Whatever slows
+down the machine affects all cases of a round, so a ratio is the median of the rounds' ratios.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FEWEST_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Seconds:
-    """wall: by the clock. cpu: of all threads of the processes that did it."""
+    """wall: wall time. cpu: CPU time of all threads of the processes involved."""
 
     wall: float
     cpu: float
@@ -40,16 +40,16 @@ Case = Callable[[], Seconds]
 
 
 def seconds_of(call: Callable[[], Any]) -> Seconds:
-    """Of a call in this process."""
+    """The time of a call in this process."""
     cpu, start = time.process_time(), time.perf_counter()
     call()
     return Seconds(time.perf_counter() - start, time.process_time() - cpu)
 
 
 def settled_seconds_of(call: Callable[[], Any]) -> Seconds:
-    """Of a call and of the refilling of the buffers that it emptied, to about 0.05 s of wall time.
+    """The time of a call and of refilling the buffers that it emptied, to about 0.05 s.
 
-    For pipelines: a call that only takes what was made before would seem to cost nothing.
+    For pipelines: a call that only takes buffered batches would seem to cost nothing.
     """
     record_exit()
     cpu, start = time.process_time(), time.perf_counter()
@@ -59,7 +59,7 @@ def settled_seconds_of(call: Callable[[], Any]) -> Seconds:
 
 
 def record_exit() -> float:
-    """Waits until what runs in the background has filled its buffers; returns when that was."""
+    """Waits until background threads have filled their buffers, and returns that time."""
     while True:
         before, reached = time.process_time(), time.perf_counter()
         time.sleep(0.05)
@@ -68,7 +68,7 @@ def record_exit() -> float:
 
 
 def process_seconds_of(command: Sequence[str], **options: Any) -> Seconds:
-    """Of a process and its children, which must end well; options as of subprocess.run."""
+    """The time of a process and its children, which must succeed; options of subprocess.run."""
     def cpu() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
@@ -81,20 +81,20 @@ def process_seconds_of(command: Sequence[str], **options: Any) -> Seconds:
 
 
 def helper_process() -> concurrent.futures.ProcessPoolExecutor:
-    """A fresh process that runs what it is sent; nothing was imported or kept in it before."""
+    """A fresh process that runs the functions it is sent."""
     return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a fresh process."""
+    """The result of a function in a fresh process."""
     with helper_process() as process:
         return process.submit(function, *arguments).result()
 
 
 def in_turn(cases: Mapping[str, Case], rounds: int) -> dict[str, list[Seconds]]:
-    """Every case once a round, after a first round that traces, compiles and fills caches.
+    """Runs every case once per round, after a first round that traces, compiles and fills caches.
 
-    Every other round runs backwards, so that none always follows the same one.
+    Every other round runs backwards, so that no case always follows the same one.
     """
     for case in cases.values():
         case()
@@ -113,13 +113,13 @@ def ratios(yardstick: Sequence[float], project: Sequence[float]) -> dict[str, fl
 
 def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping[str, float],
             unit: str, yardsticks: Sequence[str], clock: str = "cpu") -> dict[str, Any]:
-    """Prints a table of speeds and ratios; returns what goes to the JSON file.
+    """Prints a table of speeds and ratios; returns the entries of the JSON file.
 
     Args:
         taken: case -> seconds of its rounds.
-        amounts: case -> what a round does, in `unit`.
-        yardsticks: the cases that others are compared with, a column each.
-        clock: cpu or wall, of the ratios.
+        amounts: case -> the work of a round, in `unit`.
+        yardsticks: the baselines, a column each.
+        clock: cpu or wall, the clock of the ratios.
     """
     rows, report = [], {}
     for name, rounds in taken.items():
@@ -145,12 +145,12 @@ def compare(title: str, taken: Mapping[str, Sequence[Seconds]], amounts: Mapping
 
 def per_unit(title: str, taken: Mapping[str, Sequence[Seconds]], amount: float, unit: str,
              yardsticks: Mapping[str, str]) -> dict[str, Any]:
-    """As `compare`, for what is said in seconds and not in speeds: prints, returns the same.
+    """As `compare`, in seconds instead of speeds.
 
     Args:
         taken: case -> seconds of its rounds.
-        amount: what a round is divided by to be in `unit`; 1 for a thing once, in seconds.
-        yardsticks: case -> the one that it is compared with, by the clock on the wall.
+        amount: the divisor of a round's seconds that gives `unit`; 1 for seconds per round.
+        yardsticks: case -> its baseline, compared by wall time.
     """
     rows, report = [], {}
     for name, rounds in taken.items():
@@ -172,7 +172,7 @@ def per_unit(title: str, taken: Mapping[str, Sequence[Seconds]], amount: float, 
 
 
 def digits(number: float) -> str:
-    """Four of them, and all before the point."""
+    """The number with four digits, and all of those before the point."""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
@@ -189,7 +189,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def memory() -> tuple[int, int]:
-    """Resident bytes of this process, now and at most since `forget_peak`."""
+    """Resident bytes of this process: current, and peak since `forget_peak`."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     now, peak = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
                  for key in ("VmRSS", "VmHWM"))
@@ -197,7 +197,7 @@ def memory() -> tuple[int, int]:
 
 
 def forget_peak() -> None:
-    """Of this process, so that `memory` gives the peak from here on.
+    """Resets the peak memory of this process, which `memory` returns.
 
     Raises:
         SystemExit: on a system without /proc.
@@ -209,7 +209,7 @@ def forget_peak() -> None:
 
 
 def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has: --rounds and --json."""
+    """A parser with the options of every benchmark: --rounds and --json."""
     made = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     made.add_argument("--rounds", type=enough_rounds, default=rounds,
                       help=f"rounds, {FEWEST_ROUNDS} or more (default {rounds})")
@@ -225,7 +225,7 @@ def enough_rounds(text: str) -> int:
 
 
 def write_report(path: Path | None, report: Mapping[str, Any]) -> None:
-    """Prints the machine and, where asked, writes it and the numbers as JSON."""
+    """Prints the machine and, given a path, writes it and the numbers as JSON."""
     here = machine()
     print("\n" + ", ".join(f"{key} {value}" for key, value in here.items()))
     if path:
@@ -234,7 +234,7 @@ def write_report(path: Path | None, report: Mapping[str, Any]) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, system and the versions that matter."""
+    """The processor, cores, system and relevant versions."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(line.partition(":")[2].strip() for line in lines

@@ -1,13 +1,12 @@
-"""How much memory does the pipeline take, with oversampling to 300, beside the plain one?
+"""How much memory does the pipeline take, with oversampling to 300, compared with a plain one?
 
     python -m benchmarks.memory --json memory.json
 
-Peak resident memory that a whole epoch of batches adds to a process (Linux, /proc). The yardstick
-is the method that this project re-implements: every image decoded to float32 and kept, each
-repeated so that its class has 300, shuffled in a buffer of the decoded images. Its repeats and its
-buffer hold the kept tensors and no copies, so it takes little more than these. Targets: `encoded`
-at most a tenth of it, `decoded` at most its table of uint8 pixels and 300 MiB. Every case runs in a
-process of its own, in turn.
+Peak resident memory that a whole epoch of batches adds to a process (Linux, /proc). The baseline is
+the method that this project re-implements: every image is decoded to float32 and cached, repeated
+so that its class has 300, and shuffled in a buffer of decoded images. Repeats and buffer share the
+cached tensors, so it takes little more than these. Targets: `encoded` at most a tenth of it,
+`decoded` at most its table of uint8 pixels and 300 MiB. Each case runs in its own process, in turn.
 """
 
 import argparse
@@ -30,11 +29,11 @@ from flowerexp.data.sampling import Oversample
 MIB = 2**20
 CASES = ("plain", "encoded", "decoded", "none")
 BUFFER = 2048
-"""Decoded images that the yardstick shuffles, as the notebook of the method does."""
+"""Decoded images in the baseline's shuffle buffer, as in the method's notebook."""
 
 
 def plain_epoch(folder: Path, size: int, policy: Any, batch: int) -> tf.data.Dataset:
-    """The yardstick: decoded once and kept, repeated by class, shuffled, batched."""
+    """The baseline: decoded once and cached, repeated by class, shuffled, batched."""
     files = tfrecord.list_files(str(folder))
     labels = records.read(files, ReadSpec(size, keep_images=False)).labels
     repeats = tf.constant(sampling.example_repeats(labels, policy, 0, 0))
@@ -53,7 +52,7 @@ def plain_epoch(folder: Path, size: int, policy: Any, batch: int) -> tf.data.Dat
 
 
 def project_epoch(folder: Path, size: int, policy: Any, batch: int, cache: str) -> Any:
-    """The batches of an epoch of a run with this dataset.cache, from the files on."""
+    """The batches of an epoch of a run with this dataset.cache, read from the files."""
     table = records.read(tfrecord.list_files(str(folder)),
                          ReadSpec(size, keep_images=cache != "none"))
     examples = int(sampling.example_repeats(table.labels, policy, 0, 0).sum())
@@ -67,7 +66,7 @@ def project_epoch(folder: Path, size: int, policy: Any, batch: int, cache: str) 
 
 
 def epoch(case: str, folder: Path, size: int, target: int, batch: int) -> dict[str, float]:
-    """Bytes that an epoch added at most, its examples, CPU-seconds and wall seconds."""
+    """Peak bytes that an epoch added, its examples, CPU-seconds and wall seconds."""
     policy = Oversample(target)
     tf.io.decode_jpeg(tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)))  # starts TensorFlow
     forget_peak()

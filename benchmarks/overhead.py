@@ -2,11 +2,11 @@
 
     python -m benchmarks.overhead --json overhead.json
 
-The model is one dense layer on the mean of an 8 px image, so that next to nothing is computed and
-an update's time is what the loop costs. The yardstick is Keras' `model.fit` with the same
+The model is one dense layer on the mean of an 8 px image, so that almost nothing is computed and an
+update's time is the cost of the loop. The baseline is Keras' `model.fit` with the same
 steps_per_execution, model and images in memory; `epoch` is all updates of the epoch.
 
-Targets: 160 microseconds at `epoch`, ahead of `model.fit` at each.
+Targets: 160 microseconds at `epoch`, faster than `model.fit` at each.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ STEPS = (1, 10, 100, "epoch")
 
 
 def cases_of(steps: int | str, updates: int) -> dict[str, Case]:
-    """Both ways, each with a model of its own."""
+    """Both cases, each with its own model."""
     images = images_in_memory(BATCH * updates, SIZE)
     trainer = build_trainer("trivial", SIZE, BATCH, updates)
     return {f"model.fit, {steps}": fit_epoch(plain_copy(trainer), images, BATCH,

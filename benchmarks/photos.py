@@ -1,4 +1,4 @@
-"""The images that benchmarks feed: the photos beside the checkout, else noise with their detail."""
+"""The images of the benchmarks: photos next to the checkout, otherwise noise of similar detail."""
 
 import argparse
 from pathlib import Path
@@ -19,10 +19,10 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def training_files(folder: Path, size: int) -> Path:
-    """The folder of the training set's files, where a benchmark needs the files themselves.
+    """The folder of the training set's files, for a benchmark that needs the files themselves.
 
     Raises:
-        SystemExit: where they are not there.
+        SystemExit: if they do not exist.
     """
     files = folder / f"tfrecords-jpeg-{size}x{size}/train"
     if not files.is_dir():
@@ -31,9 +31,9 @@ def training_files(folder: Path, size: int) -> Path:
 
 
 def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.NDArray[np.int32]]:
-    """At most so many JPEGs of the training set and their labels, int32; says which they are.
+    """At most `most` JPEGs of the training set and their int32 labels; prints which ones.
 
-    Where it is not there they are noise with the detail of photos.
+    Without a training set they are noise with the detail of photos.
     """
     files = folder / f"tfrecords-jpeg-{size}x{size}/train"
     if not files.is_dir():
@@ -48,7 +48,7 @@ def training_set(folder: Path, size: int, most: int) -> tuple[list[bytes], npt.N
 
 
 def photo_like(count: int, size: int) -> list[bytes]:
-    """JPEGs with the detail of photos: about 12 kB at 192 px, as the flower set's."""
+    """JPEGs with the detail of photos: about 12 kB at 192 px, as in the flower data."""
     rng = np.random.default_rng(1)
     coarse = tf.constant(rng.integers(0, 256, (count, 12, 12, 3)), tf.float32)
     smooth = tf.image.resize(coarse, (size, size), "bicubic").numpy()

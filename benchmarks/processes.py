@@ -1,4 +1,4 @@
-"""Memory of a process and its children while it runs, seen from outside (Linux, /proc)."""
+"""Memory of a running process and its children, observed from outside (Linux, /proc)."""
 
 import contextlib
 import subprocess
@@ -13,19 +13,19 @@ LOOK_SECONDS = 0.05
 
 @dataclass
 class Peaks:
-    """Most resident bytes so far. Pages that processes share count in each."""
+    """Peak resident bytes so far. Pages shared by processes count in each."""
 
     parent: int = 0
-    """Of the process itself."""
+    """The peak of the process itself."""
     child: int = 0
-    """Of the greatest of its children and theirs."""
+    """The largest peak of its descendants."""
     together: int = 0
-    """Of all at one time."""
+    """The peak of the sum over all of them."""
 
 
 @contextlib.contextmanager
 def worker_failure_guard(process: int) -> Iterator[Peaks]:
-    """Looks at a process and all below it while the block runs, 20 times a second."""
+    """Samples a process and its descendants while the block runs, 20 times a second."""
     peaks, over = Peaks(), threading.Event()
 
     def look() -> None:
@@ -48,7 +48,7 @@ def worker_failure_guard(process: int) -> Iterator[Peaks]:
 
 
 def resident_bytes(process: int) -> tuple[int, int]:
-    """Now and at most; zeros where it has ended."""
+    """Current and peak resident bytes; zeros if the process has ended."""
     found = {}
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
@@ -59,7 +59,7 @@ def resident_bytes(process: int) -> tuple[int, int]:
 
 
 def below(process: int) -> list[int]:
-    """The children of a process, and theirs."""
+    """The descendants of a process."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{process}/task").iterdir():
@@ -70,7 +70,7 @@ def below(process: int) -> list[int]:
 
 
 def run_watched(command: Sequence[str], **options: Any) -> Peaks:
-    """Runs a command, which must end well; options as of subprocess.Popen."""
+    """Runs a command, which must succeed; options of subprocess.Popen."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, **options)
     with worker_failure_guard(process.pid) as peaks:

@@ -2,12 +2,11 @@
 
     python -m benchmarks.startup --json startup.json
 
-Yardsticks: `python -c "import hydra, omegaconf"` for what shows something, and
-`python -c "import tensorflow"` for a run. The run trains MobileNet at 64 px on the drawn sample,
-which the first round leaves in the user's cache; its weights come from a file beside, as those of
-ImageNet would. Its clock stops when the folder of checkpoints is there, which a run with next to
-no `loop.max_minutes` makes right after its first update: seen from outside, with nothing in the
-product for it.
+Baselines: `python -c "import hydra, omegaconf"` for the commands that only print, and `python -c
+"import tensorflow"` for a run. The run trains MobileNet at 64 px on the synthetic sample, which the
+first round leaves in the user's cache; its weights come from a local file, as ImageNet's would. The
+clock stops when the folder of checkpoints exists, which a run with a tiny `loop.max_minutes`
+creates right after its first update, so the project needs no code for this measurement.
 
 Targets: 0.5 s, 0.5 s, and 6 s over TensorFlow's import.
 """
@@ -42,16 +41,16 @@ tf.keras.applications.MobileNet(input_shape=(64, 64, 3), include_top=False, weig
 
 
 def cpu_seconds_of(process: int) -> float:
-    """Of a living process and its children that have ended (Linux)."""
+    """CPU-seconds of a running process and its children that have ended (Linux)."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def first_update(folder: Path, overrides: Sequence[str]) -> Seconds:
-    """Of run.py until its first update has ended; it is killed then.
+    """The time of run.py until the end of its first update, when it is killed.
 
     Args:
-        folder: to start it in, which its outputs go to.
+        folder: its working directory, which gets its outputs.
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
         command = [sys.executable, RUN, *overrides, "name=first", "loop.max_minutes=1e-9"]

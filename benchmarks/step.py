@@ -3,12 +3,12 @@
     python -m benchmarks.step --json step.json
 
 The project: its Trainer fed by its own pipeline from decoded images, steps_per_execution=epoch.
-Yardsticks, all with the same sizes, Adam and cross-entropy: the compiled step called on one
+Baselines, all with the same sizes, Adam and cross-entropy: the compiled step called on one
 constant batch; Keras' `model.fit` with the same steps_per_execution, from uint8 images in memory;
-for MobileNet at a quarter of its width, PyTorch (eager, channels last, its own number of threads),
-in a second process that waits while this one measures, and the other way round.
+for MobileNet at a quarter of its width, PyTorch (eager, channels last, its default number of
+threads), in a second process; each process waits while the other measures.
 
-Targets: 0.98 of the bare step, ahead of `model.fit`, not behind PyTorch.
+Targets: 0.98 of the bare step, faster than `model.fit`, not slower than PyTorch.
 """
 
 import importlib.util
@@ -24,14 +24,14 @@ from flowerexp.models import build
 
 BATCHES = {"EfficientNetB0": 16, "MobileNet": 64}
 UPDATES = {"EfficientNetB0": 30, "MobileNet": 60}
-"""Of an epoch, some seconds on two cores."""
+"""Updates per epoch, some seconds on two cores."""
 
 
 class Torch:
     """PyTorch in a process of its own.
 
     Args:
-        batch, size, updates: of an epoch.
+        batch, size, updates: the sizes of an epoch.
     """
 
     def __init__(self, batch: int, size: int, updates: int) -> None:
@@ -53,11 +53,11 @@ class Torch:
         return Seconds(**self.read())
 
     def close(self) -> None:
-        self.process.communicate()  # closes its input, which ends it
+        self.process.communicate()  # closes its input, which ends the process
 
 
 def measure(name: str, size: int, batch: int, updates: int, rounds: int) -> dict[str, Any]:
-    """All ways for one model: prints their table, returns their numbers."""
+    """Measures all cases for one model; prints their table and returns their numbers."""
     images = images_in_memory(batch * updates, size)
     trainer = build_trainer(name, size, batch, updates)
     counts = build.parameter_counts(trainer.model)

@@ -1,15 +1,15 @@
-"""Time and memory of a sweep against its runs started by hand, and of comparing 200 run folders.
+"""Time and memory of a sweep compared with its runs by hand, and of comparing 200 run folders.
 
     python -m benchmarks.sweep --json sweep.json
 
-The sweep: the method's eight comparisons on the drawn sample with a small model, an epoch each.
-Its yardstick: eight `run.py` started one after another with the same overrides. The comparison is
-of 200 finished runs (40 configs of five seeds) with the sizes of the flower competition, 3,712
-validation images of 104 classes and ten epochs, written here as a run writes them; its yardstick
-is a process that imports what the command imports and reads nothing.
+The sweep: the method's eight experiments on the synthetic sample with a small model, an epoch each.
+Its baseline: eight `run.py` started one after another with the same overrides. The comparison is of
+200 finished runs (40 configs of five seeds) with the sizes of the flower competition, 3,712
+validation images of 104 classes and ten epochs, written here as a run writes them; its baseline is
+a process with the same imports that reads nothing.
 
 Targets: a sweep within 5 % of the runs by hand, its own process under 200 MiB; under 3 s for the
-comparison. At its defaults this takes about twenty minutes on two cores, most of it the sweeps.
+comparison. With the defaults this takes about twenty minutes on two cores, mostly for the sweeps.
 """
 
 import os
@@ -49,13 +49,13 @@ IMPORTS = "from flowerexp.cli import main; from flowerexp.comparison import comp
 
 
 def experiments() -> list[str]:
-    """Of the method's sweep, as conf/ has them."""
+    """The experiments of the method's sweep, from conf/."""
     params = OmegaConf.load(ROOT / "conf/sweep/notebook.yaml")
     return str(params.hydra.sweeper.params.experiment).split(",")
 
 
 def sweep_cases(jobs: list[str], peaks: dict[str, list[Peaks]]) -> dict[str, Case]:
-    """Both ways; every round leaves the memory of its processes in `peaks`."""
+    """Both cases; every round appends the memory of its processes to `peaks`."""
     def swept(place: str) -> Peaks:
         return run_watched([sys.executable, RUN, "-m", f"experiment={','.join(jobs)}", *SMALL],
                            cwd=place)
@@ -98,7 +98,7 @@ def measure_sweep(count: int, rounds: int) -> dict[str, Any]:
 
 
 def write_runs(root: Path, count: int) -> None:
-    """Finished runs of one experiment with other learning rates, and of its baseline."""
+    """Writes finished runs of one experiment with different learning rates, and of its baseline."""
     random = np.random.default_rng(0)
     labels = np.sort(random.integers(0, CLASSES, IMAGES))
     names = [f"class {label}" for label in range(CLASSES)]
@@ -119,7 +119,7 @@ def write_runs(root: Path, count: int) -> None:
 
 
 def write_scores(folder: Path, labels: np.ndarray[Any, Any], random: np.random.Generator) -> None:
-    """History, predictions and status of a run that gets better from epoch to epoch."""
+    """Writes history, predictions and status of a run that improves from epoch to epoch."""
     predictions, history = [], []
     for epoch in range(EPOCHS):
         right = random.random(IMAGES) < 0.5 + 0.03 * epoch

@@ -1,9 +1,9 @@
-"""MobileNet v1 in PyTorch, as `step` compares it; a process of its own that trains on request.
+"""MobileNet v1 in PyTorch for `step`: a separate process that trains on request.
 
     python -m benchmarks.torch_models BATCH SIZE UPDATES
 
-Prints its numbers as a line of JSON, then trains an epoch for every line that it reads and prints
-its seconds. Here is no TensorFlow, so that neither library's threads meet the other's.
+Prints its parameter counts as a line of JSON, then trains an epoch for every line that it reads and
+prints its seconds. No TensorFlow here, so that the threads of the libraries do not compete.
 """
 
 import json
@@ -27,8 +27,8 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),
 def mobilenet(alpha: float, dropout: float) -> nn.Sequential:
     """Images float32 [n, 3, height, width] -> logits [n, classes].
 
-    Layers, BatchNorm constants and head are those of Keras' and the project's; a stride of 2 pads
-    both sides by one, as is usual in PyTorch, where Keras pads one side by a layer of its own.
+    Layers, BatchNorm constants and head are those of Keras and the project; a stride of 2 pads both
+    sides by one, as is usual in PyTorch, while Keras pads one side by an extra layer.
     """
     def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
                     ) -> list[nn.Module]:
@@ -46,7 +46,7 @@ def mobilenet(alpha: float, dropout: float) -> nn.Sequential:
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """All numbers with those that BatchNorm keeps, and those that are trained; as Keras counts."""
+    """Total parameters, with BatchNorm's statistics, and trainable ones, as Keras counts them."""
     trained = sum(parameter.numel() for parameter in model.parameters())
     kept = sum(buffer.numel() for name, buffer in model.named_buffers()
                if not name.endswith("num_batches_tracked"))
@@ -66,7 +66,7 @@ def epoch_of(model: nn.Module, batch: int, size: int, updates: int) -> Callable[
         model.train()
         loss_sum = torch.zeros(())
         for rows in torch.randperm(len(pixels)).reshape(-1, batch):
-            # In this order of axes the memory is channels last already.
+            # With this order of axes the memory is channels last already.
             images = pixels[rows].permute(0, 3, 1, 2).float().div_(255)
             loss = loss_of(model(images), labels[rows])
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""A trainer of the project with a model of the Kaggle flowers' classes, for the benchmarks."""
+"""The project's trainer, with the number of classes of the Kaggle flowers, for the benchmarks."""
 
 import numpy as np
 import tensorflow as tf
@@ -18,10 +18,10 @@ def build_trainer(name: str, size: int, batch: int, updates: int) -> Trainer:
     """A trainer on one replica.
 
     Args:
-        name: of a backbone, or `trivial` for pooling and a dense layer.
+        name: the name of a backbone, or `trivial` for pooling and a dense layer.
         size: height and width of the images, in pixels.
-        batch: images of an update.
-        updates: of an epoch.
+        batch: the number of images in an update.
+        updates: the number of updates in an epoch.
     """
     strategy, _ = factory.build_strategy(Hardware("cpu"))
     counts = np.ones(CLASSES, np.int64)

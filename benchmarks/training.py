@@ -1,7 +1,7 @@
-"""An epoch of training in the ways that `step` and `overhead` compare, on images in memory.
+"""An epoch of training in each way that `step` and `overhead` compare, on images in memory.
 
-The yardsticks are plain Keras: the model with Keras' own dropout, Adam, cross-entropy, and a
-tf.data of uint8 batches, shuffled as indices and gathered, which is the quickest plain form.
+The baselines are plain Keras: the model with Keras' own dropout, Adam, cross-entropy, and a tf.data
+pipeline of uint8 batches, shuffled as indices and gathered, the fastest plain form.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def images_in_memory(count: int, size: int) -> Split:
 
 
 def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:
-    """The training of an epoch as flowerexp/train/experiment.py does it, one after another.
+    """Training epochs as in flowerexp/train/experiment.py, one per call.
 
     Args:
         steps: loop.steps_per_execution.
@@ -47,9 +47,9 @@ def project_epoch(trainer: Trainer, images: Split, steps: int | str) -> Case:
 
 
 def plain_copy(trainer: Trainer) -> tf.keras.Model:
-    """The trainer's model with Keras' own dropout, compiled for `fit` as a good user would.
+    """The trainer's model with Keras' own dropout, compiled for `fit`.
 
-    Not by XLA, which Keras would choose: on a processor it is several times slower here.
+    Without XLA, which Keras would choose: on a CPU it is several times slower here.
     """
     model = layers.portable(trainer.model)
     model.compile(tf.keras.optimizers.Adam(LEARNING_RATE),
@@ -59,10 +59,10 @@ def plain_copy(trainer: Trainer) -> tf.keras.Model:
 
 
 def fit_epoch(model: tf.keras.Model, images: Split, batch: int, steps: int) -> Case:
-    """`model.fit` of an epoch.
+    """A call of `model.fit` for an epoch.
 
     Args:
-        model: compiled.
+        model: a compiled model.
         steps: steps_per_execution.
     """
     model.steps_per_execution = steps
@@ -76,7 +76,7 @@ def fit_epoch(model: tf.keras.Model, images: Split, batch: int, steps: int) -> C
     data = tf.data.Dataset.range(1).flat_map(shuffled).map(
         lambda rows: (tf.gather(images.decoded, rows), tf.gather(labels, rows)),
         num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-    # Without tf.data's tuner on this side either: fit, too, would wait for it after an epoch.
+    # Without tf.data's autotuner here too, because fit would wait for it after an epoch.
     data = pipeline.without_autotune(
         data.apply(tf.data.experimental.assert_cardinality(count // batch)))
 

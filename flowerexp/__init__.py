@@ -4,7 +4,7 @@
     run = flowerexp.run(config)
     flowerexp.compare("outputs")
 
-Importing this package loads none of it: each name is imported when it is first used.
+Importing this package is cheap, because each name is imported on first use.
 """
 
 import importlib
@@ -24,7 +24,7 @@ __all__ = ["Comparison", "ComposedConfig", "Run", "UserError", "compare", "compo
 
 MODULES = {"Comparison": "comparison.comparison", "UserError": "errors", "Run": "api.run",
            **dict.fromkeys(("ComposedConfig", "compose", "run", "sweep"), "api.training")}
-"""Of the names that are not in flowerexp.api.results."""
+"""The modules of the names that are not in flowerexp.api.results."""
 
 
 def __getattr__(name: str) -> Any:

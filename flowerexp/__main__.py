@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     words = sys.argv[1:]
-    if words[:1] == ["run"]:  # Hydra reads these words, and none of the other commands is imported
+    if words[:1] == ["run"]:  # Hydra parses these words, and no other command is imported
         from flowerexp.cli import run
 
         run.main(words[1:])
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def complete(words: list[str]) -> None:
-    """Prints Hydra's completion script, or what may follow the words of the shell's COMP_LINE."""
+    """Prints Hydra's completion script, or the completions of the shell's COMP_LINE."""
     from flowerexp.cli import run
 
     line = re.fullmatch(r"\s*(\S+)(\s+run\b)?\s+(.*)", os.environ.get("COMP_LINE", "x  "))

@@ -1,7 +1,7 @@
-"""Between Hydra and the schema: compose, check, name and compare configs; explain what went wrong.
+"""Connects Hydra and the schema: composes, checks and names configs, and explains errors.
 
 `register` gives Hydra the schema, `check` turns a composed config into a `Config`, `explain` turns
-what Hydra and OmegaConf raise into one sentence. No TensorFlow here.
+errors of Hydra and OmegaConf into one sentence. No TensorFlow here.
 """
 
 import contextlib
@@ -37,17 +37,17 @@ from flowerexp.hints import hint
 from flowerexp.models import backbones
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-"""Set by the user; flowerexp.cli.run sets the variable later, so that Hydra raises."""
+"""Whether the user set the variable; flowerexp.cli.run sets it later, so that Hydra raises."""
 
 STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
-"""What makes the value of an override more than plain text: brackets, quotes, function calls."""
+"""Matches the value of an override that is not plain text: brackets, quotes, function calls."""
 
 RESERVED = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail", "epoch")
 """Names of the numbers in histories and tables."""
 PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
-"""Groups whose keys come with the option."""
+"""Groups of one part, whose keys depend on the option."""
 NAMED_PARTS = ("augmentation", "callbacks", "metrics")
-"""Groups that hold several parts, each under its name."""
+"""Groups of several parts, each under its name."""
 
 TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "model.weights", "hardware.tpu_name")
 LITERAL = re.compile(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?\.?|true|false|inf|nan", re.I)
@@ -56,17 +56,17 @@ DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.AS
 
 
 def register() -> None:
-    """Gives Hydra the schema of the root config and the resolvers that name folders."""
+    """Registers the schema of the root config and the resolvers that name folders."""
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
 
 def check(composed: DictConfig) -> Config:
-    """The typed config of a composed one; raises UserError for the first key that is wrong.
+    """Converts a composed config to a typed one; raises UserError for the first wrong key.
 
-    Merging into the schema once more, as plain values, refuses what `+key=value` brought past it.
-    Parts of the package are constructed, others stay as they are named: nothing is imported.
+    Plain values are merged into the schema once more, because `+key=value` bypasses it. Built-in
+    parts are constructed; others become `parts.Part`, and their modules are not imported.
     """
     for key in sorted(OmegaConf.missing_keys(composed)):
         value = "FOLDER" if key.endswith(".root") else "VALUE"
@@ -104,7 +104,7 @@ def check(composed: DictConfig) -> Config:
 
 
 def with_part(cls: type, group: str, node: Mapping[str, Any], part: str) -> Any:
-    """A group of typed keys whose other keys are those of one part, put into the field `part`."""
+    """Builds a group of typed keys; all other keys construct the part in its field `part`."""
     typed = {each.name for each in dataclasses.fields(cls)} - {part}
     try:
         found = OmegaConf.to_object(OmegaConf.merge(
@@ -120,12 +120,12 @@ def run_name(name: str | None, seed: int, overrides: list[str],
              unnamed: Sequence[str] = ()) -> str:
     """The name of a run's folder, below outputs/ or below the folder of its sweep.
 
-    It joins the name of the experiment, the changed keys in alphabetical order, so that the order
-    on the command line does not matter, and the seed.
+    It joins the name of the experiment, the changed keys in alphabetical order (their order on the
+    command line does not matter) and the seed.
 
     Args:
-        name: the user's own, which is returned unchanged.
-        overrides: of the command or the job.
+        name: the user's choice, which is returned unchanged.
+        overrides: the overrides of the command or the job.
         unnamed: keys to leave out, because all jobs of a sweep share them.
 
     Raises:
@@ -169,8 +169,8 @@ def swept_keys(overrides: Sequence[str], params: Mapping[str, str] | None) -> li
     """The keys that take several values, in alphabetical order.
 
     Args:
-        overrides: of the command line.
-        params: of the sweeper's config; the command line takes precedence.
+        overrides: the overrides of the command line.
+        params: the params of the sweeper's config; the command line takes precedence.
     """
     return sorted(override.get_key_element().lstrip("+~")
                   for override in sweep_overrides(overrides, params).values()
@@ -197,10 +197,10 @@ def path_safe(text: str, longest: int = 80) -> str:
 
 
 def quoted(overrides: Sequence[str]) -> list[str]:
-    """The overrides with quotes around each plain value that Hydra's grammar refuses.
+    """The overrides with quotes around each plain value that Hydra's grammar rejects.
 
-    For example `outputs/model=mobilenet+seed=0/best.h5`. Commas separate the values of a sweep, as
-    they always do.
+    For example `outputs/model=mobilenet+seed=0/best.h5`. Commas separate values of a sweep, as
+    usual.
     """
     parser = OverridesParser.create()
 
@@ -227,7 +227,7 @@ def quoted(overrides: Sequence[str]) -> list[str]:
 def check_group_overrides(overrides: Sequence[str]) -> None:
     """Raises UserError for GROUP=VALUE whose value cannot name an option.
 
-    Hydra raises a plain ValueError for it, which does not tell a mistake from a bug.
+    Hydra raises a plain ValueError for it, which cannot be told from a bug.
     """
     options = [override for override in overrides if "=" in override]
     for override in OverridesParser.create().parse_overrides(options):
@@ -241,7 +241,7 @@ def check_group_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_sweep_level_keys(overrides: Sequence[str]) -> None:
-    """Raises UserError for a key that only sweeps have in the command of a single run."""
+    """Raises UserError for a sweep-level key in the command of a single run."""
     if any(override.lstrip("+").startswith("on_failure=") for override in overrides):
         raise UserError("on_failure is supported in a sweep only: add -m or sweep=NAME, or leave "
                         "it out")
@@ -250,7 +250,7 @@ def check_sweep_level_keys(overrides: Sequence[str]) -> None:
 def add_import_path(config_dir: Path) -> None:
     """Lets this process and its children import the modules next to the user's `--config-dir`.
 
-    Its options name classes of such modules. Where a name exists twice, installed modules win here.
+    Its options name classes of these modules. Installed modules of the same name take precedence.
     """
     if not config_dir.is_dir():
         raise UserError(f"--config-dir={config_dir} does not exist: give the folder that holds "
@@ -281,9 +281,9 @@ def one_sentence() -> Iterator[None]:
 
 
 def for_hydra(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:
-    """Overrides as Hydra's functions take them: quoted, checked, with the user's own options.
+    """Overrides in the form that Hydra takes: quoted, checked, with the user's own options.
 
-    Args and errors: as of `compose`.
+    Args and errors: see `compose`.
     """
     given = quoted(overrides)
     check_group_overrides(given)
@@ -298,10 +298,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     """Composes a config outside of `flowerexp run`; call `register` first.
 
     Args:
-        config_dir: the user's own options, as of `--config-dir`.
+        config_dir: the user's own options, like `--config-dir`.
 
     Raises:
-        UserError: for a config_dir that does not exist; Hydra and OmegaConf raise the rest.
+        UserError: for a config_dir that does not exist; Hydra and OmegaConf raise other errors.
     """
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra_compose("config", for_hydra(overrides, config_dir))
@@ -353,7 +353,7 @@ def unknown_option(error: MissingConfigException) -> str:
 
 
 def flat_yaml(path: Path) -> dict[str, Any]:
-    """The keys of an option's file with their values, as they are written."""
+    """The keys and values of an option's file, unresolved."""
     plain: Any = OmegaConf.to_container(OmegaConf.load(path))
     return identity.flatten(plain)
 
@@ -385,14 +385,13 @@ def known_keys() -> list[str]:
 
 
 def conf_folder() -> Path:
-    """The folder of the config groups: inside the installed package, or next to it in a checkout.
-    """
+    """The folder of the config groups: in the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / "conf" if (package / "conf").is_dir() else package.with_name("conf")
 
 
 def run_command() -> str:
-    """What starts a run: `python run.py` in a checkout, `flowerexp run` elsewhere."""
+    """The command that starts a run: `python run.py` in a checkout, otherwise `flowerexp run`."""
     if Path(sys.argv[0]).name != "flowerexp" and conf_folder().with_name("run.py").exists():
         return "python run.py"
     return "flowerexp run"

@@ -1,6 +1,6 @@
-"""The typed schema of a run: one dataclass per config group, every value checked with a sentence.
+"""The typed schema of a run: one dataclass per config group, which validates its values.
 
-`Config` is the whole; a group's fields are its keys on the command line. No TensorFlow here.
+`Config` is the whole config; a group's fields are its keys on the command line. No TensorFlow here.
 """
 
 import difflib
@@ -16,21 +16,21 @@ from flowerexp.errors import UserError
 IntegerOrText = Union[int, str]  # noqa: UP007
 
 MOST_EPOCHS = 100_000
-"""So that the table of learning rates fits in memory."""
+"""The most epochs, so that the table of learning rates fits in memory."""
 LONGEST_NAME = 200
-"""Bytes of a run's name; file systems take 255, and `fresh` adds a number."""
+"""The most bytes of a run's name; file systems allow 255, and `fresh` adds a number."""
 
 
 @dataclass
 class Hardware:
     kind: str = "auto"
-    """auto | cpu | gpu | tpu | workers"""
+    """The device: auto | cpu | gpu | tpu | workers"""
     replicas: int | None = None
-    """How many replicas; null: one on the CPU, every GPU there is."""
+    """The number of replicas; null: one on the CPU, all available GPUs."""
     precision: str = "float32"
-    """float32 | mixed_bfloat16 | mixed_float16"""
+    """The Keras policy: float32 | mixed_bfloat16 | mixed_float16"""
     jit_compile: bool = False
-    """Compile forward, loss and backward with XLA (on a TPU everything always is)."""
+    """Compile forward, loss and backward with XLA (always the case on a TPU)."""
     tpu_name: str | None = None
     """Name of the TPU, or `local` on a TPU VM; null: the one the environment names."""
     tpu_zone: str | None = None
@@ -53,7 +53,7 @@ class Hardware:
 
 @dataclass
 class Dataset:
-    """How a data set is kept and fed; every other key of the group is its source's."""
+    """How a data set is cached and fed; all other keys of the group belong to its source."""
 
     source: Any = None
     """The part that `dataset._target_` names: it finds the data."""
@@ -62,7 +62,7 @@ class Dataset:
     memory_gb: float = 4.0
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
     on_bad_record: str = "stop"
-    """stop | skip: whether a bad record ends the run or is left out of it."""
+    """stop | skip: whether a bad record ends the run or is left out."""
 
     def __post_init__(self) -> None:
         one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
@@ -72,14 +72,14 @@ class Dataset:
 
 @dataclass
 class Model:
-    """The network around a backbone; every other key of the group is the backbone's own."""
+    """The network around a backbone; all other keys of the group belong to the backbone."""
 
     backbone: Any = None
     """The part that `model._target_` names: image_size -> Keras model, images -> feature map."""
     head: Any = None
     """The part that `model.head._target_` names: (features, num_classes) -> logits."""
     input_scaling: str = "unit"
-    """raw | unit | symmetric | imagenet | preprocess_input: what the backbone is fed."""
+    """raw | unit | symmetric | imagenet | preprocess_input: scaling of the backbone's inputs."""
     dropout: float = 0.05
     """Dropout between the backbone and the head."""
     trainable: bool = True
@@ -87,7 +87,7 @@ class Model:
     summary: bool = False
     """Print Keras' table of layers."""
     learning_rate: float = 1e-5
-    """The rate that suits this model; schedule.max_lr takes it unless told otherwise."""
+    """The learning rate that suits this model, the default of schedule.max_lr."""
 
     def __post_init__(self) -> None:
         one_of("model.input_scaling", self.input_scaling,
@@ -100,12 +100,12 @@ class Model:
 
 @dataclass
 class Optimizer:
-    """An optimizer and what the trainer does with its gradient; other keys are the optimizer's."""
+    """An optimizer and its gradient clipping; all other keys of the group are the optimizer's."""
 
     algorithm: Any = None
     """The part that `optimizer._target_` names: learning_rate -> Keras optimizer."""
     clip_norm: float | None = None
-    """Greatest global norm of the gradient of an update, summed over micro-batches and replicas."""
+    """Maximum global norm of an update's gradient, summed over micro-batches and replicas."""
 
     def __post_init__(self) -> None:
         if self.clip_norm is not None:
@@ -119,22 +119,22 @@ class Loop:
     """Images in a micro-batch of one replica."""
     eval_batch_size_per_replica: int = 64
     gradient_accumulation_steps: int = 1
-    """Micro-batches in an update of one replica."""
+    """Micro-batches per update of one replica."""
     steps_per_execution: IntegerOrText = "epoch"
-    """Updates in a call of the compiled loop: a number, or `epoch` for slices of ten seconds."""
+    """Updates per call of the compiled loop: a number, or `epoch` for slices of ten seconds."""
     lr_scaling: float = 1.0
     """Factor of every learning rate."""
     keep_example_budget: bool = False
-    """Fewer epochs where sampling makes them longer: about as many images seen in all."""
+    """Train fewer epochs if sampling makes them longer, so that about as many images are seen."""
     log_interval: int = 10
-    """On a terminal, whose bar shows the epoch so far, metrics are printed after the first, the
-    last and every log_interval-th epoch. A pipe and run.log get those of every epoch."""
+    """Epochs between printed metrics on a terminal, which also shows those of the first and the
+    last epoch. A pipe and run.log get the metrics of every epoch."""
     checkpoint_minutes: float | None = None
-    """Minutes after which a checkpoint is made inside an epoch; null: at the end of epochs only."""
+    """Minutes between checkpoints within an epoch; null: checkpoints at the end of epochs only."""
     max_minutes: float | None = None
-    """Minutes after which a run, or a sweep as a whole, stops and can go on later; null: never."""
+    """Minutes after which a run, or a whole sweep, stops and can be resumed; null: never."""
     patience: int | None = None
-    """Stop when validation F1 has not risen for so many epochs; null: never."""
+    """Epochs without a higher validation F1 after which training stops; null: never."""
 
     def __post_init__(self) -> None:
         for key in ("checkpoint_minutes", "max_minutes"):
@@ -158,7 +158,7 @@ class Loop:
 @dataclass
 class ResultsOptions:
     use: str = "last"
-    """last | best: whose weights make test_preds.json, submission.csv and model.keras."""
+    """last | best: the epoch whose weights give test_preds.json, submission.csv and model.keras."""
 
     def __post_init__(self) -> None:
         one_of("results.use", self.use, ("last", "best"))
@@ -166,20 +166,20 @@ class ResultsOptions:
 
 @dataclass
 class Common:
-    """The keys of a run that are of fixed types."""
+    """The keys of a run whose types are fixed."""
 
     seed: int = 0
-    """Changes order, initial weights, augmentation and dropout, and nothing else."""
+    """Seed of the order, initial weights, augmentation and dropout, and of nothing else."""
     name: str | None = None
-    """Folder below outputs/; null: made of the experiment or the changed keys, and the seed."""
+    """Folder below outputs/; null: built from the experiment or the changed keys, and the seed."""
     fresh: bool = False
     """Start a new run next to an existing folder: name.2, name.3 and so on."""
     compared_with: list[str] = field(default_factory=list)
     """Experiments that are the baselines of this one."""
     dry_run: bool = False
-    """Print what would be run, with its numbers, and stop."""
+    """Print the plan of the run or sweep, with its numbers, and exit."""
     on_failure: str = "continue"
-    """continue | stop: what a sweep does after a job that failed."""
+    """continue | stop: what a sweep does after a failed job."""
     hardware: Hardware = field(default_factory=Hardware)
     loop: Loop = field(default_factory=Loop)
     results: ResultsOptions = field(default_factory=ResultsOptions)
@@ -194,7 +194,7 @@ class Common:
 
 @dataclass
 class Schema(Common):
-    """What Hydra composes: groups of parts are open, since every part has keys of its own."""
+    """What Hydra composes; groups of parts are open, because every part has keys of its own."""
 
     dataset: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -209,23 +209,23 @@ class Schema(Common):
 
 @dataclass
 class Config(Common):
-    """A checked run. Parts are objects, or `parts.Part` where they are imported later."""
+    """A checked config. Parts are objects, or `parts.Part` if they are imported later."""
 
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     sampling: Any = None
-    """Which images an epoch shows: (labels, seed, epoch) -> order."""
+    """The sampler of an epoch's images: (labels, seed, epoch) -> order."""
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Transforms by name, in the order in which they are applied."""
     schedule: Any = None
-    """Learning rates: updates -> rates."""
+    """The learning rates: updates -> rates."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Any = None
-    """(labels, logits, class_counts) -> loss of each example."""
+    """The loss function: (labels, logits, class_counts) -> loss of each example."""
     callbacks: dict[str, Any] = field(default_factory=dict)
-    """By name; called after updates and epochs and at the end."""
+    """Callbacks by name, called after updates and epochs and at the end."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Further metrics of validation, by their name in the history."""
+    """Further validation metrics, by their name in the history."""
 
 
 def check_name(name: str) -> None:
@@ -239,7 +239,7 @@ def check_name(name: str) -> None:
 
 
 def one_of(key: str, value: str, options: tuple[str, ...]) -> None:
-    """Raises UserError with the nearest of `options` where `value` is none of them."""
+    """Raises UserError, with the nearest option, for a `value` that is not in `options`."""
     if value not in options:
         raise UserError(f"{key} must be one of {', '.join(options)}, not '{value}'"
                         + nearest(value, options))

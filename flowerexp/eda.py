@@ -29,9 +29,9 @@ from flowerexp.train.experiment import Data
 PAGE = "eda.html"
 TEMPLATE = "eda.html.jinja"
 SAMPLES = 24
-"""How many images a grid of samples shows."""
+"""The number of images in a grid of samples."""
 FROM_BATCH = 12
-"""How many images a grid of a batch shows."""
+"""The number of images in a grid of a batch."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Batch:
     """The first update of the first epoch."""
 
     images: npt.NDArray[np.uint8]
-    """[update size, height, width, 3]"""
+    """Pixels, [update size, height, width, 3]"""
     labels: npt.NDArray[np.int32]
-    """[update size]"""
+    """Class ids, [update size]"""
     shapes: str
     """The names, dtypes and shapes of the arrays that one replica receives."""
 
@@ -59,7 +59,7 @@ class View:
     sampled: Batch
     """The first update with the config's sampling, before augmentation."""
     repeats: npt.NDArray[np.int64]
-    """[training images], how often each is seen in the first epoch."""
+    """How often each image is seen in the first epoch, [training images]."""
     sentences: list[str]
     """The derived numbers of the run, in sentences."""
 

@@ -1,4 +1,4 @@
-"""The one exception for user mistakes, and what sentences share. Anything else raised is a bug."""
+"""The one exception for user mistakes, and text helpers. Any other exception is a bug."""
 
 
 class UserError(ValueError):
@@ -6,7 +6,7 @@ class UserError(ValueError):
 
     Args:
         problem: what is wrong and where; the whole sentence unless `remedy` follows.
-        remedy: what to do, given apart so that a caller who knows better can replace it.
+        remedy: what to do; separate, so that a caller who knows better can replace it.
     """
 
     def __init__(self, problem: str, remedy: str | None = None) -> None:
@@ -21,5 +21,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's message; the name of its type where the message is empty."""
+    """The first line of an error's message; the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,5 +1,4 @@
-"""What the user may have meant by a key that does not exist: names of other tools, typing errors.
-"""
+"""Suggestions for a key that does not exist: names in other tools, typing errors."""
 
 import difflib
 from collections.abc import Collection
@@ -45,7 +44,7 @@ ADVICE = {
     "head_lr": "all layers share schedule.max_lr, and model.trainable=false trains the head alone",
     "ema": "an average of the weights can be a callback of your own, as in examples/own_parts",
 }
-"""Last part of a key -> what there is in place of it."""
+"""Last part of a key -> what to use instead."""
 
 
 def hint(key: str, valid: Collection[str]) -> str:

@@ -1,6 +1,6 @@
-"""What a run is: the keys of a config that can change its numbers, and how two runs differ.
+"""The identity of a run: the config keys that can change its numbers, and how two runs differ.
 
-Also reads the configs of the first version, whose parts were named by `kind` and not by `_target_`.
+Also upgrades configs of the first version, which named parts by `kind` and not by `_target_`.
 No TensorFlow here.
 """
 
@@ -12,14 +12,14 @@ from flowerexp import parts
 from flowerexp.config import Config, Hardware, Loop, ResultsOptions
 
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
-"""Keys that say where a run is kept, its baselines and its sweep, not what it is."""
+"""Keys for a run's folder, baselines and sweep, which are not part of its identity."""
 TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
-"""Keys that are no part of a name, so that a run is resumed in its folder with another quota."""
+"""Keys left out of names, so that a run with another quota resumes in its folder."""
 INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
               "model.summary", *TIME_KEYS)
-"""Keys that cannot change a run's numbers; of the data, the fingerprint is compared."""
+"""Keys that cannot change a run's numbers; the data are compared by their fingerprint."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
-"""Of these, those that decide the order of a run that streams from its files."""
+"""The ones among these that affect the order of a run that streams from its files."""
 
 FIRST_VERSION: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "dataset": ("kind", {"auto": "flowerexp.data.sources.Auto",
@@ -43,9 +43,9 @@ FIRST_VERSION: Mapping[str, tuple[str, Mapping[str, str]]] = {
                       "focal": "flowerexp.models.losses.Focal",
                       "logit_adjusted": "flowerexp.models.losses.LogitAdjusted"}),
 }
-"""Group -> the key that named its part in the first version, and what its values are now.
+"""Group -> the key that named its part in the first version, and the targets of its values.
 
-Runs are compared and named by these values still: `loss.kind` is `focal`.
+Runs are still compared by these values: `loss.kind` is `focal`.
 """
 TRANSFORMS: Mapping[str, str] = {
     "perspective": "geometric.Perspective", "flip": "geometric.Flip",
@@ -57,13 +57,13 @@ CALLBACKS = {
     "tensorboard": {parts.TARGET: "flowerexp.train.callbacks.TensorBoard"},
     "early_stopping": {parts.TARGET: EARLY_STOPPING},
     "figures": {parts.TARGET: "flowerexp.train.callbacks.Figures"}}
-"""What every run of the first version did."""
+"""The callbacks of every run of the first version."""
 HEAD = "flowerexp.models.heads.Pooled"
 """The head of the first version, and the default."""
 
 
 def current(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, as nested dicts, with parts named by `_target_`; the first version's had kinds."""
+    """Upgrades a config, as nested dicts: its parts are named by `_target_`, not by kind."""
     upgraded = dict(plain)
     for group, (key, targets) in FIRST_VERSION.items():
         node = plain.get(group)
@@ -115,13 +115,13 @@ def all_parts(config: Config) -> Iterator[Any]:
 
 
 def sources(config: Config) -> dict[str, str]:
-    """`source of loss (my.Loss)` -> a hash of the code, for every part of the user's own."""
+    """`source of loss (my.Loss)` -> a hash of the code, for each of the user's own parts."""
     return {f"source of {part}": parts.source_hash(part) for part in all_parts(config)
             if isinstance(part, parts.Part) and not part.is_of_keras}
 
 
 def code_path(config: Config) -> list[str]:
-    """The folders from which the parts of the user's own are imported."""
+    """The folders from which the user's own parts are imported."""
     folders = [parts.code_folder(part) for part in all_parts(config)
                if isinstance(part, parts.Part) and not part.is_of_keras]
     return [str(folder) for folder in dict.fromkeys(folders) if folder is not None]
@@ -135,7 +135,7 @@ def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
         leaves: dict[str, Any] = {}
         for key, inner in value.items():
             leaves |= walk(f"{prefix}.{key}" if prefix else key, inner)
-        # The order of transforms is part of what a run is.
+        # The order of transforms is part of a run's identity.
         return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
 
     return walk("", plain)
@@ -144,8 +144,8 @@ def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
 def keys(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Every key of a config, as nested dicts, that can change the numbers of its run.
 
-    Where images are kept does not, but `dataset.cache=none` has an order of its own. A built-in
-    part has its short name, and its keys that are not set are left out.
+    The cache of images does not, except that `dataset.cache=none` has an order of its own. A
+    built-in part is given by its short name, without the keys that are not set.
     """
     leaves = flatten(current(plain))
     streamed = leaves.get("dataset.cache") == "none"
@@ -183,7 +183,7 @@ def is_built_in(leaves: Mapping[str, Any], group: str) -> bool:
 
 def without_built_in_callbacks(found: dict[str, Any], leaves: Mapping[str, Any]
                                ) -> dict[str, Any]:
-    """The keys but for those of callbacks that only report."""
+    """The keys without those of built-in callbacks, which only report."""
     def reports(key: str) -> bool:
         group, _, rest = key.partition(".")
         target = leaves.get(f"{group}.{rest.partition('.')[0]}.{parts.TARGET}")

@@ -1,7 +1,7 @@
-"""TensorFlow, imported when it is first used.
+"""TensorFlow, imported on first use.
 
 Importing it takes seconds, and the parts of a run are constructed, and so checked, before it is
-needed. A module whose classes are parts says `from flowerexp.lazy import tf`, and postpones the
+needed. A module whose classes are parts uses `from flowerexp.lazy import tf`, and postpones the
 evaluation of its annotations.
 """
 

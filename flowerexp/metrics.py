@@ -16,9 +16,9 @@ NAMES = ("acc", "recall", "precision", "f1")
 
 
 class Metric(Protocol):
-    """A further metric of validation, constructed with its keys of the config; higher is better.
+    """A further validation metric, constructed with its keys in the config; higher is better.
 
-    Its value is `valid NAME` in the history, NAME that of its entry in the config group `metrics`.
+    Its value is `valid NAME` in the history, where NAME is its entry in the group `metrics`.
     """
 
     def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
@@ -34,7 +34,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Kappa:
-    """Cohen's kappa (Cohen 1960): agreement beyond that of chance, 1 for all right."""
+    """Cohen's kappa (Cohen 1960): agreement beyond chance, 1 if all are correct."""
 
     def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
                  probabilities: npt.NDArray[np.float64]) -> float:
@@ -61,13 +61,13 @@ class TopK:
 def further(chosen: Mapping[str, Any], confusion: npt.NDArray[np.int64],
             labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.float64]
             ) -> dict[str, float | None]:
-    """The further metrics of a run, as a part of the history; one that is not finite is None.
+    """The further metrics of a run, as a part of the history; non-finite values are None.
 
     Args:
         chosen: name -> part.
 
     Raises:
-        UserError: for a metric that gives no number.
+        UserError: for a metric that does not return a number.
     """
     row: dict[str, float | None] = {}
     for name, part in chosen.items():
@@ -84,7 +84,7 @@ def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[n
     """Counts by (label, prediction).
 
     Args:
-        labels, predictions: int [examples], class ids under `num_classes`.
+        labels, predictions: int [examples], class ids below `num_classes`.
 
     Returns:
         int64 [classes, classes], rows are labels.
@@ -94,7 +94,7 @@ def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[n
 
 
 def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float64]]:
-    """Recall, precision and F1 of every class, 0 where undefined.
+    """Recall, precision and F1 of every class, 0 if undefined.
 
     Args:
         confusion: int [classes, classes], rows are labels.
@@ -104,7 +104,7 @@ def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np
     """
     from sklearn.metrics import precision_recall_fscore_support  # takes a second
 
-    labels, predictions = np.nonzero(confusion)  # a cell is as many examples as it counts
+    labels, predictions = np.nonzero(confusion)  # a cell is weighted by its count
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predictions, labels=range(len(confusion)), zero_division=0,
         sample_weight=confusion[labels, predictions])
@@ -112,7 +112,7 @@ def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np
 
 
 def f1_where_present(confusion: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """float64 [classes], every class's F1, NaN for one that no label or prediction has."""
+    """float64 [classes], every class's F1; NaN if neither labels nor predictions have it."""
     present = confusion.sum(0) + confusion.sum(1) > 0
     return np.where(present, class_scores(confusion)["f1"], np.nan)
 
@@ -122,7 +122,7 @@ def recalls(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer
     """float64 [classes], the recall of every class, NaN for one without images.
 
     Args:
-        labels, predictions: int [examples], class ids; labels under `classes`.
+        labels, predictions: int [examples], class ids; labels below `classes`.
     """
     counts = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[labels == predictions], minlength=classes)
@@ -130,13 +130,13 @@ def recalls(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer
 
 
 def thirds(train_counts: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
-    """Head, medium and tail: the classes by training count, in three parts as equal as can be.
+    """Head, medium and tail: the classes by training count, in three parts of nearly equal size.
 
     Args:
         train_counts: int [classes], training images.
 
     Returns:
-        Three int64 arrays of class ids; of classes with as many images the lower id is first.
+        Three int64 arrays of class ids; of classes with equal counts the lower id is first.
     """
     return np.array_split(np.argsort(-train_counts, kind="stable"), 3)
 
@@ -159,7 +159,7 @@ def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]
                  ) -> dict[str, float | None]:
     """A split's part of the history: `train loss`, `train acc` and so on for the prefix `train`.
 
-    A loss that is not finite is None, for JSON has no number for it.
+    A loss that is not finite is None, because JSON has no number for it.
     """
     values = {"loss": loss if math.isfinite(loss) else None, **scores(confusion)}
     return {f"{prefix} {name}": value for name, value in values.items()}

@@ -1,12 +1,12 @@
-"""The parts of a run: classes named by `_target_` and constructed with the keys beside it.
+"""The parts of a run: classes named by `_target_` and constructed with the other keys of the node.
 
     # conf/loss/focal.yaml
     _target_: flowerexp.models.losses.Focal
     gamma: 2.0
 
-Every part, built-in or the user's own, comes through this door. A built-in one is a dataclass,
-constructed, and so checked, with the config. One of another package is imported when it is first
-needed, never because a run folder names it (`check_trusted`). No TensorFlow here.
+This module constructs every part, built-in or the user's own. A built-in part is a dataclass,
+constructed, and so validated, with the config. A part of another package is imported on first use,
+never because a run folder names it (`check_trusted`). No TensorFlow here.
 """
 
 import ast
@@ -40,7 +40,7 @@ OWN = {"dataset": "flowerexp.data.sources", "model": "flowerexp.models.backbones
 """Config group -> the module, or package of modules, of its built-in parts."""
 KERAS = {"optimizer": ("keras.optimizers", "tf_keras.optimizers"),
          "augmentation": ("keras.layers", "tf_keras.layers")}
-"""Config group -> modules of Keras whose classes are parts as they are."""
+"""Config group -> modules of Keras whose classes can be parts directly."""
 
 
 LOADERS = ("TFSMLayer", "Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
@@ -57,7 +57,7 @@ def names_objects(value: Any) -> bool:
 class Part:
     """A part of Keras or of the user, which is imported when it is built.
 
-    group: where it stands in the config, for example `loss` or `augmentation.noise`.
+    group: its place in the config, for example `loss` or `augmentation.noise`.
     target: import path of a class or another callable.
     keys: arguments of its constructor.
     """
@@ -78,12 +78,12 @@ class Part:
 
     @property
     def factory(self) -> Callable[..., Any]:
-        """What the target names; importing it runs its module."""
+        """The object that the target names; importing it runs its module."""
         return locate(self.group, self.target)
 
     @functools.cached_property
     def instance(self) -> Any:
-        """The object, constructed with the keys at the first use."""
+        """The object, constructed with the keys on first use."""
         return self.build()
 
     def build(self, **arguments: Any) -> Any:
@@ -111,7 +111,7 @@ class Part:
 
 @contextlib.contextmanager
 def failures_named(part: Any) -> Iterator[None]:
-    """Turns whatever a part of the user raises into a UserError that names the part."""
+    """Converts any exception of a user's part into a UserError that names the part."""
     try:
         yield
     except Exception as error:
@@ -126,15 +126,15 @@ def failures_named(part: Any) -> Iterator[None]:
 
 
 def check(group: str, node: Any) -> Any:
-    """The part of a config node: a built-in one constructed, another one as a `Part`.
+    """Converts a config node to its part: a built-in one is constructed, others become a `Part`.
 
     Args:
-        group: where the node stands in the config.
+        group: the node's place in the config.
         node: dict with `_target_` and the keys of the part's constructor.
 
     Raises:
         UserError: for a node without `_target_`, a built-in part that does not exist, or a key or
-            value that it refuses.
+            value that it rejects.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
         raise UserError(f"{group} must name its class: give {group}.{TARGET}=package.module.Class "
@@ -150,14 +150,14 @@ def check(group: str, node: Any) -> Any:
 
 
 def built_in(group: str, target: str) -> type:
-    """The class of a built-in part; raises UserError for what is not one of the group."""
+    """The class of a built-in part; raises UserError for any other target."""
     module, _, name = target.rpartition(".")
     package = OWN.get(group) or OWN[group.partition(".")[0]]
     found = None
     if f"{module}.".startswith(f"{package}."):
         with contextlib.suppress(ModuleNotFoundError):
             found = vars(importlib.import_module(module)).get(name)
-    # Nothing but a dataclass of that very module: a config must not call any other function.
+    # Only a dataclass defined in that module: a config must not call any other function.
     if not (dataclasses.is_dataclass(found) and isinstance(found, type)
             and found.__module__ == module):
         raise UserError(f"{group}.{TARGET}={target} does not exist: the built-in parts are in "
@@ -169,7 +169,7 @@ def construct(group: str, cls: type, keys: Mapping[str, Any]) -> Any:
     """An instance of a part's dataclass; types and values are checked.
 
     Raises:
-        UserError: for the first key or value that is wrong, by its key in the config.
+        UserError: for the first wrong key or value, named by its key in the config.
     """
     names = [each.name for each in dataclasses.fields(cls) if each.init]
     for key in keys:
@@ -189,7 +189,7 @@ def construct(group: str, cls: type, keys: Mapping[str, Any]) -> Any:
 
 
 def built(part: Any) -> Any:
-    """The object of a part: a built-in one is constructed already, another one is now, once."""
+    """The object of a part; one of another package is constructed now, once."""
     return part.instance if isinstance(part, Part) else part
 
 
@@ -210,11 +210,11 @@ def try_all(chosen: Iterable[Any]) -> None:
 
 
 def locate(group: str, target: str) -> Callable[..., Any]:
-    """What an import path names; raises UserError where it cannot be imported or called."""
+    """The callable at an import path; raises UserError if it cannot be imported or called."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except Exception as error:  # whatever the user's module raises on import
         raise UserError(f"{group}.{TARGET}={target} cannot be imported ({first_line(error)}): a "
                         "part is named by package.module.Class, and its file lies in the folder "
                         "that holds the --config-dir, or is installed") from error
@@ -236,7 +236,7 @@ def plain(part: Any) -> dict[str, Any]:
 
 
 def replace(part: Any, **keys: Any) -> Any:
-    """The same part with other values of some keys that it has."""
+    """A copy of the part with other values of some of its keys."""
     if not isinstance(part, Part):
         names = {each.name for each in dataclasses.fields(part)}
         return dataclasses.replace(part, **{key: value for key, value in keys.items()
@@ -253,7 +253,7 @@ def name(part: Any) -> str:
 
 
 def describe(part: Any) -> str:
-    """A part in a sentence: its name, and its own words where it has some."""
+    """A part in a sentence: its name, and its `str` if it defines one."""
     text = str(built(part))
     words = "" if text.startswith((f"{type(built(part)).__name__}(", "<")) else f", {text}"
     return (part.target if isinstance(part, Part) else name(part)) + words
@@ -262,7 +262,7 @@ def describe(part: Any) -> str:
 def check_trusted(chosen: Iterable[Any], trust_code: bool) -> None:
     """Raises UserError for the first part that is neither built-in nor of Keras, unless trusted.
 
-    For what a run folder names, which its reader may not have written.
+    For the parts that a run folder names, which may be someone else's.
     """
     for part in chosen:
         if isinstance(part, Part) and not part.is_of_keras and not trust_code:
@@ -330,7 +330,7 @@ def collect_sources(module: str, folder: Path, package: str, found: dict[str, by
 
 
 def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:
-    """Absolute names of what a module imports; of `from x import y` both x and x.y."""
+    """Absolute names of a module's imports; for `from x import y` both x and x.y."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

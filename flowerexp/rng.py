@@ -36,7 +36,7 @@ def keys(seed: int, purpose: str, epoch: Any, positions: Any) -> tf.Tensor:
 
     Args:
         seed: seed of the run.
-        purpose: keeps the draws of one use apart from those of all others.
+        purpose: separates the draws of one use from those of all others.
         epoch: int, or int64 scalar.
         positions: int64 [n], positions in the epoch.
 

@@ -1,7 +1,7 @@
-"""The Python API, whose names `import flowerexp` offers; the command line has the same functions.
+"""The Python API, available as `import flowerexp`; the command line offers the same functions.
 
 `training` composes configs and trains runs and sweeps (`compose`, `run`, `sweep`,
-`ComposedConfig`), `run` is a run folder as an object (`Run`), and `results` reads, compares and
-uses what was trained (`load_run`, `load_runs`, `compare`, `predict`, `evaluate`, `export`). Nothing
-else in the package imports it.
+`ComposedConfig`), `run` represents a run folder (`Run`), and `results` loads, compares and uses
+finished runs (`load_run`, `load_runs`, `compare`, `predict`, `evaluate`, `export`). Nothing else in
+the package imports it.
 """

@@ -1,4 +1,4 @@
-"""Runs read, compared and used. Reading and comparing need no TensorFlow."""
+"""Loads, compares and uses runs. Loading and comparing need no TensorFlow."""
 
 import contextlib
 import warnings
@@ -24,11 +24,11 @@ Runs = Run | str | Path | Sequence[Run | str | Path]
 
 
 def load_run(path: str | Path, *, trust_code: bool = False) -> Run:
-    """The run of a folder, in whatever state.
+    """Loads the run of a folder, in any state.
 
     Args:
         path: a run folder.
-        trust_code: whether its model may import code of your own that the folder names. Reading
+        trust_code: whether its model may import your own code that the folder names. Loading
             imports nothing.
 
     Raises:
@@ -38,7 +38,7 @@ def load_run(path: str | Path, *, trust_code: bool = False) -> Run:
 
 
 def load_runs(*paths: str | Path, trust_code: bool = False) -> list[Run]:
-    """The runs at or below some folders, in natural order, each as of `load_run`."""
+    """Loads the runs at or below some folders, in natural order; see `load_run`."""
     return [Run(folder, trust_code) for folder in reader.find_folders(paths)]
 
 
@@ -47,9 +47,9 @@ def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Com
 
     Args:
         paths: runs, run folders, or folders of them.
-        pairs: "a:b" compares a with the baseline b, as the command's `--pairs`; without any, the
+        pairs: "a:b" compares a with the baseline b, like the command's `--pairs`; by default the
             pairs that the configs name.
-        epoch: last, or best: each run's own, which was selected on the same validation images.
+        epoch: last, or best: that of each run, which was selected on the same validation images.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
@@ -66,11 +66,11 @@ def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: s
     Args:
         runs: finished runs of the same classes.
         photos: a folder of photos or TFRecords, one or several such files, or the root of a data
-            set, of which the test split is taken.
-        weights: of the best or last epoch; those of the run's own predictions unless given.
+            set (its test split).
+        weights: best or last epoch; by default the run's `results.use`.
         flip: horizontal, vertical or both: averages over flipped copies of each photo as well.
-        trust_code: whether code of your own that a run folder names may be imported; runs that were
-            loaded so need it not.
+        trust_code: whether your own code that a run folder names may be imported; not needed for
+            runs loaded with trust_code=True.
 
     Returns:
         A row per photo: `id`, `class_id`, `class_name`, `probability`, then `top2_class_id`,
@@ -80,7 +80,7 @@ def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: s
         UserWarning: naming photos that cannot be read; they are left out.
 
     Raises:
-        UserError: for runs that are not finished, or photos none of which can be read.
+        UserError: for an unfinished run, or if no photo can be read.
     """
     found: pd.DataFrame = _infer("predict", runs, photos, weights, flip, trust_code)
     return found
@@ -91,12 +91,12 @@ def evaluate(runs: Runs, data: str | Path | Sequence[str | Path], *, weights: st
     """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
 
     Args:
-        runs, weights, flip, trust_code: as of `predict`.
-        data: a folder of TFRecords with labels, or a folder of photos with a folder for each class;
-            of the root of a data set the val split is taken.
+        runs, weights, flip, trust_code: see `predict`.
+        data: a folder of TFRecords with labels, a folder with a folder of photos for each class, or
+            the root of a data set (its val split).
 
     Warns, Raises:
-        As `predict`.
+        See `predict`.
     """
     return metrics.scores(_infer("evaluate", runs, data, weights, flip, trust_code))
 
@@ -107,8 +107,8 @@ def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = N
 
     Args:
         run: a finished run.
-        folder: does not exist, is empty, or holds an earlier export, which is replaced.
-        weights, trust_code: as of `predict`.
+        folder: a folder that is new, empty, or an earlier export, which is replaced.
+        weights, trust_code: see `predict`.
     """
     chosen = trained.find(_folders(run)[0], weights, trust_code or _trusted(run))
     exporting.check_folder(Path(folder))
@@ -139,14 +139,14 @@ def _infer(task: str, runs: Runs, data: str | Path | Sequence[str | Path], weigh
 
 @contextlib.contextmanager
 def _inference() -> Iterator[None]:
-    """TensorFlow ready in this process, its native messages dropped."""
+    """Prepares TensorFlow in this process and drops its native messages."""
     factory.prepare(Hardware("cpu"))
     with RunLogger().native_log():
         yield
 
 
 def _trusted(runs: Runs) -> bool:
-    """Whether all of these are runs that were loaded with trust_code=True."""
+    """Whether all of these are runs loaded with trust_code=True."""
     if isinstance(runs, Run | str | Path):
         return isinstance(runs, Run) and runs.trust_code
     return all(map(_trusted, runs))

@@ -20,11 +20,11 @@ PICTURE = "history.png"
 
 
 class Run:
-    """A run folder, in whatever state; its files are read when they are asked for.
+    """A run folder, in any state; its files are read on access.
 
     Args:
-        folder: of the run.
-        trust_code: whether its model may import code of your own that the folder names.
+        folder: the run folder.
+        trust_code: whether its model may import your own code that the folder names.
 
     Raises:
         UserError: for a folder that holds no run.
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """The state, times, error, versions, hardware and data, as they are now."""
+        """The current state, times, error, versions, hardware and data."""
         status = RunStatus.load(self.folder)
         return replace(status, state=reader.state_of(self.folder, status))
 
@@ -51,7 +51,7 @@ class Run:
     def history(self) -> pd.DataFrame:
         """A row per epoch, counted from 1: `train loss`, ... `valid f1`, `train timing` (seconds).
 
-        An undefined number is NaN.
+        Undefined values are NaN.
         """
         rows = store.read_history(self.folder)
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="epoch"), dtype=float)
@@ -60,16 +60,15 @@ class Run:
         """The run's own predictions, a row per image in the order of the data set.
 
         The columns are `id`, `label` and `prediction` (names of classes), then the probability of
-        each class under its name. The predictions are those of the epoch that `results.use` says,
-        of the epochs so far where the run is not finished. Missing are the ids in the folders of
-        earlier versions, the labels of the test set, and the columns of probabilities where the
-        folder holds none.
+        each class under its name. The epoch is that of `results.use`, chosen among the epochs so
+        far if the run is not finished. Ids are missing in folders of earlier versions, labels in
+        the test set, and the columns of probabilities in a folder without them.
 
         Args:
             split: valid | test.
 
         Raises:
-            UserError: where the folder has no predictions of the split, or they cannot be read.
+            UserError: if the folder has no predictions of the split, or they cannot be read.
         """
         one_of("split", split, ("valid", "test"))
         found = self._valid() if split == "valid" else self._test()
@@ -124,10 +123,10 @@ class Run:
                                     dtype="string")})
 
     def model(self, weights: str | None = None) -> Any:
-        """The Keras model, images [n, size, size, 3] (0 to 255) to logits [n, classes].
+        """Loads the Keras model, images [n, size, size, 3] (0 to 255) to logits [n, classes].
 
         Args:
-            weights: of the best or last epoch; those of the run's own predictions unless given.
+            weights: best or last epoch; by default the run's `results.use`.
 
         Raises:
             UserError: for a run that is not finished, or whose model cannot be read.
@@ -163,7 +162,7 @@ class Run:
         return f"<table>{table}</table>{self._picture(read)}"
 
     def _picture(self, read: reader.Run) -> str:
-        """The history's picture as an img element; none before the first epoch."""
+        """The plot of the history as an img element; empty before the first epoch."""
         if not read.history:
             return ""
         path = self.folder / PICTURE

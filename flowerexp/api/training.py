@@ -1,8 +1,8 @@
-"""Configs, runs and sweeps from Python and notebooks. No TensorFlow in the caller's process.
+"""Configs, runs and sweeps in Python and notebooks. No TensorFlow in the caller's process.
 
-Training happens in a process of its own, as each run of a sweep does: the caller's process keeps
-its devices, memory, signals and error stream, a run that the system kills is a failed run and not a
-dead notebook, and the next run may use other hardware.
+Each run trains in a process of its own, as in a sweep: the caller's process keeps its devices,
+memory, signals and error stream, a run that the system kills does not end the notebook, and the
+next run can use other hardware.
 """
 
 import html
@@ -31,13 +31,13 @@ from flowerexp.train import launch
 CHILD = ("import sys; from flowerexp.runs.log import exit_with_parent; "
          "exit_with_parent(int(sys.argv.pop(1))); "
          "from flowerexp.cli import run; run.main(sys.argv[1:])")
-"""`flowerexp run`, which ends in order when the process that started it is gone."""
+"""The child's program: `flowerexp run`, which exits gracefully once its parent is gone."""
 
 
 class ComposedConfig:
     """A config as the command line composes it; `print` shows it as YAML.
 
-    Its values are read like attributes (`config.loop.epochs`) and cannot be changed: compose again
+    Its values are read as attributes (`config.loop.epochs`) and cannot be changed: compose again
     with other overrides.
     """
 
@@ -45,7 +45,7 @@ class ComposedConfig:
     config_dir: str | Path | None
     values: DictConfig
     folder: Path
-    """Where the command line would put the run, below outputs/ of the current directory."""
+    """The run folder that the command line would use, below outputs/."""
 
     def __init__(self, overrides: Sequence[str], config_dir: str | Path | None, values: DictConfig,
                  folder: Path) -> None:
@@ -57,7 +57,7 @@ class ComposedConfig:
                         f"\"{key}={value}\"")
 
     def __getattr__(self, key: str) -> Any:
-        if key.startswith("_") or key == "values":  # of this object, not of the config
+        if key.startswith("_") or key == "values":  # an attribute of this object, not of the config
             raise AttributeError(key)
         return getattr(self.values, key)
 
@@ -76,7 +76,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> ComposedCo
 
     Args:
         overrides: `key=value` or `group=option`, for example "model=mobilenet", "loop.epochs=3".
-        config_dir: a folder of your own config groups, as the command's `--config-dir`.
+        config_dir: a folder of your own config groups, like the command's `--config-dir`.
 
     Raises:
         UserError: for an unknown key or option, or a value out of range.
@@ -93,17 +93,17 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> ComposedCo
 
 
 def run(config: ComposedConfig, folder: str | Path | None = None) -> Run:
-    """Trains a run; resumes one that was interrupted, and returns one that is finished.
+    """Trains a run; resumes an interrupted one, and returns a finished one.
 
     What the run prints appears here. An interrupt (Ctrl-C, a notebook's stop button) lets it save
     a checkpoint and then raises KeyboardInterrupt; a second one ends it at once.
 
     Args:
         config: as `compose` returns it.
-        folder: of the run; where the command line would put it unless given.
+        folder: the run folder; by default the one that the command line would use.
 
     Returns:
-        The finished run, or the unfinished one that `loop.max_minutes` stopped.
+        The finished run, or an unfinished one that `loop.max_minutes` stopped.
 
     Raises:
         UserError: for a run that cannot start or fails.
@@ -127,15 +127,15 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     """Trains the runs of a sweep, as `flowerexp run -m OVERRIDES` does; finished ones are kept.
 
     Args:
-        overrides: as of `compose`; a key with several values ("seed=1,2,3") is swept.
-        config_dir: as of `compose`.
+        overrides: see `compose`; a key with several values ("seed=1,2,3") is swept.
+        config_dir: see `compose`.
 
     Returns:
         The runs in the folder of the sweep; none for `dry_run=true`.
 
     Raises:
-        UserError: for a mistake in any of the runs, before the first starts; and where runs did not
-            finish, naming each and its error.
+        UserError: for a mistake in any of the runs, before the first starts; and for runs that did
+            not finish, naming each and its error.
     """
     composed, folder = _load(overrides, config_dir, RunMode.MULTIRUN)
     code, error = _execute(["-m", *overrides], config_dir)
@@ -154,13 +154,13 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
 
 
 def _quoted(path: Path) -> str:
-    """A path inside the single quotes of an override."""
+    """A path escaped for the single quotes of an override."""
     return str(path).replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
           ) -> tuple[DictConfig, Path]:
-    """The composed config with Hydra's own under `hydra`, and the folder of the run or sweep."""
+    """The composed config, with Hydra's own node `hydra`, and the folder of the run or sweep."""
     composition.register()
     try:
         given = composition.for_hydra(overrides, None if config_dir is None else Path(config_dir))
@@ -174,23 +174,23 @@ def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
 
 
 def _execute(words: Sequence[str], config_dir: str | Path | None) -> tuple[int, str]:
-    """`flowerexp run WORDS` in a process of its own, whose lines are printed as they come.
+    """Runs `flowerexp run WORDS` in a child process and prints its lines as they come.
 
     Returns:
-        Its exit code, and the sentence of the mistake that it ended with, else nothing.
+        The exit code, and the sentence of the error that it ended with, else an empty text.
     """
     package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
         filter(None, (package, os.environ.get("PYTHONPATH")))), "PYTHONIOENCODING": "utf-8"}
-    # Sentences, because tracebacks are in the run's log; and plain lines, where a notebook's kernel
-    # asks for the colors and bars of a terminal.
+    # One sentence per error, because tracebacks are in the run's log; and plain lines, even if a
+    # notebook's kernel asks for the colors and bars of a terminal.
     for name in ("HYDRA_FULL_ERROR", "FORCE_COLOR", "CLICOLOR_FORCE"):
         environment.pop(name, None)
     own = [] if config_dir is None else ["--config-dir", str(config_dir)]
     shell = sys.__stdout__ if sys.stdout is sys.__stdout__ else None
-    terminal = shell is not None and shell.isatty()  # there it shows a bar itself
+    terminal = shell is not None and shell.isatty()  # the child shows a bar there
     with tempfile.TemporaryFile() as errors:
-        # In a session of its own, an interrupt reaches it once, from here.
+        # In its own session, so that an interrupt reaches it only once, from here.
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", CHILD, str(os.getpid()), *own, *words], env=environment,
             stdout=None if terminal else subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL,
@@ -202,7 +202,7 @@ def _execute(words: Sequence[str], config_dir: str | Path | None) -> tuple[int, 
             try:
                 _relay(process)
             finally:
-                process.kill()  # of no effect on one that has ended
+                process.kill()  # no effect if it has ended
             raise
         errors.seek(0)
         lines = errors.read().decode("utf-8", "backslashreplace").strip().splitlines()

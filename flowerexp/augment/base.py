@@ -1,4 +1,4 @@
-"""What a transform is, and the augmentation of a batch by several of them in order.
+"""The protocols of transforms, and the augmentation of a batch by several of them in order.
 
 Every random number is keyed by (seed, name of the transform, epoch, position in the epoch), so
 that an image gets the same pixels in any batch, process and order. A transform of your own is
@@ -23,9 +23,9 @@ from flowerexp.lazy import tf
 class Transform(Protocol):
     """Changes the images of a batch.
 
-    It is constructed with the keys that stand beside its `_target_` in the config, before
-    TensorFlow is imported, and raises UserError for a wrong one in a sentence that begins with
-    the key. `str(transform)` describes it in the log of the run. Example:
+    Its constructor gets the other keys of its config node, before TensorFlow is imported, and
+    raises UserError for a wrong one with a sentence that begins with the key. `str(transform)`
+    describes it in the log of the run. Example:
 
         @dataclass(frozen=True)
         class Noise:
@@ -69,14 +69,14 @@ class MixingTransform(Protocol):
 
 
 class Mixed(NamedTuple):
-    """Images that each hold a share of their own and the rest of a partner's."""
+    """Images that are each mixed with a partner."""
 
     images: tf.Tensor
-    """uint8 [n, height, width, 3]"""
+    """The mixed images, uint8 [n, height, width, 3]"""
     partner: tf.Tensor
-    """int32 [n], rows of the batch; an image may be its own partner, as in the papers."""
+    """The partners' rows in the batch, int32 [n]; an image may be its own, as in the papers."""
     share: tf.Tensor
-    """float64 [n] in [0, 1]"""
+    """The weight of each image itself, float64 [n] in [0, 1]"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Augment:
     def sentence(self) -> str:
         """Description for the log of the run."""
         texts = {name: str(built(part)) for name, part in self.transforms.items()}
-        # Objects without a description of their own show an address in memory.
+        # The default repr of an object shows an address in memory.
         return "augmentation: " + "; then ".join(
             name if text.startswith("<") else text for name, text in texts.items())
 
@@ -124,8 +124,7 @@ class Augment:
 
         Returns:
             The same keys; with a mixing transform also `second_label` int32 [n] and `mix_weight`
-            float32 [n] in [0.5, 1], the weight of `label` in the loss, where `second_label` has
-            the rest.
+            float32 [n] in [0.5, 1], the weight of `label` in the loss; `second_label` has the rest.
 
         Raises:
             UserError: for images that are too small for a transform, or a transform that returns
@@ -176,7 +175,7 @@ def check_transforms(transforms: Mapping[str, Any]) -> None:
     """Raises UserError for an object that is not a transform, or two that mix labels."""
     mixing = [f"augmentation.{name}" for name, each in transforms.items() if is_mixing(each)]
     for name, transform in transforms.items():
-        if isinstance(transform, parts.Part):  # imported when the run begins
+        if isinstance(transform, parts.Part):  # imported when the run starts
             continue
         try:
             if is_mixing(transform):
@@ -194,7 +193,7 @@ def check_transforms(transforms: Mapping[str, Any]) -> None:
 
 
 def check_images(name: str, part: Any, images: tf.Tensor, result: Any) -> None:
-    """Raises UserError if a part made something else of `images` than images."""
+    """Raises UserError if a part returned anything but images like `images`."""
     if not (tf.is_tensor(result) and result.dtype == images.dtype
             and result.shape.is_compatible_with(images.shape)):
         found = (f"{result.dtype.name} {result.shape.as_list()}" if tf.is_tensor(result)
@@ -222,7 +221,7 @@ def mixed_labels(label: tf.Tensor, mixed: Mixed) -> dict[str, tf.Tensor]:
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Any:
-    """`function` compiled with XLA, once a process and not before it is first needed."""
+    """`function` compiled with XLA, once per process and on first use."""
     return tf.function(function, jit_compile=True, reduce_retracing=True)
 
 

@@ -14,7 +14,7 @@ GRAY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast and saturation by uniform factors, in this order, of every image.
+    """Scales brightness, contrast and saturation, in this order, by uniform factors per image.
 
     Howard 2013, "Some improvements on deep convolutional neural network based image
     classification", section 2; blending and the default 0.4 as in fb.resnet.torch (2016).

@@ -13,14 +13,14 @@ from flowerexp.lazy import tf
 
 @dataclass(frozen=True)
 class GridMask:
-    """Black squares in a grid of units of d pixels, of which `ratio` d stay along each edge.
+    """Blackens squares in a grid of units of d pixels; `ratio` d of each edge are kept.
 
     Chen, Liu, Zhao and Jia 2020, "GridMask data augmentation", section 3: d uniform between its
     bounds, the grid's offsets uniform in [0, d - 1].
     """
 
     probability: float = 0.8
-    """Probability that an image is masked; constant, where the paper raises it to this value."""
+    """Probability that an image is masked; constant, while the paper raises it up to this value."""
     d_min: float = 96 / 224
     """Smallest edge of a unit of the grid, as a share of the image's shorter edge."""
     d_max: float = 1.0
@@ -48,7 +48,7 @@ class GridMask:
         uniform = rng.uniform(keys, 4)
         unit = rng.integers(uniform[:, 0], smallest, largest + 1)
         kept = tf.cast(self.ratio * tf.cast(unit, tf.float64) + 0.5, tf.int32)
-        # A unit that is kept as a whole has no square, so the other images stay as they are.
+        # A unit that is kept whole has no square, so the other images are unchanged.
         kept = tf.where(uniform[:, 1] < self.probability, kept, unit)
         offsets = rng.integers(uniform[:, 2:], 0, unit[:, None])
         rows, columns = ((tf.range(edge) + offsets[:, axis, None]) % unit[:, None] >= kept[:, None]

@@ -91,7 +91,7 @@ class Rotation:
     shift: float = 0.1
     """Shift as a share of the edge, up/down and left/right: uniform in [-shift, shift]."""
     fill: str = "reflect"
-    """What is beyond the image's edge: constant (black) | nearest | reflect."""
+    """Pixels beyond the image's edge: constant (black) | nearest | reflect."""
 
     def __post_init__(self) -> None:
         check_range("angle", self.angle, 0, 180)
@@ -194,7 +194,7 @@ def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
         source, target: [n, 4, 2] in (y, x), any number type.
 
     Returns:
-        float64 [n, 3, 3]; the identity where three of the source or of the target points are on a
+        float64 [n, 3, 3]; the identity if three of the source or of the target points are on a
         line, because the map then has no inverse.
     """
     with tf.device("CPU:0"):
@@ -217,8 +217,8 @@ def scaled_columns(columns: tf.Tensor) -> tf.Tensor:
 def warp(images: Any, matrices: Any) -> tf.Tensor:
     """Each target pixel (y, x) takes the source pixel at the inverse map of (y, x).
 
-    The mapped point is divided by its third coordinate and truncated toward zero; what falls
-    outside, or is not finite, is 0. A matrix without an inverse leaves its image as it was.
+    The mapped point is divided by its third coordinate and truncated toward zero; what is outside,
+    or not finite, is 0. A matrix without an inverse leaves its image unchanged.
 
     Args:
         images: [n, height, width, channels] of any number type; n may be unknown or 0.
@@ -238,7 +238,7 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
 def resample(images: tf.Tensor, inverses: tf.Tensor, fill: str) -> tf.Tensor:
     """The pixels of `images` at the maps `inverses` of every target pixel (y, x).
 
-    XLA may fuse a product and a sum, which rounds once where the method rounds twice. So the
+    XLA may fuse a product and a sum, which rounds once while the method rounds twice. So the
     products are made here, one for each row and each column, and only sums are left to XLA.
 
     Args:
@@ -291,10 +291,10 @@ def bounded(coordinate: tf.Tensor, edge: tf.Tensor, fill: str) -> tf.Tensor:
 
 
 def has_inverse(matrices: tf.Tensor) -> tf.Tensor:
-    """Whether a determinant is more than rounding leaves of 0: float64 [..., 3, 3] -> bool [...].
+    """Whether a determinant exceeds the rounding error: float64 [..., 3, 3] -> bool [...].
 
     The measure is the permanent of the absolute values: the determinant's six products, none of
-    which cancels. Rows and columns may so differ in scale, as those of a perspective do.
+    which cancels. So rows and columns may differ in scale, as those of a perspective do.
     """
     first, second, third = tf.unstack(tf.abs(matrices), axis=-2)
     permanent = sum(
@@ -306,7 +306,7 @@ def has_inverse(matrices: tf.Tensor) -> tf.Tensor:
 
 
 def inverse(matrices: tf.Tensor) -> tf.Tensor:
-    """The inverses of float64 [n, 3, 3], the identity where there is none."""
+    """The inverses of float64 [n, 3, 3]; the identity if there is none."""
     with tf.device("CPU:0"):
         regular = has_inverse(matrices)[..., None, None]
         return tf.linalg.inv(tf.where(regular, matrices, identity()))
@@ -317,7 +317,7 @@ def identity() -> tf.Tensor:
 
 
 def check_size(height: Any, width: Any) -> None:
-    """Raises UserError, or InvalidArgumentError if sizes are known late, for a small image."""
+    """Raises UserError for a small image, or InvalidArgumentError if its size is known late."""
     sentence = (f"the perspective transform needs images of {MIN_SIZE} x {MIN_SIZE} pixels or "
                 "more: choose a larger dataset.image_size or leave out augmentation=perspective")
     for edge in (height, width):

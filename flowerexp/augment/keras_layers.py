@@ -14,14 +14,14 @@ from flowerexp.lazy import tf
 
 
 def is_keras_layer(part: Any) -> bool:
-    """Whether an object is a layer of Keras or tf_keras, found out without importing either."""
+    """Whether an object is a layer of Keras or tf_keras, checked without importing either."""
     return any(cls.__name__ == "Layer" and cls.__module__.startswith(("keras.", "tf_keras."))
                for cls in type(part).__mro__)
 
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """A layer of Keras 3, for example RandomZoom, called with one image after another.
+    """A layer of Keras 3, for example RandomZoom, called with one image at a time.
 
     Its random numbers are drawn from the key of the image instead of the layer's own state, so
     that a resumed run repeats them. Pixels are rounded and clipped to uint8.
@@ -45,7 +45,7 @@ class KerasLayer:
 
 @contextlib.contextmanager
 def keyed(layer: Any, key: tf.Tensor) -> Iterator[None]:
-    """Lets the seed generators of a layer and of those inside it draw from `key`, uint64 scalar.
+    """Makes the seed generators of a layer and its sublayers draw from `key`, uint64 scalar.
 
     Raises:
         UserError: for a layer that has no seed generator of Keras 3.

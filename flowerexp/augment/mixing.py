@@ -12,16 +12,16 @@ from flowerexp.lazy import tf
 
 @dataclass(frozen=True)
 class CutMix:
-    """A rectangle of another image, pasted at the same place.
+    """Pastes a rectangle of another image at the same place.
 
     Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with localizable
     features", section 3.1: the rectangle's edges are sqrt(1 - lambda) of the image's, lambda from
     Beta(alpha, alpha), its center uniform; clipped at the image's edge, the share is that of the
-    pixels. One rectangle a micro-batch, as in the authors' code.
+    pixels. One rectangle per micro-batch, as in the authors' code.
     """
 
     alpha: float = 1.0
-    """Parameter of Beta(alpha, alpha), from which the share is drawn once a micro-batch."""
+    """Parameter of Beta(alpha, alpha), from which the share is drawn once per micro-batch."""
     probability: float = 1.0
     """Probability that a micro-batch is mixed: 1 on ImageNet in the paper, 0.5 on CIFAR."""
 
@@ -49,15 +49,15 @@ class CutMix:
 
 @dataclass(frozen=True)
 class MixUp:
-    """The mean of two images weighted by lambda from Beta(alpha, alpha), rounded to nearest.
+    """Averages two images, weighted by lambda from Beta(alpha, alpha), rounded to nearest.
 
-    Zhang et al. 2018, "mixup: beyond empirical risk minimization", section 2; one lambda a
+    Zhang et al. 2018, "mixup: beyond empirical risk minimization", section 2; one lambda per
     micro-batch, as in the authors' code. The distribution is symmetric and so is a random pairing:
     an image may always have the larger of lambda and 1 - lambda.
     """
 
     alpha: float = 0.2
-    """Parameter of Beta(alpha, alpha), from which the weight is drawn once a micro-batch."""
+    """Parameter of Beta(alpha, alpha), from which the weight is drawn once per micro-batch."""
 
     def __post_init__(self) -> None:
         positive("alpha", self.alpha)

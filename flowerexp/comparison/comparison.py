@@ -1,6 +1,6 @@
-"""Run folders compared: their rows, the pairs among them, and the runs that did not finish.
+"""Compares run folders: their rows, the pairs among them, and the runs that did not finish.
 
-Reads only the files of the folders. No TensorFlow here, and Matplotlib only where a page is drawn.
+Reads only the files of the folders. No TensorFlow here, and Matplotlib only to draw a page.
 """
 
 import math
@@ -46,7 +46,7 @@ class Comparison:
         The columns are `name`, `best` (whether it is the marked row), `n` (the number of runs
         behind its numbers), `seeds` and `state` (texts); the keys in which rows differ; then every
         number of `load`, its mean under its own name and its standard deviation (n - 1) under
-        `... std`. Undefined is NaN.
+        `... std`. Undefined values are NaN.
         """
         from flowerexp.comparison import tables
 
@@ -86,8 +86,8 @@ def compare(paths: Paths, pairs: Sequence[str] = (), epoch: str = "last") -> Com
     Args:
         paths: one or several run folders, or folders of them.
         pairs: `a:b` compares a with the baseline b; each is the name of a row or experiment, or a
-            folder (and then its row). Without any, the pairs that the configs name.
-        epoch: last, or best: each run's own, which was selected on the same validation images.
+            folder (and then its row). By default the pairs that the configs name.
+        epoch: last, or best: that of each run, which was selected on the same validation images.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
@@ -107,17 +107,17 @@ def compare(paths: Paths, pairs: Sequence[str] = (), epoch: str = "last") -> Com
 
 
 def load(paths: Paths) -> pd.DataFrame:
-    """One row per run, in the order of the folders.
+    """Loads runs as a table, one row per run, in the order of the folders.
 
     The columns are `folder` (text), `name` (the experiment's, else the folder's), `seed`, `state`
     (new, running, interrupted, failed, done, unreadable), `error`, `epochs done`; then every config
     key that can change a run's numbers by its dotted name, `replicas` and `data` (the fingerprint)
-    included, missing where a run does not have it, lists as tuples; then, for the `best` epoch
+    included, missing if a run does not have it, lists as tuples; then, for the `best` epoch
     (highest validation F1, the earliest on a tie) and for the `last`: `best epoch` (from 1),
     `best loss`, `acc`, `recall`, `precision`, `f1` and any further metric of the histories on the
     validation set, and `best head`, `medium`, `tail`, the macro recall of the classes in thirds by
     training count; then `first epoch seconds` and `later epochs seconds` (mean of training).
-    Undefined is NaN.
+    Undefined values are NaN.
 
     Args:
         paths: one or several run folders, or folders of them.

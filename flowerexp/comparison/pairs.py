@@ -1,4 +1,4 @@
-"""A row against its baseline: which rows are paired, and what differs between them."""
+"""Compares a row with its baseline: which rows are paired, and how they differ."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from flowerexp.runs.reader import (
 )
 
 MOST_CLASSES = 5
-"""How many gained and lost classes a pair names."""
+"""The number of gained and lost classes that a pair names."""
 ROUNDING = 1e-12
 """The most by which sums of the same scores in another order differ."""
 CAUTIONS = {1: "single seed: the interval covers image sampling, not seed variance",
@@ -30,7 +30,7 @@ CAUTIONS = {1: "single seed: the interval covers image sampling, not seed varian
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference and its 95% bootstrap interval; NaN bounds where there is no interval."""
+    """A difference and its 95% bootstrap interval; NaN bounds if there is no interval."""
 
     value: float
     low: float = np.nan
@@ -49,7 +49,7 @@ class Pair:
     name: str
     baseline: str
     epoch: str
-    """last | best"""
+    """The compared epoch: last | best"""
     seeds: tuple[int, ...]
     """The seeds that both rows have finished."""
     differences: dict[str, Interval]
@@ -58,7 +58,7 @@ class Pair:
     agreement: float
     """The fraction of images, over all seeds, with the same prediction from both."""
     p_value: float | None
-    """McNemar's exact p-value where each side is a single run."""
+    """McNemar's exact p-value if each side is a single run."""
     gained: list[tuple[str, float]]
     """The classes whose recall rose most, and by how much; at most MOST_CLASSES."""
     lost: list[tuple[str, float]]
@@ -95,7 +95,7 @@ def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def partners(rows: Sequence[Row], index: int, others: Iterable[int]) -> list[int]:
-    """Of other rows those with the same overrides, preferably trained on the same data."""
+    """The other rows with the same overrides, preferably trained on the same data."""
     same = [other for other in others
             if other != index and rows[other].variant == rows[index].variant]
     data = [other for other in same if rows[other].differing.get("data")
@@ -118,7 +118,7 @@ def matches(rows: Sequence[Row], text: str, folders: bool = True) -> list[int]:
 
 def asked_pairs(rows: Sequence[Row], texts: Iterable[str]
                 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Indices of the rows of each `a:b`; raises UserError where a text does not name them."""
+    """Indices of the rows of each `a:b`; raises UserError if a text does not name them."""
     wanted, notes = [], []
     for text in texts:
         left, right = split_pair(rows, text)
@@ -153,7 +153,7 @@ def split_pair(rows: Sequence[Row], text: str) -> tuple[list[int], list[int]]:
 
 
 def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[str]]:
-    """The change from a baseline to a row, and notes; None where they cannot be compared."""
+    """The change from a baseline to a row, and notes; None if they cannot be compared."""
     title = f"{row.name} against {baseline.name}"
     by_seed = [{run.seed: run for run in side.finished if run.seed is not None}
                for side in (row, baseline)]

@@ -117,14 +117,14 @@ def pictures_of_pair(pair: Pair, rows: dict[str, Row], prefix: str) -> list[Pict
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """The name of every class, its number where no folder names it."""
+    """The name of every class, its number if no folder names it."""
     names = max((run.class_names for run in runs), key=len, default=())
     most = max((1 + max(run.labels.max(), run.predictions.max()) for run in runs), default=0)
     return [*names, *map(str, range(len(names), most))]
 
 
 def counts_of(row: Row) -> npt.NDArray[np.int64]:
-    """int64 [classes], training images; empty where no folder has them."""
+    """int64 [classes], training images; empty if no folder has them."""
     return max((run.class_counts for run in row.runs), key=len)
 
 
@@ -161,7 +161,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def most_common_values(rows: Sequence[Row]) -> dict[str, str]:
-    """The value that most rows have, by key, where at least two rows share one."""
+    """The most common value of each key that at least two rows share."""
     common = {key: Counter(summary.value_text(row.differing[key]) for row in rows).most_common(1)[0]
               for key in (rows[0].differing if rows else ())}
     return {key: value for key, (value, times) in common.items() if times > 1}

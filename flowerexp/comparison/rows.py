@@ -23,7 +23,7 @@ class Row:
     """One run of each seed, by seed."""
     differing: dict[str, Any]
     """This row's values of the keys in which the rows of the comparison differ; NOT_SET or UNKNOWN
-    where it has none."""
+    if it has none."""
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -93,7 +93,7 @@ def differing_keys(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def unique_names(rows: Sequence[Row]) -> list[str]:
-    """The name of each row's runs; with its overrides, or as its folder, where rows share one."""
+    """The name of each row's runs; with its overrides, or as its folder, if rows share one."""
     plain = [row.runs[0].name for row in rows]
     names = list(plain)
     for index, row in enumerate(rows):

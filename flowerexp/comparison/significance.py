@@ -1,4 +1,4 @@
-"""Whether a difference between two classifiers on the same images is more than chance.
+"""Significance of the difference between two classifiers on the same images.
 
 A two-level bootstrap of accuracy and macro scores, and McNemar's exact test. Arrays in, numbers
 out, independent of runs and folders.

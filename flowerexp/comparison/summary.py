@@ -29,11 +29,11 @@ class Column:
     """One column of the table of rows."""
 
     group: str
-    """keys | best | last | seconds: columns that stay together where there is room."""
+    """keys | best | last | seconds: columns that stay together if there is room."""
     header: str
     cells: tuple[str, ...]
     values: tuple[float, ...] | None = None
-    """The numbers behind the cells, NaN where undefined; None in a column of text."""
+    """The numbers behind the cells, NaN if undefined; None in a column of text."""
 
 
 def all_numbers(comparison: Comparison) -> list[str]:
@@ -44,7 +44,7 @@ def all_numbers(comparison: Comparison) -> list[str]:
 def means(row: Row, names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation (n - 1) of these numbers over a row's counted runs.
 
-    Both are NaN where a run does not define the number, the deviation also for a single run.
+    Both are NaN if a run does not define the number, the deviation also for a single run.
     """
     runs = [run_numbers(run) for run in row.counted]
     found = {}
@@ -58,7 +58,7 @@ def means(row: Row, names: Sequence[str]) -> dict[str, tuple[float, float]]:
 def best_row(comparison: Comparison) -> int | None:
     """The index of the finished row with the highest mean F1 at the last epoch.
 
-    None where fewer than two rows are finished, because there is nothing to choose from.
+    None if fewer than two rows are finished, because there is nothing to choose from.
     """
     scores = {index: means(row, ["last f1"])["last f1"][0]
               for index, row in enumerate(comparison.rows) if row.finished}
@@ -85,7 +85,7 @@ def state(row: Row) -> str:
 
 
 def rerun(run: Run) -> str | None:
-    """The command that resumes a run; None where its config cannot be read."""
+    """The command that resumes a run; None if its config cannot be read."""
     if run.seed is None:
         return None
     return f"python -m flowerexp resume {shlex.quote(str(run.folder))}"
@@ -121,7 +121,7 @@ def shortened(values: Sequence[str]) -> list[str]:
 
 
 def key_titles(keys: Iterable[str]) -> dict[str, str]:
-    """The last part of each key, or the whole key where several share it."""
+    """The last part of each key, or the whole key if several share it."""
     def last_part(key: str) -> str:
         parts = key.split(".")
         return parts[-2] if parts[-1] in GENERIC and len(parts) > 1 else parts[-1]
@@ -190,7 +190,7 @@ def metric_title(name: str) -> str:
 
 
 def interval(found: Interval) -> str:
-    """The bounds, or nothing where there is no interval."""
+    """The bounds, or nothing if there is no interval."""
     return "" if math.isnan(found.low) else f"[{found.low:+.3f}, {found.high:+.3f}]"
 
 

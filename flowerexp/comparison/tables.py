@@ -41,12 +41,12 @@ def frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """`frame` as CSV; undefined is empty."""
+    """`frame` as CSV; undefined values are empty."""
     return encodable(frame(comparison).to_csv(index=False, lineterminator="\n"))
 
 
 def to_json(comparison: Comparison) -> str:
-    """Rows, pairs, failures and notes as strict JSON; undefined is null."""
+    """Rows, pairs, failures and notes as strict JSON; undefined values are null."""
     best = summary.best_row(comparison)
     names = summary.all_numbers(comparison)
     rows = [{"name": row.name, "best": index == best, "state": summary.state(row),

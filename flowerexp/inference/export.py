@@ -1,4 +1,4 @@
-"""A finished run's model for others: a SavedModel from JPEG bytes to classes, and .keras."""
+"""Export of a finished run: a SavedModel from JPEG bytes to classes, and a .keras file."""
 
 import shutil
 import tempfile
@@ -14,18 +14,18 @@ from flowerexp.runs import store
 
 SAVED_MODEL = "saved_model"
 CONTENTS = {SAVED_MODEL, store.MODEL, store.CLASSES}
-"""The names in an export."""
+"""The file names in an export."""
 STEPS = 3
-"""How often `write` tells that it has come further."""
+"""The number of steps that `write` reports."""
 
 
 def classifier(model: Any, size: int, names: tuple[str, ...]) -> Any:
-    """The tf.Module that is saved: the weights, and functions of TensorFlow's own operations.
+    """The tf.Module to save: the weights, and functions of TensorFlow's own operations.
 
     Args:
         model: Keras model, images [n, size, size, 3], 0 to 255 -> logits [n, classes].
         size: height and width in pixels.
-        names: of the classes, in label order.
+        names: the class names in label order.
     """
     def class_names() -> dict[str, Any]:
         return {"class_names": tf.constant(names)}
@@ -40,7 +40,7 @@ def classifier(model: Any, size: int, names: tuple[str, ...]) -> Any:
                 "probability": tf.reduce_max(probabilities, -1), "probabilities": probabilities}
 
     saved = tf.Module("classifier")
-    # The variables only: a Keras model would be saved with all that Keras knows of it.
+    # Only the variables: a Keras model would be saved with all of its Keras objects.
     saved.weights = [weight if callable(weight.value) else weight.value  # tf_keras, Keras 3
                      for weight in model.weights]
     saved.classify = tf.function(classify, input_signature=[
@@ -69,28 +69,27 @@ def check_folder(out: Path) -> None:
 def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: None) -> None:
     """Writes a folder with `saved_model`, `model.keras` and `classes.json`, whole or not at all.
 
-    The SavedModel's signature serving_default takes `jpeg`, string [n]: pictures of any size in one
-    of the formats of `resizing.decode`. It gives `class_id` int64 [n], `class_name` string [n],
+    The SavedModel's signature serving_default takes `jpeg`, string [n]: images of any size, in a
+    format that `resizing.decode` reads. It returns `class_id` int64 [n], `class_name` string [n],
     `probability` float32 [n] and `probabilities` float32 [n, classes]; the signature class_names
-    takes nothing and gives `class_names` string [classes].
+    takes no arguments and returns `class_names` string [classes].
 
     Args:
-        run: with the weights that were chosen.
-        out: does not exist, is empty, or an earlier export, which is replaced.
+        run: a finished run with its chosen weights.
+        out: a folder that is new, empty, or an earlier export, which is replaced.
         advance: called after each of STEPS steps.
 
     Raises:
-        UserError: for a folder of something else, as of `loading.load`, and for a disk that takes
-            no more.
+        UserError: for a folder of anything else, for a full disk, and see `load.load`.
     """
     check_folder(out)
-    out = out.resolve()  # a link to an earlier export stays a link
+    out = out.resolve()  # a link to an earlier export is kept
     from flowerexp.inference import load  # its imports take seconds
 
     model, size = load.load(run)
     advance()
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Of the final folder's depth, so that two renames make it the export.
+    # Next to the final folder, so that two renames publish the export.
     place = Path(tempfile.mkdtemp(prefix=f".partial-{out.name}-", dir=out.parent))
     try:
         partial = place / "new"

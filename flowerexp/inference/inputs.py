@@ -1,5 +1,4 @@
-"""The images that a path names: TFRecords, a folder of photos, or single files. No TensorFlow here.
-"""
+"""Finds the images at a path: TFRecords, a folder of photos, or files. No TensorFlow here."""
 
 import itertools
 from collections import Counter
@@ -14,19 +13,19 @@ from flowerexp.runs import store
 
 RECORDS = ".tfrec"
 SIZED = "tfrecords-jpeg-{0}x{0}"
-"""A folder of records of one size below a data set's root."""
+"""The name of a folder of records of one size below a data set's root."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """Files in the order of prediction.
+    """The files to predict, in order.
 
     path: the given path (the first of several), or the split below it.
     records: TFRecord files; empty if the input is photos.
     pictures: files of one photo each.
     ids: the paths of the photos below the folder.
     labels: class ids of the photos; -1 if labels are not needed.
-    others: the number of files in the folder whose names are not those of photos.
+    others: the number of files in the folder without an image extension.
     """
 
     path: Path
@@ -39,18 +38,18 @@ class Input:
 
 def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | None = None
          ) -> Input:
-    """The records or pictures at a path.
+    """Finds the records or photos at a path.
 
     Args:
-        paths: a folder of *.tfrec files, a data set's root (its test split is taken, with `names`
-            its val split), or a folder of pictures, looked through to its depth; or one or several
-            files, all *.tfrec or all pictures, whose ids are then their paths as they are given.
+        paths: a folder of *.tfrec files, the root of a data set (its test split, with `names` its
+            val split), or a folder of photos, searched recursively; or one or several files, all
+            *.tfrec or all photos, whose ids are then their paths as given.
         sizes: the image sizes of the runs, for a root with folders of several sizes.
         names: the names of the classes in label order, if photos are in a folder per class.
 
     Raises:
-        UserError: for a path that does not exist, holds nothing of the kind or both kinds, or
-            with `names` for a photo without a class.
+        UserError: for a path that does not exist, or holds neither kind or both, or, with `names`,
+            for a photo without a class.
     """
     if not paths:
         raise UserError("no input is given: give TFRecords, a folder of pictures, or pictures")
@@ -79,8 +78,7 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
 
 
 def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The run folders and the inputs of `RUN... INPUT`; of inputs there are several if all are
-    files.
+    """Splits `RUN... INPUT` into run folders and inputs; several inputs must all be files.
 
     Raises:
         UserError: if the input is missing, or for a folder in between that is not a run.
@@ -99,7 +97,7 @@ def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
-    """Files that were given one by one, in their order."""
+    """The input of files that were given one by one, in that order."""
     others = tuple(path for path in paths if path.suffix != RECORDS)
     if not others:
         return Input(paths[0], records=tuple(paths))
@@ -127,14 +125,13 @@ def has_records(folder: Path) -> bool:
 
 def records_in(folder: Path) -> tuple[Path, ...]:
     """The TFRecord files of a split, sorted by name."""
-    # Not glob, to which brackets in the folder's own name would be a pattern.
+    # Not glob, which would read brackets in the folder's own name as a pattern.
     return tuple(sorted(each for each in folder.iterdir() if each.suffix == RECORDS)
                  ) if folder.is_dir() else ()
 
 
 def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
-    """The records of a folder, or its pictures, those of all folders below in the order of paths.
-    """
+    """The records of a folder, or the photos in and below it, sorted by path."""
     hidden: Counter[str] = Counter()
     files = sorted(photos.files_below(folder, hidden))
     pictures = tuple(file for file in files if file.suffix.lower() in photos.SUFFIXES)

@@ -1,5 +1,4 @@
-"""The Keras model of a finished run with the selected weights; code in a file runs only if trusted.
-"""
+"""Loads the Keras model of a finished run; code in a file runs only if it is trusted."""
 
 import itertools
 import json
@@ -20,15 +19,15 @@ from flowerexp.runs import store
 from flowerexp.train import checkpoint
 
 HARMLESS = ("math.", "nn.", "__operators__.", "cast")
-"""Functions of TensorFlow that backbones of legacy Keras call by name; others read and write."""
+"""TensorFlow functions that legacy Keras backbones call by name; others may access files."""
 
 
 def load(run: TrainedRun) -> tuple[Any, int]:
-    """The model of a run with the weights that were chosen, and its image size in pixels.
+    """Loads the model of a run with its chosen weights, and its image size in pixels.
 
     Returns:
-        A Keras model, images [n, size, size, 3], 0 to 255 -> float32 logits [n, classes], of the
-        layers of Keras alone.
+        A Keras model, images [n, size, size, 3], 0 to 255 -> float32 logits [n, classes], made of
+        Keras layers only.
 
     Raises:
         UserError: for a model that cannot be read or contains code, or a missing checkpoint.
@@ -43,17 +42,17 @@ def load(run: TrainedRun) -> tuple[Any, int]:
 
 
 def load_model(path: Path, trust_code: bool = False) -> Any:
-    """A Keras model from a .keras file, without running code that the file contains.
+    """Loads a Keras model from a .keras file, without running code that the file contains.
 
     Args:
-        path: of the file.
-        trust_code: import the classes of other packages that the model names.
+        path: the .keras file.
+        trust_code: whether the classes of other packages that the model names may be imported.
 
     Raises:
-        UserError: for another file, or one that holds or names code.
+        UserError: for any other file, or one that contains or names code.
     """
     try:
-        # Legacy Keras reads whatever else has this name by ways that know no safe mode.
+        # Legacy Keras reads any other file of this name by paths without a safe mode.
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
             version = str(json.loads(archive.read("metadata.json"))["keras_version"])
@@ -79,16 +78,16 @@ def load_model(path: Path, trust_code: bool = False) -> Any:
     try:
         return tf.keras.models.load_model(path, custom_objects=objects, compile=False,
                                           safe_mode=True)
-    except Exception as error:  # Keras, h5py and each layer have their own
+    except Exception as error:  # Keras, h5py and each layer raise their own
         raise UserError(f"{path} cannot be loaded ({first_line(error)}): restore the "
                         "file that the run wrote, or train again with fresh=true") from error
 
 
 def foreign_code(config: Any) -> Iterator[str]:
-    """What in a saved model's config is neither of Keras nor a registered layer of this project.
+    """Yields the code in a saved model's config that is neither Keras' nor a registered layer.
 
-    Keras' own safe mode refuses a Lambda of Python code; legacy Keras takes functions of any module
-    that can be imported (CVE-2025-1550).
+    Keras' own safe mode refuses a Lambda of Python code; legacy Keras accepts functions of any
+    module that can be imported (CVE-2025-1550).
     """
     if isinstance(config, list):
         yield from itertools.chain.from_iterable(map(foreign_code, config))
@@ -109,7 +108,7 @@ def foreign_code(config: Any) -> Iterator[str]:
 
 
 def load_checkpoint(run: TrainedRun) -> Any:
-    """The model of a run with the weights of a checkpoint."""
+    """Loads the model of a run with the weights of a checkpoint."""
     update = (run.epoch + 1) * int(run.provenance["updates_per_epoch"])
     damage = checkpoint.find_damage(run.folder, update)
     if damage:

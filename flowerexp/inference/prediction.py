@@ -31,18 +31,18 @@ FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
     "both": ((), (2,), (1,), (1, 2))}
 """The axes of [n, height, width, 3] that are reversed, a tuple for each view."""
 Squares = list[npt.NDArray[np.uint8]]
-"""A photo in the size of each run, [size, size, 3]."""
+"""One photo at the image size of each run, [size, size, 3]."""
 Advance = Callable[[int], None]
-"""Called with the number of photos done since its last call."""
+"""A function that is called with the number of photos done since its last call."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture before it is decoded.
+    """A photo before it is decoded.
 
-    label: -1 where it has none.
-    data: its bytes, or the file that holds them; None where it is known to be bad.
-    fault: what is wrong with it, or what would be if its bytes are no picture.
+    label: the class id; -1 if there is none.
+    data: its bytes, or the file that holds them; None if it is known to be bad.
+    fault: its issue, or the one to report if its bytes cannot be decoded.
     """
 
     identifier: str
@@ -55,10 +55,10 @@ class Picture:
 class Batch:
     """The prediction of an ensemble for some photos.
 
-    ids: of the n pictures that could be read.
-    labels: int64 [n]; -1 where a picture has none.
+    ids: the ids of the n photos that could be read.
+    labels: int64 [n]; -1 if a photo has none.
     probabilities: float64 [n, classes].
-    faults: of the other pictures among them.
+    faults: the issues of the photos that could not be read.
     """
 
     ids: list[str]
@@ -68,14 +68,14 @@ class Batch:
 
 
 class Ensemble:
-    """Runs that predict together, by the mean of their probabilities over runs and flips.
+    """Runs that predict together: their probabilities are averaged over runs and flips.
 
     Args:
-        runs: of the same classes.
+        runs: runs of the same classes.
         flip: a key of FLIPS.
 
     Raises:
-        UserError: as of `loading.load`.
+        UserError: see `load.load`.
     """
 
     def __init__(self, runs: Sequence[TrainedRun], flip: str | None = None) -> None:
@@ -90,15 +90,15 @@ class Ensemble:
             input_signature=[tf.TensorSpec([], tf.string)])
 
     def squares(self, data: bytes) -> Squares:
-        """Raises tf.errors.InvalidArgumentError for bytes that are no picture."""
+        """Raises tf.errors.InvalidArgumentError for bytes that are not an image."""
         return [square.numpy() for square in self._squares(tf.constant(data))]
 
     def probabilities(self, pictures: Sequence[Squares]) -> npt.NDArray[np.float64]:
-        """float64 [n, classes] of the squares of n pictures."""
+        """float64 [n, classes] of the squares of n photos."""
         from scipy.special import softmax
 
         images = dict(zip(self.sizes, map(np.stack, zip(*pictures, strict=True)), strict=True))
-        # In float64, in which no two logits become the same probability.
+        # In float64, so that different logits do not round to the same probability.
         by_member = [softmax(logits(images[size]).numpy().astype(np.float64), axis=-1).mean(0)
                      for size, logits in self._members]
         mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
@@ -115,21 +115,21 @@ def logits_of(model: Any, size: int, views: Sequence[tuple[int, ...]]) -> Any:
 
 
 def count(given: Input) -> int:
-    """How many pictures an input holds, as far as its files can be read."""
+    """The number of photos in an input, as far as its files can be read."""
     return len(given.pictures) + sum(len(tfrecord.whole_spans(str(path)))
                                       for path in given.records)
 
 
 def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
-    """The pictures of an input in its order, read one after another, and what is wrong with others.
+    """Yields the photos of an input in order, read one by one, with the issues of bad ones.
 
     Args:
-        given: what is read.
-        classes: how many there are where every picture must have a label; None: labels and ids are
-            taken as they come, and a record without an id is named by its place.
+        given: the input.
+        classes: the number of classes if every photo must have a label; with None labels and ids
+            are optional, and a record without an id is named by its position.
 
     Raises:
-        UserError: for a label that is none of the classes.
+        UserError: for a label that is not one of the classes.
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
@@ -150,7 +150,7 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
 
 
 def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) -> Iterator[Batch]:
-    """What an ensemble says of an input; two batches of pictures are in memory at a time."""
+    """Yields an ensemble's predictions for an input; at most two batches are in memory."""
     size, ahead = ensemble.batch_size, deque[tuple[Picture, Future[Any]]]()
     read = pictures(given, len(ensemble.names) if labelled else None)
     with ThreadPoolExecutor(records.THREADS) as pool:
@@ -171,11 +171,11 @@ def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) 
 
 
 def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | DataIssue:
-    """The squares of a picture, or what is wrong with it."""
+    """The squares of a photo, or its issue."""
     if picture.data is None:
         return picture.fault
     try:
-        # Here and not before, so that only what is decoded at the moment is in memory.
+        # Read here and not earlier, so that only photos that are being decoded are in memory.
         data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
         return ensemble.squares(data)
     except OSError as error:
@@ -194,15 +194,15 @@ def check_not_empty(given: Input, read: int, faults: Sequence[DataIssue]) -> Non
 
 def predict(ensemble: Ensemble, given: Input, advance: Advance
             ) -> tuple[pd.DataFrame, list[DataIssue]]:
-    """The likeliest classes of every picture, and the pictures that could not be read.
+    """The most probable classes of every photo, and the photos that could not be read.
 
     Returns:
-        A row a picture in the input's order: `id`, `class_id`, `class_name`, `probability`, then
+        A row per photo in the input's order: `id`, `class_id`, `class_name`, `probability`, then
         `top2_class_id`, `top2_class_name`, `top2_probability` and so on to the fifth, or to the
-        last class; and the faults.
+        last class; and the issues.
 
     Raises:
-        UserError: where no picture can be read.
+        UserError: if no photo can be read.
     """
     rows, faults = [], list[DataIssue]()
     for batch in batches(ensemble, given, False, advance):
@@ -213,7 +213,7 @@ def predict(ensemble: Ensemble, given: Input, advance: Advance
 
 
 def top_classes(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of a batch, as of `predict`; of equal probabilities the lower class is first."""
+    """The rows of a batch, see `predict`; among equal probabilities the lower class is first."""
     order = np.argsort(-batch.probabilities, axis=-1, kind="stable")[:, :TOP]
     chances = np.take_along_axis(batch.probabilities, order, -1)
     columns: dict[str, Any] = {"id": batch.ids}
@@ -227,10 +227,10 @@ def top_classes(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
 
 def evaluate(ensemble: Ensemble, given: Input, advance: Advance
              ) -> tuple[npt.NDArray[np.int64], list[DataIssue]]:
-    """The confusion matrix int64 [classes, classes], rows are labels, and the unreadable pictures.
+    """The confusion matrix int64 [classes, classes], rows are labels, and the unreadable photos.
 
     Raises:
-        UserError: for a label that is none of the classes, or where no picture can be read.
+        UserError: for a label that is not one of the classes, or if no photo can be read.
     """
     classes, faults = len(ensemble.names), list[DataIssue]()
     confusion = np.zeros((classes, classes), np.int64)
@@ -242,7 +242,7 @@ def evaluate(ensemble: Ensemble, given: Input, advance: Advance
 
 
 def report(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> str:
-    """Accuracy, macro averages and the report of every class that occurs, for the terminal."""
+    """Accuracy, macro averages and scikit-learn's report of every class that occurs, as text."""
     from sklearn.metrics import classification_report
 
     scores = metrics.scores(confusion)

@@ -1,4 +1,4 @@
-"""Finished runs and the weights that predict. No TensorFlow here."""
+"""Finds finished runs and the weights to predict with. No TensorFlow here."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,40 +15,40 @@ from flowerexp.runs.status import RunStatus
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run with the weights that were chosen."""
+    """A finished run and its chosen weights."""
 
     folder: Path
     config: Config
     provenance: dict[str, Any]
     """The numbers of its plan and the fingerprint of its data."""
     names: tuple[str, ...]
-    """Of the classes, in label order."""
+    """The class names in label order."""
     image_size: int | None
-    """Height and width in pixels; None where only the saved model tells."""
+    """The height and width in pixels; None if only the saved model tells."""
     weights: str
-    """best | last"""
+    """The chosen epoch: best | last"""
     epoch: int
-    """Whose weights these are, from 0."""
+    """The epoch of the weights, counted from 0."""
     saved: bool
-    """Whether the folder's model.keras holds these weights; else a checkpoint does."""
+    """Whether the folder's model.keras holds these weights; otherwise a checkpoint does."""
     trust_code: bool = False
-    """Whether code of the user's own that the run names may be imported."""
+    """Whether the user's own code that the run names may be imported."""
 
     def __str__(self) -> str:
         return f"{self.folder}, weights of epoch {self.epoch + 1} ({self.weights})"
 
 
 def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> TrainedRun:
-    """A finished run with the weights that predict.
+    """Finds a finished run and the weights to predict with.
 
     Args:
-        folder: of the run.
-        weights: best | last; None for those of the run's own predictions, its `results.use`.
+        folder: the run folder.
+        weights: best | last; None for the run's `results.use`.
         trust_code: whether code that the run names may be imported, if its model needs it.
 
     Raises:
-        UserError: for a folder that holds no run, a run that is not finished, or one without
-            model.keras where that has the weights.
+        UserError: for a folder that holds no run, a run that is not finished, or a missing
+            model.keras that should hold the weights.
     """
     if weights is not None:
         one_of("weights", weights, reader.EPOCHS)
@@ -80,10 +80,10 @@ def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> 
 
 def find_all(folders: Sequence[Path], weights: str | None = None, trust_code: bool = False
              ) -> list[TrainedRun]:
-    """Runs that can predict together: of the same classes, of whatever image sizes.
+    """Finds runs that can predict together: of the same classes, of any image sizes.
 
     Raises:
-        UserError: as of `find`, and for runs of other classes.
+        UserError: see `find`; also for runs of different classes.
     """
     if not folders:
         raise UserError("no run folder is given: name at least one")
@@ -101,5 +101,5 @@ def find_all(folders: Sequence[Path], weights: str | None = None, trust_code: bo
 
 
 def identity_of(run: TrainedRun) -> dict[str, Any]:
-    """What the checkpoints of a run say that it is."""
+    """The identity of a run as its checkpoints record it."""
     return identity.keys(identity.plain(run.config)) | run.provenance

@@ -12,13 +12,13 @@ from flowerexp import metrics
 from flowerexp.plots.style import BLUE, GREY, ORANGE, escape_mathtext, simplify
 
 LISTED = 5
-"""How many classes are listed at each end."""
+"""The number of classes listed at each end."""
 THIRDS = ("head", "medium", "tail")
 """The classes in thirds, from those with the most training images."""
 FEWEST_FOR_THIRDS = 9
 TICKS = [digit * 10 ** power for power in range(7) for digit in (1, 2, 5)]
 DISTANCE = 9.0
-"""Points from the center of a dot to its number."""
+"""The distance in points from the center of a dot to its number."""
 
 
 def draw(counts: npt.NDArray[np.integer], scores: npt.NDArray[np.floating],
@@ -98,8 +98,8 @@ def shade_thirds(axis: Axes, counts: npt.NDArray[np.integer], scores: npt.NDArra
 
 def list_extremes(axis: Axes, counts: npt.NDArray[np.integer], scores: npt.NDArray[np.floating],
                   names: Sequence[str], changes: bool) -> None:
-    """Numbers the classes at the ends, each number on the dot's side with the most room, and
-    lists their names beside the axes."""
+    """Numbers the classes at the ends, each number on the dot's side with the most room, and lists
+    their names next to the axes."""
     order = np.argsort(scores, kind="stable").tolist()
     groups = {"Lowest F1": order[:LISTED]} if not changes else {
         "Highest gains": [label for label in order[::-1][:LISTED] if scores[label] > 0],

@@ -12,11 +12,11 @@ from flowerexp.errors import counted
 from flowerexp.plots.style import escape_mathtext
 
 MOST_NAMES = 40
-"""The most classes whose names fit beside the matrix; with more, errors are listed instead."""
+"""The most classes whose names fit next to the matrix; with more, errors are listed instead."""
 MOST_CLASSES = 1000
-"""The most classes of which a matrix is drawn."""
+"""The most classes for which a matrix is drawn."""
 LISTED = 13
-"""How many kinds of errors are listed."""
+"""The number of kinds of errors listed."""
 
 
 def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -> Figure:
@@ -56,7 +56,7 @@ def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -
 
 
 def list_errors(axis: Axes, matrix: npt.NDArray[np.integer], labels: Sequence[str]) -> None:
-    """Lists the most frequent errors, because many names beside the rows would be unreadable."""
+    """Lists the most frequent errors, because many names next to the rows would be unreadable."""
     errors = matrix - np.diag(np.diag(matrix))
     cells = [divmod(int(cell), len(labels))
              for cell in np.argsort(-errors, axis=None, kind="stable")[:LISTED]]

@@ -75,7 +75,7 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
 
 def by_class(order: npt.NDArray[np.integer], names: Sequence[str]
              ) -> tuple[Figure, list[tuple[Axes, npt.NDArray[np.integer]]]]:
-    """A figure with a place for every class in this order, in two rows where there are many.
+    """A figure with a place for every class in this order, in two rows if there are many.
 
     Returns:
         The figure, and its axes with the classes of each.

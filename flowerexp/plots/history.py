@@ -78,7 +78,7 @@ def draw_seconds(axis: Axes, groups: Sequence[Group], length: int) -> None:
 
 def extended(histories: Sequence[Sequence[Scores]], key: str, length: int
              ) -> npt.NDArray[np.float64]:
-    """One value by epoch, NaN where undefined; the last one is repeated up to `length`.
+    """One value by epoch, NaN if undefined; the last one is repeated up to `length`.
 
     Returns:
         float64 [runs, length].

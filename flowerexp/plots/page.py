@@ -1,7 +1,7 @@
-"""A self-contained HTML page with its pictures inside, and beside it as PNG files.
+"""A self-contained HTML page with embedded pictures, also written next to it as PNG files.
 
-Everything from files is escaped, and the page's policy allows no script, style or image but its
-own. No TensorFlow here.
+Everything from files is escaped, and the page's Content-Security-Policy allows only its own
+scripts, styles and images. No TensorFlow here.
 """
 
 import base64
@@ -21,9 +21,9 @@ from flowerexp.plots import style
 from flowerexp.runs import store
 
 PICTURES = "pictures"
-"""The folder of the pictures beside a page."""
+"""The folder of the pictures next to a page."""
 OWN_PICTURE = re.compile(r'<img data-file="([\w.=+-]+\.png)"')
-"""A picture in the text of a page, with the name of its file."""
+"""Matches a picture in the text of a page and captures the name of its file."""
 
 
 @dataclass(frozen=True)

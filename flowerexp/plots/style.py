@@ -1,4 +1,4 @@
-"""What all plots share: colors, axes, text from files, and PNG files. No TensorFlow here."""
+"""Shared by all plots: colors, axes, text from files, and PNG files. No TensorFlow here."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""What a run says: sentences on the terminal and in run.log, progress, and status.json."""
+"""Logging of a run: lines on the terminal and in run.log, progress, and status.json."""
 
 import contextlib
 import datetime
@@ -24,7 +24,7 @@ from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 
 NVIDIA = Path("/proc/driver/nvidia")
-"""Exists where an NVIDIA driver is loaded, so that what TensorFlow says of CUDA is of use."""
+"""A path that exists if an NVIDIA driver is loaded; only then do CUDA messages matter."""
 NOISE = re.compile(rb"^(?!\d{4}-\d\d-\d\dT).*(?:" + b"|".join((  # never a line of ours
     rb"All log messages before absl::InitializeLog\(\) is called",
     rb"oneDNN custom operations are on",
@@ -33,18 +33,18 @@ NOISE = re.compile(rb"^(?!\d{4}-\d\d-\d\dT).*(?:" + b"|".join((  # never a line 
     rb"Unable to register cu\w+ factory",
     rb"computation_placer already registered",
     rb"TF-TRT Warning: Could not find TensorRT")) + rb")")
-"""Lines that TensorFlow writes at every start and that no setting silences."""
+"""Lines that TensorFlow writes at every start and that no setting suppresses."""
 NO_GPU = re.compile(rb"^(?!\d{4}-\d\d-\d\dT).*(?:Could not find cuda drivers"
                     rb"|failed call to cuInit|cuda_diagnostics|cuda-capable device)")
-"""The same on a machine without an NVIDIA driver."""
+"""Further such lines on a machine without an NVIDIA driver."""
 LINE_SECONDS = 60
-"""Time between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if there is no terminal."""
 MEASURE_SECONDS = 10
-"""Time for which speed is measured before the time left is estimated."""
+"""Seconds for which the speed is measured before the time left is estimated."""
 DAY = 24 * 60 * 60
 
 Scores = Callable[[], tuple[float, float]]
-"""Gives the loss and the accuracy of the epoch so far."""
+"""A function that returns the loss and the accuracy of the epoch so far."""
 
 
 def now() -> str:
@@ -63,17 +63,17 @@ def duration(seconds: float) -> str:
 
 
 class LogFile(logging.Handler):
-    """run.log: every line of this package with its time, and what native libraries write.
+    """Handler of run.log: timestamped lines of this package, and native libraries' output.
 
-    It is opened for every message, so that other processes may write in between. Native libraries
-    write to the file itself, so that a crash loses nothing; NOISE is removed afterwards.
+    The file is opened for every message, so that other processes can write in between. Native
+    libraries write to it directly, so a crash loses nothing; NOISE is removed afterwards.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.filtered = path.stat().st_size if path.exists() else 0
-        """Size in bytes up to which noise was removed."""
+        """The size in bytes up to which noise was removed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -100,8 +100,8 @@ class RunLogger:
     """Logs the messages of one process about one run folder.
 
     Args:
-        folder: of the run; None for a command without one, whose messages reach the terminal only.
-        chief: False for a worker that prints and writes nothing.
+        folder: the run folder; None logs to the terminal only.
+        chief: whether this is the chief; other workers print and write nothing.
     """
 
     def __init__(self, folder: Path | None = None, chief: bool = True) -> None:
@@ -121,20 +121,20 @@ class RunLogger:
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person watches: the output is a terminal, which can show a bar."""
+        """Whether the output is a terminal, which can show a progress bar."""
         return self.console.is_terminal and not self.console.quiet
 
     def info(self, sentence: str) -> None:
-        """One line on the terminal and, with its time, in run.log."""
+        """Logs a line to the terminal and, timestamped, to run.log."""
         self._logger.info(sentence)
 
     def debug(self, text: str) -> None:
-        """Lines in run.log only."""
+        """Logs lines to run.log only."""
         self._logger.debug(text)
 
     @contextlib.contextmanager
     def native_log(self) -> Iterator[None]:
-        """Sends the standard error stream to run.log, because native libraries write to it.
+        """Redirects the standard error stream, to which native libraries write, to run.log.
 
         A traceback of this package is printed after the block, so it still reaches the terminal.
         """
@@ -151,7 +151,7 @@ class RunLogger:
             os.dup2(terminal, 2)
             os.close(terminal)
             if isinstance(self._file, LogFile):
-                with contextlib.suppress(OSError):  # a full disk has its own sentence
+                with contextlib.suppress(OSError):  # a full disk is reported separately
                     self._file.remove_noise()
 
     def log_traceback(self) -> None:
@@ -165,13 +165,13 @@ class RunLogger:
 
     @contextlib.contextmanager
     def progress(self, images: int, done: int) -> Iterator["Progress"]:
-        """Shows how many images are done: a bar on a terminal, else a line a minute.
+        """Shows the progress: a bar on a terminal, otherwise a line per minute.
 
         Args:
-            images: number in total, of which `done` were done before.
+            images: the total number of images, of which `done` were processed before.
 
         Yields:
-            A function of the title, the images done since its last call, and `Scores` if known.
+            A function of the title, the images done since the last call, and `Scores` if known.
         """
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=24),
                    SpeedColumn(), bars.TimeRemainingColumn(compact=True),
@@ -181,13 +181,13 @@ class RunLogger:
 
     @contextlib.contextmanager
     def steps(self, title: str, count: int | None) -> Iterator[Callable[..., None]]:
-        """Shows a bar of steps done on a terminal, else nothing.
+        """Shows a progress bar of steps on a terminal, otherwise nothing.
 
         Args:
-            count: number of steps; None if it is not known.
+            count: the number of steps; None if it is unknown.
 
         Yields:
-            A function of the number done since its last call, 1 by default.
+            A function of the number of steps since its last call, 1 by default.
         """
         with self._bar(*bars.Progress.get_default_columns()) as bar:
             task = bar.add_task(title, total=count)
@@ -209,15 +209,15 @@ class SpeedColumn(bars.ProgressColumn):
 class Progress:
     """Counts images, and reports speed, time left, loss and accuracy.
 
-    The time left is reported once the speed is known, if it is over a minute; then, where there is
-    no terminal, every LINE_SECONDS. The first call is not measured, because it traces and compiles.
+    The time left is reported once the speed is known, if it is over a minute; then, without a
+    terminal, every LINE_SECONDS. The first call is not measured, because it traces and compiles.
 
     Args:
-        logger: that reports.
-        images: number in total.
-        done: number done before.
-        bar: on a terminal.
-        clock: in seconds.
+        logger: the logger for the reports.
+        images: the total number of images.
+        done: the number of images processed before.
+        bar: the progress bar, shown on a terminal.
+        clock: a function that returns the time in seconds.
     """
 
     def __init__(self, logger: RunLogger, images: int, done: int, bar: bars.Progress,
@@ -233,8 +233,8 @@ class Progress:
         """Adds `count` images.
 
         Args:
-            title: of the bar, for example `epoch 2/30`.
-            count: images done since the last call.
+            title: the title of the bar, for example `epoch 2/30`.
+            count: the number of images since the last call.
             scores: called only when they are shown, at most once a second.
         """
         self.done += count
@@ -259,7 +259,7 @@ class Progress:
             (self.logger.debug if self.logger.is_interactive else self.logger.info)(line)
 
     def estimate(self, left: float, speed: float) -> None:
-        """Reports the time left where it is over a minute, and that it is long."""
+        """Reports the time left if it is over a minute, and warns if it is over a day."""
         if left >= 60:
             self.logger.info(f"about {duration(left)} left at {describe_speed(speed)}")
         if left > DAY:
@@ -280,7 +280,7 @@ def describe(scores: Scores | None) -> str:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Ends this process in order, by SIGTERM, when its parent has gone."""
+    """Ends this process gracefully, by SIGTERM, once its parent is gone."""
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
@@ -290,5 +290,5 @@ def exit_with_parent(parent: int) -> None:
 
 
 def process() -> dict[str, Any]:
-    """Host and process id, to tell whoever finds the folder locked."""
+    """The host and process id, for the message about a locked folder."""
     return {"host": platform.node(), "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""With what a run was made: versions of packages, and the git commit of the project."""
+"""What a run was made with: package versions and the project's git commit."""
 
 import importlib.metadata
 import os
@@ -12,11 +12,11 @@ from flowerexp.errors import first_line
 
 PROJECT = Path(__file__).resolve().parents[2]
 GIT_SECONDS = 5.0
-"""How long git may take, for example on a slow network disk."""
+"""The timeout of git in seconds; a network disk may be slow."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python, this package and the packages that decide a result."""
+    """The versions of Python, this package and the packages that affect results."""
     found: dict[str, str] = {"python": platform.python_version(), "flowerexp": __version__}
     for package in ("tensorflow", "tensorflow-tpu", "keras", "tf_keras", "numpy", "efficientnet"):
         try:
@@ -27,13 +27,13 @@ def versions() -> dict[str, str]:
 
 
 def commit(project: Path = PROJECT) -> dict[str, Any] | None:
-    """The commit of the project's checkout, and whether a file that git knows was changed since.
+    """The commit of the project's checkout, and whether tracked files have changed since.
 
     Returns:
-        {"commit": 40 hex digits, "changed": bool}, or {"error": what git said} where it cannot
-        tell; None without a checkout.
+        {"commit": 40 hex digits, "changed": bool}, or {"error": git's message} if git fails; None
+        without a checkout.
     """
-    if not (project / ".git").exists():  # an installed package is of no repository around it
+    if not (project / ".git").exists():  # an installed package has no repository
         return None
 
     def git(*words: str) -> str:

@@ -28,50 +28,50 @@ from flowerexp.runs.store import Scores
 Paths = str | Path | Iterable[str | Path]
 """Run folders, or folders of them; one or several."""
 MEASURED = ("replicas", "data")
-"""Of a run's provenance: what `auto` took, and the fingerprint of the data."""
+"""Keys of a run's provenance: the replicas that `auto` chose, and the data's fingerprint."""
 SOURCE = "source of "
-"""Begins the keys of a provenance that tell the code of the user's own parts."""
+"""The prefix of the provenance's keys for the code of the user's own parts."""
 NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
 EPOCHS = ("best", "last")
 THIRDS = ("head", "medium", "tail")
-"""The macro recall of each third of the classes, by training images."""
+"""The names of the macro recall of each third of the classes, by training images."""
 SECONDS = ("first epoch seconds", "later epochs seconds")
 MOST_CLASSES = 2**20
-"""Where classes.json does not tell how many; so that counts by class fit in memory."""
+"""The most classes if classes.json does not tell how many, so that counts fit in memory."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, several times as fast as the loader of OmegaConf, whose files it reads alike."""
+"""libyaml's loader, several times as fast as OmegaConf's and equivalent for its files."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder as it was read."""
+    """The contents of one run folder."""
 
     folder: Path
     name: str
-    """The experiment's name, else the folder's name, without the seed."""
+    """The name of the experiment, or else of the folder, without the seed."""
     seed: int | None
-    """None where the config cannot be read."""
+    """The seed; None if the config cannot be read."""
     keys: dict[str, Any]
-    """What the run is, but for its seed: every key that can change its numbers by its dotted name,
-    `replicas` and `data` (the fingerprint) as far as they are known."""
+    """The identity of the run without its seed: every config key that can change its numbers,
+    dotted, and `replicas` and `data` (the fingerprint) if they are known."""
     variant: frozenset[str]
-    """The overrides besides experiment, seed and the keys of a run's place."""
+    """The overrides that make the run differ from its experiment, see `is_variant`."""
     compared_with: tuple[str, ...]
     state: str
-    """new | running | interrupted | failed | done | unreadable"""
+    """The state: new | running | interrupted | failed | done | unreadable"""
     error: str | None
     epochs: int | None
-    """How many the run has in all, where it is known."""
+    """The planned number of epochs, if it is known."""
     history: list[Scores]
     labels: npt.NDArray[np.int64]
-    """[images] of the validation set."""
+    """Labels of the validation set, [images]."""
     predictions: npt.NDArray[np.int64]
-    """[epochs, images], class ids; no epoch where the folder has no predictions."""
+    """Predicted class ids, [epochs, images]; zero epochs if the folder has no predictions."""
     class_names: tuple[str, ...]
     class_counts: npt.NDArray[np.int64]
-    """[classes], training images; empty where the folder does not tell."""
+    """Training images by class, [classes]; empty if the folder has no counts."""
 
 
 def find_folders(paths: Paths) -> list[Path]:
@@ -97,7 +97,7 @@ def find_folders(paths: Paths) -> list[Path]:
 
 
 def walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Run folders at or below one; links are followed, and nothing is entered twice."""
+    """Run folders at or below a folder; links are followed, and no folder is visited twice."""
     if (resolved := folder.resolve()) in seen:
         return
     seen.add(resolved)
@@ -117,9 +117,9 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def read_run(folder: Path) -> Run:
-    """What a run folder holds; a damaged file makes it `unreadable`, with the sentence.
+    """Reads a run folder; a damaged file makes it `unreadable`, with a sentence in `error`.
 
-    What could be read of such a folder is kept, without a config its seed is None.
+    What could be read of such a folder is kept; without a config, its seed is None.
     """
     nothing = np.zeros(0, np.int64)
     run = Run(folder, SEED_OF_FOLDER.sub("", folder.name) or str(folder), None, {}, frozenset(), (),
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> Run:
 
 
 def with_config(run: Run) -> Run:
-    """The run with what its config and overrides tell."""
+    """The run with the fields from its config and overrides."""
     path = run.folder / store.CONFIG
     plain: Any = read_yaml(path)
     if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
@@ -162,13 +162,13 @@ def with_config(run: Run) -> Run:
 
 
 def is_variant(key: str) -> bool:
-    """Whether an override of this key makes a run another than its experiment says."""
+    """Whether an override of this key makes a run differ from its experiment."""
     return not (key in ("experiment", "seed", "sweep", *identity.PLACE_KEYS,
                         *identity.INERT_KEYS) or re.match(r"hydra[./]", key))
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain values; None where the file is not there."""
+    """The file as plain values; None if it does not exist."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)  # a safe loader
     except FileNotFoundError:
@@ -187,20 +187,20 @@ def with_status(run: Run, status: RunStatus) -> Run:
 
 
 def state_of(folder: Path, status: RunStatus) -> str:
-    """The state of a run folder: `new` before its first status, `interrupted` if its run is gone.
+    """The state of a run: `new` before its first status, `interrupted` if its process is gone.
 
-    A run that was killed leaves `running` behind; a living one holds the folder's lock.
+    A killed run leaves `running` behind; a live one holds the folder's lock.
     """
     killed = status.state == "running" and not is_held(folder / store.LOCK)
     return "interrupted" if killed else status.state
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file, as filelock does it, without writing to it.
+    """Whether a process holds filelock's lock on a file, checked without writing to it.
 
-    filelock itself opens for writing, which a folder need not allow, and makes the file.
+    filelock itself creates the file and opens it for writing, which a folder may not allow.
     """
-    if sys.platform == "win32":  # no way to look without taking it
+    if sys.platform == "win32":  # there is no way to check without acquiring it
         return lock.exists()
     import fcntl
 
@@ -229,7 +229,7 @@ def with_scores(run: Run, state: str) -> Run:
     labels = class_ids(store.read_json(path) if path.exists() else [], path, classes)
     predictions = read_predictions(folder, len(labels), classes)
     if state != "done" and len(predictions):
-        # The files of an epoch are written one after the other.
+        # The files of an epoch are written one after the other; an interrupt may come in between.
         history, predictions = history[:len(predictions)], predictions[:len(history)]
     elif len(predictions) and len(predictions) != len(history):
         raise UserError(f"{folder / store.VALID_PREDICTIONS} holds "
@@ -240,7 +240,7 @@ def with_scores(run: Run, state: str) -> Run:
 
 
 def finite_history(history: Sequence[Any], path: Path) -> list[Scores]:
-    """The epochs, None for what is not finite; raises UserError if it is not a history."""
+    """The epochs with None for non-finite values; raises UserError if it is not a history."""
     for row in history:
         if not isinstance(row, dict) or not all(key in row for key in NEEDED) or not all(
                 value is None or type(value) in (int, float) for value in row.values()):
@@ -250,11 +250,11 @@ def finite_history(history: Sequence[Any], path: Path) -> list[Scores]:
 
 
 def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.int64]:
-    """int64 [epochs, images]; no epoch where the folder has no predictions.
+    """int64 [epochs, images]; zero epochs if the folder has no predictions.
 
     Raises:
-        UserError: for a file that does not hold, for every epoch, an id under `classes` for every
-            one of the validation images.
+        UserError: for a file without a class id below `classes` for every epoch and validation
+            image.
     """
     path = folder / store.VALID_PREDICTIONS
     if not path.exists():
@@ -266,7 +266,7 @@ def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.
 
 
 def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
-    """int64 [images]; raises UserError for anything but a list of ids under `classes`."""
+    """int64 [images]; raises UserError for anything but a list of ids below `classes`."""
     try:
         ids = np.array(values if values != [] else np.zeros(0, np.int64))
     except (ValueError, OverflowError):
@@ -285,13 +285,13 @@ def metric_names(runs: Iterable[Run]) -> list[str]:
 
 
 def number_names(runs: Iterable[Run]) -> list[str]:
-    """The names of the numbers of runs, in the order of a table's columns."""
+    """The names of the runs' numbers, in the order of a table's columns."""
     of_epoch = ("epoch", "loss", *metric_names(runs), *THIRDS)
     return [f"{when} {name}" for when in EPOCHS for name in of_epoch] + list(SECONDS)
 
 
 def run_numbers(run: Run) -> dict[str, float]:
-    """The run's numbers by the names of `number_names`; NaN where undefined."""
+    """The run's numbers by the names of `number_names`; NaN if undefined."""
     numbers = dict.fromkeys(number_names([run]), math.nan)
     for when in EPOCHS:
         if (epoch := chosen_epoch(run, when)) is not None:
@@ -313,8 +313,7 @@ def chosen_epoch(run: Run, when: str) -> int | None:
 
 
 def epoch_numbers(run: Run, epoch: int) -> dict[str, float]:
-    """Validation loss and metrics of an epoch; the recalls of the thirds where predictions allow.
-    """
+    """An epoch's validation loss and metrics; with predictions, also the thirds' recalls."""
     found = {key.removeprefix("valid "): number(value)
              for key, value in run.history[epoch].items() if key.startswith("valid ")}
     if not len(run.predictions) or not len(run.class_counts):
@@ -331,14 +330,14 @@ def number(value: float | None) -> float:
 
 
 def frozen(value: Any) -> Any:
-    """The value as one that can be hashed: lists as tuples, dicts as sorted pairs."""
+    """A hashable form of the value: lists as tuples, dicts as sorted pairs."""
     if isinstance(value, dict):
         return tuple(sorted((str(key), frozen(inner)) for key, inner in value.items()))
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def in_order(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The keys of all rows in the order in which they come first; what was measured at the end."""
+    """The keys of all rows in order of first appearance, with those of MEASURED at the end."""
     keys = dict.fromkeys(itertools.chain.from_iterable(rows))
     return [*(key for key in keys if key not in MEASURED), *(key for key in MEASURED
                                                              if key in keys)]

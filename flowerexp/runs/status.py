@@ -1,4 +1,4 @@
-"""status.json: how far a run came, on what it ran, and how it ended. No TensorFlow here."""
+"""status.json: the progress of a run, its environment, and how it ended. No TensorFlow here."""
 
 import typing
 from dataclasses import asdict, dataclass, field, fields
@@ -10,12 +10,12 @@ from flowerexp.runs import store
 
 STATES = ("new", "running", "interrupted", "failed", "done")
 OLD_NAMES = {"beginning": "provenance"}
-"""Keys of earlier versions, and the fields that they are now."""
+"""Keys of earlier versions -> the fields that replaced them."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What status.json holds; what is not known is None or empty, and is left out of the file.
+    """The contents of status.json; unknown fields are None or empty, and left out of the file.
 
     Keys of other versions are ignored.
     """
@@ -23,31 +23,31 @@ class RunStatus:
     state: str = "new"
     """One of STATES."""
     error: str | None = None
-    """The sentence that a failed run ended with."""
+    """The error message of a failed run, a sentence."""
     traceback: str | None = None
     stopped_early: str | None = None
-    """The sentence that says at which epoch and why."""
+    """A sentence that tells at which epoch and why the run stopped early."""
     epochs_done: int | None = None
     epochs: int | None = None
-    """How many are planned."""
+    """The planned number of epochs."""
     started: str | None = None
-    """Local time in ISO 8601, as the next two."""
+    """The local start time in ISO 8601; `updated` and `ended` have the same format."""
     updated: str | None = None
     ended: str | None = None
     working_directory: str | None = None
-    """The directory of the run's command, from which its relative paths start."""
+    """The directory of the run's command, to which its relative paths refer."""
     code_path: list[str] = field(default_factory=list)
     """Folders from which the user's own parts are imported."""
     host: str | None = None
     pid: int | None = None
-    """The process that runs it, or ran it last."""
+    """The process that trains the run, or trained it last."""
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] = field(default_factory=dict)
-    """The project's commit and whether files were changed, as of `provenance.commit`."""
+    """The project's commit and whether files were changed, see `provenance.commit`."""
     hardware: str | None = None
-    """The devices and why they were chosen, in a sentence."""
+    """A sentence that tells the devices and why they were chosen."""
     data: dict[str, Any] = field(default_factory=dict)
-    """Where the images come from, their number, size and cache."""
+    """The source of the images, their number, size and cache."""
     skipped: dict[str, Any] = field(default_factory=dict)
     """The records that dataset.on_bad_record=skip left out."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -55,10 +55,10 @@ class RunStatus:
 
     @classmethod
     def load(cls, folder: Path) -> "RunStatus":
-        """The status of a run folder; that of a new run where there is no file yet.
+        """Loads the status of a run folder; that of a new run if there is no file yet.
 
         Raises:
-            UserError: for a file that holds no status, or a field of another type.
+            UserError: for a file that holds no status, or a field of the wrong type.
         """
         path = folder / store.STATUS
         if not path.exists():
@@ -86,7 +86,7 @@ class RunStatus:
 
     @classmethod
     def load_or_new(cls, folder: Path) -> "RunStatus":
-        """As `load`, but that of a new run where the file is damaged: no run depends on it."""
+        """As `load`, but a damaged file gives a new run's status, because no run depends on it."""
         try:
             return cls.load(folder)
         except UserError:

@@ -44,10 +44,10 @@ Scores = dict[str, float | None]
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path of the same suffix, whose file becomes that of `path` if the block succeeds.
+    """Yields a temporary path of the same suffix, which replaces `path` if the block succeeds.
 
-    A symbolic link stays: the file that it names is replaced. A device, a pipe or /dev/stdout stays
-    as well: the finished file is copied into it.
+    A symbolic link is kept, and its target is replaced. A device, a pipe and /dev/stdout are kept
+    as well, and the finished file is copied into them.
 
     Raises:
         UserError: for a folder.
@@ -96,7 +96,7 @@ def stream_descriptor(path: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file is on the disk, so that no rename outlives what it names."""
+    """Flushes a file to the disk, so that its contents are there before it is renamed."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -112,7 +112,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Strict JSON: NaN and infinity are our own mistake, undefined is None."""
+    """Writes strict JSON, with None for undefined values; NaN and infinity raise, as bugs."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -128,7 +128,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_config(folder: Path, composed: Any, overrides: Sequence[str]) -> None:
-    """The composed config and the overrides, as Hydra writes them."""
+    """Writes the composed config and the overrides, as Hydra does."""
     write_text(folder / CONFIG, OmegaConf.to_yaml(composed))
     write_text(folder / OVERRIDES, OmegaConf.to_yaml(list(overrides)))
 
@@ -139,7 +139,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_composed(folder: Path) -> DictConfig:
-    """The config of a run folder as it was composed; raises UserError where there is none."""
+    """The config of a run folder as it was composed; raises UserError if there is none."""
     path = folder / CONFIG
     try:
         composed = OmegaConf.load(path)
@@ -153,7 +153,7 @@ def read_composed(folder: Path) -> DictConfig:
 
 
 def read_overrides(folder: Path) -> list[str]:
-    """What the command line changed; empty where the folder does not tell."""
+    """The overrides of the command line; empty if the folder has none."""
     path = folder / OVERRIDES
     try:
         overrides: Any = OmegaConf.load(path) if path.exists() else []
@@ -167,19 +167,19 @@ def write_history(folder: Path, history: Sequence[Scores]) -> None:
 
 
 def read_history(folder: Path) -> list[Scores]:
-    """The epochs of a run in order, none where it has ended none yet."""
+    """The epochs of a run in order; empty before the end of the first one."""
     if not (folder / HISTORY).exists():
         return []
     return by_epoch(read_json(folder / HISTORY), folder / HISTORY)
 
 
 def write_classes(folder: Path, names: Sequence[str], train_counts: Sequence[int]) -> None:
-    """Names of the classes in label order, and how many training images each has."""
+    """Writes the class names in label order, and the number of training images of each."""
     write_json(folder / CLASSES, {"names": list(names), "train counts": list(train_counts)})
 
 
 def read_classes(folder: Path) -> tuple[list[str], list[int]]:
-    """Names and training counts of the classes; both empty where the folder has none yet."""
+    """Names and training counts of the classes; both empty if the folder has none yet."""
     if not (folder / CLASSES).exists():
         return [], []
     classes = read_json(folder / CLASSES)
@@ -193,7 +193,7 @@ def read_classes(folder: Path) -> tuple[list[str], list[int]]:
 
 
 def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:
-    """Class ids of the validation set by epoch, in data set order."""
+    """Writes the class ids of the validation set by epoch, in data set order."""
     write_json(folder / VALID_PREDICTIONS,
                {str(epoch): list(ids) for epoch, ids in enumerate(predictions)})
 
@@ -213,7 +213,7 @@ def by_epoch(value: Any, path: Path) -> list[Any]:
 
 
 def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int]) -> None:
-    """`id,label` for every test image, in data set order."""
+    """Writes `id,label` for every test image, in data set order."""
     with atomic_write(folder / SUBMISSION) as partial, \
             partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How long a run will train, from runs of the same kind that this machine has measured."""
+"""Estimates the training time of a run from similar runs on this machine."""
 
 import itertools
 import platform
@@ -13,23 +13,23 @@ from flowerexp.runs import reader, store
 from flowerexp.runs.status import RunStatus
 
 DECIDING = ("hardware", "model", "augmentation", "loop.batch_size_per_replica")
-"""Keys of a config, or groups of them, that decide the speed of training."""
+"""Config keys, or groups of them, that affect the speed of training."""
 IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
-"""Of these, those that do not."""
+"""Keys of these groups that do not affect it."""
 
 
 def seconds_per_image(folder: Path, plain: Mapping[str, Any], image_size: int) -> float | None:
-    """Training time of an image, as measured by the runs in and next to a folder.
+    """The training time of an image, measured by the runs in and next to a folder.
 
     Args:
-        folder: that contains run folders and sweeps, or is a sweep itself.
-        plain: config of the run to estimate, as nested dicts.
-        image_size: height and width of its images in pixels.
+        folder: a folder of runs and sweeps, or a sweep itself.
+        plain: the config of the run to estimate, as nested dicts.
+        image_size: the height and width of its images in pixels.
 
     Returns:
-        The median over runs of the same model, image size and hardware on this machine, of which
-        each counts with the median of its epochs; the first epoch, which compiles, counts only
-        where it is the only one. None without such a run.
+        The median over the runs of the same model, image size and hardware on this machine, each
+        represented by the median of its epochs; the first epoch, which compiles, counts only if it
+        is the only one. None without such a run.
     """
     wanted = speed_keys(plain)
     measured = []
@@ -48,12 +48,12 @@ def seconds_per_image(folder: Path, plain: Mapping[str, Any], image_size: int) -
             seconds = [value for row in store.read_history(run) if (value := row["train timing"])]
             measured.append(statistics.median(seconds[1:] or seconds) / images)
         except (UserError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-            continue  # a damaged folder tells nothing
+            continue  # damaged folders are ignored
     return statistics.median(measured) if measured else None
 
 
 def speed_keys(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide the speed of training."""
+    """The keys of a config that affect the speed of training."""
     return {key: value for key, value in identity.keys(plain).items()
             if key not in IRRELEVANT and any(
                 key == start or key.startswith(f"{start}.") for start in DECIDING)}
