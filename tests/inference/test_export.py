@@ -126,7 +126,7 @@ def test_a_damaged_model_leaves_an_earlier_export_as_it_is(trained_run, exported
     run = shutil.copytree(trained_run, tmp_path / "run")
     (run / "model.keras").write_bytes(b"damaged")
     out = shutil.copytree(exported, tmp_path / "out")
-    with pytest.raises(UserError, match="is no model saved by Keras"):
+    with pytest.raises(UserError, match="is not a model saved by Keras"):
         export.write(trained.find(run), out)
     assert (out / "saved_model/saved_model.pb").read_bytes() == (
         exported / "saved_model/saved_model.pb").read_bytes()
