@@ -42,7 +42,7 @@ FOREIGN_NAMES = {name.replace("_", ""): key for key, names in FOREIGN.items()
                  for name in names.split()}
 ADVICE = {
     "head_lr": "all layers share schedule.max_lr, and model.trainable=false trains the head alone",
-    "ema": "an average of the weights can be a callback of your own, as in examples/own_parts",
+    "ema": "there is no option for averaged weights; parts of your own: docs/parts.md",
 }
 """Last part of a key -> what to use instead."""
 

@@ -86,6 +86,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> ComposedCo
         raise UserError("these overrides are a sweep of several runs: use flowerexp.sweep(...)")
     with flag_override(composed, ["struct", "readonly"], False):
         del composed["hydra"]
+    composition.check_sweep_level_keys(overrides)
     composition.check(composed)
     OmegaConf.resolve(composed)
     OmegaConf.set_readonly(composed, True)

@@ -38,6 +38,8 @@ app = typer.Typer(cls=WordsOrCommand, invoke_without_command=True, rich_markup_m
 
 def checked(overrides: list[str] | None, config_dir: Path | None) -> Config:
     """The config of a command's overrides, checked before TensorFlow is imported."""
+    if any(override.startswith("sweep=") for override in overrides or []):
+        raise UserError("eda shows one run, and a sweep is several: give the overrides of one")
     return composition.check(composition.compose(overrides or [], config_dir))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from flowerexp import __version__, composition
 from flowerexp.cli import data, eda, predict
+from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger, exit_with_parent
 from flowerexp.train import launch
@@ -80,6 +81,8 @@ def compare(
     with composition.one_sentence():
         from flowerexp.comparison import comparison, tables
 
+        if output and output.exists() and not output.is_dir():
+            raise UserError(f"--output={output} is a file: give a folder")
         wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
         files = {name: path for name in wanted for path in paths
                  if path.suffix == f".{name}" and not path.is_dir()}

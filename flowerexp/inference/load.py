@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowerexp import parts
+from flowerexp import identity, parts
 from flowerexp.errors import UserError, first_line
 from flowerexp.inference import trained
 from flowerexp.inference.trained import TrainedRun
@@ -122,9 +122,12 @@ def load_checkpoint(run: TrainedRun) -> Any:
         size = load_model(run.folder / store.MODEL, run.trust_code).input_shape[1]
     config = run.config
     parts.check_trusted((config.model.backbone, config.model.head), run.trust_code)
+    now = identity.sources(config) if run.trust_code else {}  # code may have changed since
     backbone = parts.replace(config.model.backbone, weights=None)
     model = build.build(replace(config.model, backbone=backbone), size, len(run.names),
                          config.hardware.precision, config.seed)
     checkpoint.restore(tf.train.Checkpoint(model=model), run.folder, update,
-                       trained.identity_of(run))
+                       trained.identity_of(run) | {
+                           key: value for key, value in now.items()
+                           if key.startswith("source of model")})
     return layers.portable(model)

@@ -27,7 +27,8 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     """
     tf.keras.mixed_precision.set_global_policy(precision)
     tf.keras.utils.set_random_seed(seed)
-    backbone = layers.with_keyed_dropout(build_backbone(model.backbone, image_size))
+    with parts.failures_named(model.backbone):
+        backbone = layers.with_keyed_dropout(build_backbone(model.backbone, image_size))
     backbone.trainable = model.trainable
     inputs = tf.keras.Input((image_size, image_size, 3), name="image")
     scaled = layers.scale_inputs(model, inputs)
@@ -61,8 +62,9 @@ def check_head(head: Any, network: Any, num_classes: int) -> None:
         raise UserError(f"{head} must return logits float32 [n, {num_classes}], not "
                         f"{tf.as_dtype(logits.dtype).name} {list(logits.shape)}")
     for layer in network._flatten_layers():
-        if isinstance(layer, tf.keras.layers.Dropout):
-            raise UserError(f"{head} has a Dropout layer, whose mask does not repeat: take "
+        if layers.draws_without_key(layer):
+            raise UserError(f"{head} has the layer {layer.name} ({type(layer).__name__}), which "
+                            "draws numbers that do not repeat: take "
                             "flowerexp.models.layers.KeyedDropout")
 
 

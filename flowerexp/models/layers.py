@@ -6,6 +6,7 @@ layers only: see `portable`. Uses only the API that Keras 3 and tf_keras share.
 
 import contextlib
 import contextvars
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.config import Model
+from flowerexp.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -147,15 +149,31 @@ def preprocess_input(application: str, pixels: Any) -> Any:
     return tf.keras.Model(inputs, scaled, name="input_scaling")(pixels)
 
 
+def draws_without_key(layer: Any) -> bool:
+    """Whether a layer draws random numbers of its own, which no checkpoint holds."""
+    if isinstance(layer, KeyedDropout | tf.keras.Model):
+        return False
+    return (isinstance(layer, tf.keras.layers.Dropout) or hasattr(layer, "drop_path_rate")
+            or any(getattr(layer, name, None) is not None
+                   for name in ("seed_generator", "_random_generator")))
+
+
 def with_keyed_dropout(backbone: Any) -> Any:
     """A copy of a backbone, with its weights, in which every Dropout is a KeyedDropout."""
     numbers = iter(range(1, 65_536))
 
     def keyed(layer: Any) -> Any:
-        assert not hasattr(layer, "drop_path_rate"), f"{layer.name} draws without a key"
         if not isinstance(layer, tf.keras.layers.Dropout):
+            if draws_without_key(layer):
+                raise UserError(f"its layer {layer.name} ({type(layer).__name__}) draws numbers "
+                                "that do not repeat: take flowerexp.models.layers.KeyedDropout")
             return None
-        return KeyedDropout(layer.rate, next(numbers), layer.noise_shape, name=layer.name,
+        shape = layer.noise_shape
+        if spatial := re.fullmatch(r"SpatialDropout(\d)D", type(layer).__name__):
+            ones = (1,) * int(spatial[1])
+            channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+            shape = (None, *ones, None) if channels_last else (None, None, *ones)
+        return KeyedDropout(layer.rate, next(numbers), shape, name=layer.name,
                             dtype=layer.dtype_policy)
 
     return with_layers_replaced(backbone, keyed)

@@ -249,7 +249,9 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
             logger.info(summary(folder))
         return 0
     logger.record(state="interrupted", ended=now())
-    why = (f"loop.max_minutes={config.loop.max_minutes:g}" if code == OUT_OF_TIME
+    minutes = config.loop.max_minutes  # None where it is another worker's
+    why = (f"loop.max_minutes={minutes:g}" if code == OUT_OF_TIME and minutes
+           else "the loop.max_minutes of another worker" if code == OUT_OF_TIME
            else signal.Signals(code - 128).name)
     where = "" if stop_request() else " to another worker"
     logger.info(f"interrupted by {why}{where}; rerun the command to resume: {folder}")

@@ -114,7 +114,7 @@ MISTAKES = [
     ("loop.batchsize=32", "loop.batchsize", "did you mean 'loop.batch_size_per_replica'"),
     ("epochs=3", "epochs", "did you mean 'loop.epochs'"),
     ("+optimizer.head_lr=1", "optimizer.head_lr", "model.trainable=false"),
-    ("loop.ema=true", "loop.ema", "callback"),
+    ("loop.ema=true", "loop.ema", "docs/parts.md"),
     ("warmup=0", "warmup", "did you mean 'schedule.warmup'"),
     ("+loop.epochs=3", "loop.epochs", ""),
     # a value is missing

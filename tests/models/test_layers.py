@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowerexp.errors import UserError
 from flowerexp.models import build, layers
 from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
 from tests.compose import ROOT
@@ -172,3 +173,22 @@ def test_saved_models_load_with_keras_alone(tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == names
+
+
+def network_of(layer):
+    inputs = tf.keras.Input((8, 8, 3))
+    return tf.keras.Model(inputs, layer(inputs))
+
+
+def test_spatial_dropout_drops_whole_channels():
+    keyed = layers.with_keyed_dropout(network_of(tf.keras.layers.SpatialDropout2D(0.5)))
+    with layers.dropout_key(0, tf.constant(0, tf.int64)):
+        dropped = keyed(np.ones((64, 8, 8, 3), np.float32), training=True).numpy()
+    channels = dropped.reshape(64, 64, 3)
+    assert (channels == channels[:, :1]).all()
+    assert {*np.unique(channels)} == {0, 2}
+
+
+def test_a_layer_whose_numbers_do_not_repeat_is_refused():
+    with pytest.raises(UserError, match=r"noise \(GaussianNoise\) draws numbers"):
+        layers.with_keyed_dropout(network_of(tf.keras.layers.GaussianNoise(0.1, name="noise")))
