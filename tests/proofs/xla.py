@@ -49,8 +49,8 @@ def prove(family: str, *overrides: str) -> None:
     strategy, plan = tf.distribute.get_strategy(), Plan(1, 1, 2, 2, 2, 4, 1, 1)
     with strategy.scope():
         model = build.build(config.model, size, CLASSES, precision)
-        optimizer = optimizers.build(config.optimizer, np.full(1, 1e-2), precision)
-    trainer = Trainer(strategy, model, optimizer, losses.build(config.loss, np.arange(CLASSES)),
+        optimizer = optimizers.build(config.optimizer.algorithm, np.full(1, 1e-2), precision)
+    trainer = Trainer(strategy, model, optimizer, losses.bind(config.loss, np.arange(CLASSES)),
                       plan, np.ones(CLASSES, np.float32), clip_norm=config.optimizer.clip_norm)
     random = np.random.default_rng(0)
     batch = {"image": random.integers(0, 256, (4, size, size, 3), np.uint8),
