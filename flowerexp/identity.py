@@ -183,7 +183,7 @@ def is_built_in(leaves: Mapping[str, Any], group: str) -> bool:
 
 def without_built_in_callbacks(found: dict[str, Any], leaves: Mapping[str, Any]
                                ) -> dict[str, Any]:
-    """The keys without those of built-in callbacks, which only report."""
+    """The keys without those of built-in callbacks: early stopping counts as loop.patience."""
     def reports(key: str) -> bool:
         group, _, rest = key.partition(".")
         target = leaves.get(f"{group}.{rest.partition('.')[0]}.{parts.TARGET}")
