@@ -31,9 +31,9 @@ from omegaconf.errors import (
 )
 
 from flowerexp import augment, identity, parts
-from flowerexp.config import Common, Config, Dataset, Model, Optimizer, Schema, check_name, nearest
+from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Common, Config, Schema, check_name
 from flowerexp.errors import UserError, first_line
-from flowerexp.hints import hint
+from flowerexp.hints import hint, nearest
 from flowerexp.models import backbones
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -44,11 +44,6 @@ STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 
 RESERVED = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail", "epoch")
 """Names of the numbers in histories and tables."""
-PARTS = ("dataset", "model", "sampling", "schedule", "optimizer", "loss")
-"""Groups of one part, whose keys depend on the option."""
-NAMED_PARTS = ("augmentation", "callbacks", "metrics")
-"""Groups of several parts, each under its name."""
-
 TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "model.weights", "hardware.tpu_name")
 LITERAL = re.compile(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?\.?|true|false|inf|nan", re.I)
 """A value that Hydra would read as a number or a truth value."""
@@ -73,55 +68,44 @@ def check(composed: DictConfig) -> Config:
         raise UserError(f"{key} has no value and needs one: give {key}={value}")
     try:
         plain: Any = OmegaConf.to_container(composed, resolve=True)
-        schema = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Schema),
-                                                     identity.current(plain)))
+        nodes = identity.current(plain)
+        for group, (cls, part) in TYPED.items():
+            node = nodes.get(group)
+            node = dict(node) if isinstance(node, Mapping) else {}
+            typed = {each.name: node.pop(each.name) for each in dataclasses.fields(cls)
+                     if each.name in node and each.name != part}
+            nodes[group] = {**typed, part: node}
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), nodes))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
-    assert isinstance(schema, Schema)
-    nodes = vars(schema)
-    model, head = dict(nodes["model"]), nodes["model"].get("head")
-    model.pop("head", None)
-    nodes["model"] = with_part(Model, "model", model, "backbone")
-    nodes["model"].head = parts.check("model.head", head)
-    backbones.check_scaling(nodes["model"])
-    nodes["dataset"] = with_part(Dataset, "dataset", nodes["dataset"], "source")
-    nodes["optimizer"] = with_part(Optimizer, "optimizer", nodes["optimizer"], "algorithm")
-    for group in ("sampling", "schedule", "loss"):
-        nodes[group] = parts.check(group, nodes[group])
+    assert isinstance(config, Config)
+    for group, (_, part) in TYPED.items():
+        holder = getattr(config, group)
+        setattr(holder, part, parts.check(group, getattr(holder, part)))
+    config.model.head = parts.check("model.head", config.model.head)
+    for group in PARTS:
+        setattr(config, group, parts.check(group, getattr(config, group)))
     for group in NAMED_PARTS:
-        nodes[group] = {name: parts.check(f"{group}.{name}", node)
-                        for name, node in nodes[group].items()}
-    augment.check_transforms(nodes["augmentation"])
-    stops = any(parts.name(part) == "early_stopping" for part in nodes["callbacks"].values())
-    if schema.loop.patience is not None and not stops:
+        setattr(config, group, {name: parts.check(f"{group}.{name}", node)
+                                for name, node in getattr(config, group).items()})
+    backbones.check_scaling(config.model)
+    augment.check_transforms(config.augmentation)
+    stops = any(parts.name(part) == "early_stopping" for part in config.callbacks.values())
+    if config.loop.patience is not None and not stops:
         raise UserError("loop.patience needs the callback early_stopping, which this command does "
                         "not choose: add callbacks=[early_stopping,...]")
-    for name in nodes["metrics"]:
+    for name in config.metrics:
         if name in RESERVED:
             raise UserError(f"metrics.{name} has the name of a number that every run has: choose "
                             f"another than {', '.join(RESERVED)}")
-    return Config(**nodes)
-
-
-def with_part(cls: type, group: str, node: Mapping[str, Any], part: str) -> Any:
-    """Builds a group of typed keys; all other keys construct the part in its field `part`."""
-    typed = {each.name for each in dataclasses.fields(cls)} - {part}
-    try:
-        found = OmegaConf.to_object(OmegaConf.merge(
-            OmegaConf.structured(cls), {key: node[key] for key in node if key in typed}))
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, prefix=f"{group}.")) from error
-    own = parts.check(group, {key: node[key] for key in node if key not in typed})
-    setattr(found, part, own)
-    return found
+    return config
 
 
 def run_name(name: str | None, seed: int, overrides: list[str],
              unnamed: Sequence[str] = ()) -> str:
     """The name of a run's folder, below outputs/ or below the folder of its sweep.
 
-    It joins the name of the experiment, the changed keys in alphabetical order (their order on the
-    command line does not matter) and the seed.
+    It joins the experiment, the changed keys in alphabetical order and the seed.
 
     Args:
         name: the user's choice, which is returned unchanged.
@@ -166,20 +150,19 @@ def sweep_name(name: str | None, sweep: str | None, overrides: list[str],
 
 
 def swept_keys(overrides: Sequence[str], params: Mapping[str, str] | None) -> list[str]:
-    """The keys that take several values, in alphabetical order.
-
-    Args:
-        overrides: the overrides of the command line.
-        params: the params of the sweeper's config; the command line takes precedence.
-    """
-    return sorted(override.get_key_element().lstrip("+~")
-                  for override in sweep_overrides(overrides, params).values()
+    """The keys that take several values, in alphabetical order; see `sweep_overrides`."""
+    return sorted(key.lstrip("+~") for key, override in sweep_overrides(overrides, params).items()
                   if override.is_sweep_override())
 
 
 def sweep_overrides(overrides: Sequence[str], params: Mapping[str, str] | None
                     ) -> dict[str, Override]:
-    """The parsed overrides of a sweep by key; the command line's replace the sweeper's."""
+    """The parsed overrides of a sweep by key.
+
+    Args:
+        overrides: the overrides of the command line.
+        params: the params of the sweeper's config; the command line takes precedence.
+    """
     texts = [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
     return {override.get_key_element(): override
             for override in OverridesParser.create().parse_overrides(texts)}
@@ -204,7 +187,9 @@ def quoted(overrides: Sequence[str]) -> list[str]:
     """
     parser = OverridesParser.create()
 
-    def quote(value: str) -> str:
+    def quote(value: str, is_text: bool) -> str:
+        if is_text and LITERAL.fullmatch(value):  # 1.10 is a name or a path, not a number
+            return f"'{value}'"
         try:
             parser.parse_override(f"key={value}")
         except HydraException:
@@ -215,11 +200,8 @@ def quoted(overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if STRUCTURED.search(value) or not value.isprintable():
             return override
-        values = value.split(",")
-        if key.lstrip("+") in TEXT_KEYS:  # 1.10 is a name or a path, not a number
-            return key + equals + ",".join(
-                f"'{each}'" if LITERAL.fullmatch(each) else quote(each) for each in values)
-        return key + equals + ",".join(map(quote, values))
+        is_text = key.lstrip("+") in TEXT_KEYS
+        return key + equals + ",".join(quote(each, is_text) for each in value.split(","))
 
     return [one(override) for override in overrides]
 
@@ -307,69 +289,58 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
         return hydra_compose("config", for_hydra(overrides, config_dir))
 
 
-def explain(error: BaseException, prefix: str = "") -> str:
-    """One sentence for an error of Hydra or OmegaConf, with the nearest valid name.
-
-    `prefix` goes before the key that the error names.
-    """
-    if isinstance(error, UserError):
-        return str(error)
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    for link in reversed(chain):
-        if isinstance(link, UserError):
-            return str(link)
-    for link in chain:
-        if isinstance(link, MissingConfigException) and "/" in str(link.missing_cfg_file):
-            return unknown_option(link)
-        if isinstance(link, OverrideParseException):
-            return (f"the override {link.override} cannot be read: write key=value, and quote a "
-                    "value with commas, brackets or quotes: \"key='a, b'\"")
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if present := re.match(r"Could not append .* already at '(.+?)'|Multiple values for (.+?)\. ",
-                           first_line(error) + " "):
-        return f"{present[1] or present[2]} is in the config already: set it once, without a +"
-    if "Ambiguous value" in str(error):
-        return f"{first_line(error)}: several values are a sweep, add -m"
-    for link in chain:
-        key = prefix + str(getattr(link, "full_key", None) or "")
-        if isinstance(link, ConfigAttributeError | ConfigKeyError):
-            return unknown_key(key)
-        if isinstance(link, InterpolationResolutionError):
-            return f"{key} refers to another key that does not resolve: {first_line(link)}"
-        if isinstance(link, ValidationError):
-            return f"{key}: {first_line(link)}"
+def explain(error: BaseException) -> str:
+    """One sentence for an error of Hydra or OmegaConf, with the nearest valid name."""
+    link: BaseException | None = error
+    while link is not None:
+        if sentence := explain_alone(link):
+            return sentence
+        link = link.__cause__ or link.__context__
     return first_line(error)
 
 
-def unknown_option(error: MissingConfigException) -> str:
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    files = (conf_folder() / group).glob("*.yaml")
-    options = sorted(error.options or (path.stem for path in files))
-    return (f"{group}={option} does not exist: {group} is one of {', '.join(options)}"
-            + nearest(option, options))
+def explain_alone(error: BaseException) -> str | None:
+    """The sentence of one error in a chain, if it is of a kind that has one."""
+    text, key = first_line(error), str(getattr(error, "full_key", None) or "")
+    match error:
+        case UserError():
+            return str(error)
+        case MissingConfigException() if "/" in str(error.missing_cfg_file):
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            options = sorted(error.options or option_files(group))
+            return (f"{group}={option} does not exist: {group} is one of {', '.join(options)}"
+                    + nearest(option, options))
+        case OverrideParseException():
+            return (f"the override {error.override} cannot be read: write key=value, and quote a "
+                    "value with commas, brackets or quotes: \"key='a, b'\"")
+        case OSError():
+            return f"{error.filename}: {error.strerror}" if error.filename else text
+        case ConfigAttributeError() | ConfigKeyError():
+            return unknown_key(key)
+        case InterpolationResolutionError():
+            return f"{key} refers to another key that does not resolve: {text}"
+        case ValidationError():
+            return f"{key}: {text}"
+    if present := re.match(r"Could not append .* already at '(.+?)'|Multiple values for (.+?)\. ",
+                           f"{text} "):
+        return f"{present[1] or present[2]} is in the config already: set it once, without a +"
+    return f"{text}: several values are a sweep, add -m" if "Ambiguous value" in text else None
 
 
-def flat_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of an option's file, unresolved."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return identity.flatten(plain)
+def option_files(group: str) -> dict[str, dict[str, Any]]:
+    """The options of a group in conf/, and the keys and values of each, unresolved."""
+    found = {}
+    for path in sorted((conf_folder() / group).glob("*.yaml")):
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path))
+        found[path.stem] = identity.flatten(plain)
+    return found
 
 
 def unknown_key(key: str) -> str:
     """The sentence for a key that the composed config does not have."""
     group, _, rest = key.partition(".")
-    named = rest.partition(".")[0]
-    options = {path.stem: flat_yaml(path)
-               for path in sorted((conf_folder() / group).glob("*.yaml"))} if group else {}
-    if group in NAMED_PARTS and named in options and (
-            rest == named or rest in options[named]):
-        return f"{key} needs {group}={named}, which this command does not choose"
-    if rest and rest == identity.FIRST_VERSION.get(group, ("",))[0]:
-        return f"unknown key {key}: an option of the group names its class, choose {group}=OPTION"
-    having = [option for option, keys in options.items() if rest and rest in keys]
+    options = option_files(group) if rest else {}
+    having = [option for option, keys in options.items() if rest in keys or rest == option]
     if having:
         return f"{key} needs {group}={' or '.join(having)}, which this command does not choose"
     return f"unknown key {key}{hint(key, known_keys())} (all keys: {run_command()} --cfg job)"
@@ -377,10 +348,12 @@ def unknown_key(key: str) -> str:
 
 def known_keys() -> list[str]:
     """The groups, the keys of the schema, and those of the options of every part."""
-    keys = [*vars(Schema()), *identity.flatten(dataclasses.asdict(Common())), "experiment",
-            "sweep", *(f"{path.parent.name}.{key}" for path in conf_folder().glob("*/*.yaml")
-                       if path.parent.name in (*PARTS, *NAMED_PARTS) for key in flat_yaml(path)),
-            *(f"model.{key}" for key in identity.flatten(vars(Model()))), "optimizer.clip_norm"]
+    keys = [*vars(Schema()), *identity.flatten(dataclasses.asdict(Common())), "experiment", "sweep"]
+    for group, (cls, part) in TYPED.items():
+        keys += [f"{group}.{each.name}" for each in dataclasses.fields(cls) if each.name != part]
+    for group in (*TYPED, *PARTS, *NAMED_PARTS):
+        for option in option_files(group).values():
+            keys += [f"{group}.{key}" for key in option]
     return list(dict.fromkeys(keys))
 
 

@@ -3,14 +3,13 @@
 `Config` is the whole config; a group's fields are its keys on the command line. No TensorFlow here.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Union
 
 from flowerexp.errors import UserError
+from flowerexp.hints import nearest
 
 # OmegaConf reads these annotations at run time and knows typing.Union, not X | Y, of primitives.
 IntegerOrText = Union[int, str]  # noqa: UP007
@@ -40,11 +39,10 @@ class Hardware:
         one_of("hardware.kind", self.kind, ("auto", "cpu", "gpu", "tpu", "workers"))
         one_of("hardware.precision", self.precision,
                ("float32", "mixed_bfloat16", "mixed_float16"))
-        if self.replicas is not None:
-            at_least("hardware.replicas", self.replicas, 1)
-            if self.kind in ("tpu", "workers"):
-                raise UserError(f"hardware.replicas has no meaning with hardware={self.kind}, "
-                                "which takes every core it is given: leave it out")
+        check_range("hardware.replicas", self.replicas, 1)
+        if self.replicas is not None and self.kind in ("tpu", "workers"):
+            raise UserError(f"hardware.replicas has no meaning with hardware={self.kind}, which "
+                            "takes every core it is given: leave it out")
         for key in ("tpu_name", "tpu_zone", "tpu_project"):
             if getattr(self, key) is not None and self.kind not in ("auto", "tpu"):
                 raise UserError(f"hardware.{key} has no meaning with hardware={self.kind}: "
@@ -67,7 +65,7 @@ class Dataset:
     def __post_init__(self) -> None:
         one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
         one_of("dataset.on_bad_record", self.on_bad_record, ("stop", "skip"))
-        positive("dataset.memory_gb", self.memory_gb)
+        check_range("dataset.memory_gb", self.memory_gb, above=0)
 
 
 @dataclass
@@ -92,10 +90,8 @@ class Model:
     def __post_init__(self) -> None:
         one_of("model.input_scaling", self.input_scaling,
                ("raw", "unit", "symmetric", "imagenet", "preprocess_input"))
-        finite("model.dropout", self.dropout)
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must be at least 0 and under 1, not {self.dropout}")
-        positive("model.learning_rate", self.learning_rate)
+        check_range("model.dropout", self.dropout, 0, below=1)
+        check_range("model.learning_rate", self.learning_rate, above=0)
 
 
 @dataclass
@@ -108,8 +104,7 @@ class Optimizer:
     """Maximum global norm of an update's gradient, summed over micro-batches and replicas."""
 
     def __post_init__(self) -> None:
-        if self.clip_norm is not None:
-            positive("optimizer.clip_norm", self.clip_norm)
+        check_range("optimizer.clip_norm", self.clip_norm, above=0)
 
 
 @dataclass
@@ -137,22 +132,17 @@ class Loop:
     """Epochs without a higher validation F1 after which training stops; null: never."""
 
     def __post_init__(self) -> None:
-        for key in ("checkpoint_minutes", "max_minutes"):
-            if getattr(self, key) is not None:
-                positive(f"loop.{key}", getattr(self, key))
-        if self.patience is not None:
-            at_least("loop.patience", self.patience, 1)
         for key in ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
-                    "gradient_accumulation_steps", "log_interval"):
-            at_least(f"loop.{key}", getattr(self, key), 1)
-        if self.epochs > MOST_EPOCHS:
-            raise UserError(f"loop.epochs must be at most {MOST_EPOCHS}, not {self.epochs}")
-        positive("loop.lr_scaling", self.lr_scaling)
+                    "gradient_accumulation_steps", "log_interval", "patience"):
+            check_range(f"loop.{key}", getattr(self, key), 1)
+        check_range("loop.epochs", self.epochs, most=MOST_EPOCHS)
+        for key in ("checkpoint_minutes", "max_minutes", "lr_scaling"):
+            check_range(f"loop.{key}", getattr(self, key), above=0)
         if self.steps_per_execution != "epoch":
             if isinstance(self.steps_per_execution, str):
                 raise UserError("loop.steps_per_execution must be a number of updates or `epoch`, "
                                 f"not '{self.steps_per_execution}'")
-            at_least("loop.steps_per_execution", self.steps_per_execution, 1)
+            check_range("loop.steps_per_execution", self.steps_per_execution, 1)
 
 
 @dataclass
@@ -185,8 +175,7 @@ class Common:
     results: ResultsOptions = field(default_factory=ResultsOptions)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed must be from 0 to {2**31 - 1}, not {self.seed}")
+        check_range("seed", self.seed, 0, 2**31 - 1)
         if self.name is not None:
             check_name(self.name)
         one_of("on_failure", self.on_failure, ("continue", "stop"))
@@ -214,18 +203,24 @@ class Config(Common):
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     sampling: Any = None
-    """The sampler of an epoch's images: (labels, seed, epoch) -> order."""
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Transforms by name, in the order in which they are applied."""
     schedule: Any = None
-    """The learning rates: updates -> rates."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Any = None
-    """The loss function: (labels, logits, class_counts) -> loss of each example."""
     callbacks: dict[str, Any] = field(default_factory=dict)
-    """Callbacks by name, called after updates and epochs and at the end."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Further validation metrics, by their name in the history."""
+
+
+PARTS = ("sampling", "schedule", "loss")
+"""Groups that are one part."""
+TYPED = {"dataset": (Dataset, "source"), "model": (Model, "backbone"),
+         "optimizer": (Optimizer, "algorithm")}
+"""Groups of typed keys around a part: the class, and its field for the part, which takes all other
+keys of the group."""
+NAMED_PARTS = ("augmentation", "callbacks", "metrics")
+"""Groups of several parts, each under its name."""
 
 
 def check_name(name: str) -> None:
@@ -245,35 +240,16 @@ def one_of(key: str, value: str, options: tuple[str, ...]) -> None:
                         + nearest(value, options))
 
 
-def at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{key} must be at least {least}, not {value}")
-
-
-def finite(key: str, value: float) -> None:
-    if not math.isfinite(value):
+def check_range(key: str, value: float | None, least: float = -math.inf, most: float = math.inf, *,
+                above: float = -math.inf, below: float = math.inf) -> None:
+    """Raises UserError for a number that is not finite or out of the bounds; None passes."""
+    if value is None:
+        return
+    if not -math.inf < value < math.inf:
         raise UserError(f"{key} must be a finite number, not {value}")
-
-
-def positive(key: str, value: float) -> None:
-    finite(key, value)
-    if value <= 0:
-        raise UserError(f"{key} must be greater than 0, not {value}")
-
-
-def fraction(key: str, value: float, below_one: bool = False) -> None:
-    """Raises UserError for a number outside of [0, 1], or of [0, 1)."""
-    if not 0 <= value <= 1 or (below_one and value == 1):
-        raise UserError(f"{key} must be at least 0 and {'under' if below_one else 'at most'} 1, "
-                        f"not {value}")
-
-
-def not_negative(key: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise UserError(f"{key} must be at least 0, not {value}")
-
-
-def nearest(value: str, options: Iterable[str]) -> str:
-    """`; did you mean X?` for the option nearest to `value`, or an empty text."""
-    close = difflib.get_close_matches(str(value), [str(option) for option in options], 1, 0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    if not (least <= value <= most and above < value < below):
+        bounds = {"at least": least, "greater than": above, "at most": most, "under": below}
+        texts = [f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound)]
+        if {least, most}.isdisjoint((-math.inf, math.inf)):
+            texts = [f"from {least} to {most}"]
+        raise UserError(f"{key} must be {' and '.join(texts)}, not {value}")

@@ -1,7 +1,7 @@
 """Suggestions for a key that does not exist: names in other tools, typing errors."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 FOREIGN = {
     "schedule.max_lr": "lr learning_rate base_lr peak_lr initial_lr",
@@ -70,3 +70,9 @@ def hint(key: str, valid: Collection[str]) -> str:
     else:
         meant = "" if siblings else next(iter(difflib.get_close_matches(key, valid, 1)), "")
     return f"; did you mean '{meant}'?" if meant else ""
+
+
+def nearest(value: str, options: Iterable[str]) -> str:
+    """`; did you mean X?` for the option nearest to `value`, or an empty text."""
+    close = difflib.get_close_matches(str(value), [str(option) for option in options], 1, 0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -9,99 +9,94 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowerexp import parts
-from flowerexp.config import Config, Hardware, Loop, ResultsOptions
+from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Config
 
 PLACE_KEYS = ("name", "fresh", "compared_with", "dry_run", "on_failure")
 """Keys for a run's folder, baselines and sweep, which are not part of its identity."""
 TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
 """Keys left out of names, so that a run with another quota resumes in its folder."""
-INERT_KEYS = ("dataset.root", "dataset.cache", "dataset.memory_gb", "loop.log_interval",
-              "model.summary", *TIME_KEYS)
-"""Keys that cannot change a run's numbers; the data are compared by their fingerprint."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
-"""The ones among these that affect the order of a run that streams from its files."""
+"""Keys that affect the order of a run that streams from its files, and no other run."""
+INERT_KEYS = ("dataset.root", *STREAM_KEYS, "loop.log_interval", "model.summary", *TIME_KEYS)
+"""Keys that cannot change a run's numbers; the data are compared by their fingerprint."""
 
-FIRST_VERSION: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "dataset": ("kind", {"auto": "flowerexp.data.sources.Auto",
-                         "sample": "flowerexp.data.sources.Sample",
-                         "flowers": "flowerexp.data.sources.Flowers",
-                         "tfrecords": "flowerexp.data.sources.TFRecords"}),
-    "model": ("source", {"flowerexp": "flowerexp.models.backbones.SmallCNN",
-                         "keras": "flowerexp.models.backbones.KerasApplication",
-                         "efficientnet": "flowerexp.models.backbones.EfficientNet"}),
-    "sampling": ("kind", {"original": "flowerexp.data.sampling.Original",
-                          "oversample": "flowerexp.data.sampling.Oversample",
-                          "class_weight": "flowerexp.data.sampling.ClassWeight"}),
-    "schedule": ("kind", {"constant": "flowerexp.models.schedules.Constant",
-                          "exponential": "flowerexp.models.schedules.Exponential",
-                          "linear": "flowerexp.models.schedules.Linear",
-                          "cosine": "flowerexp.models.schedules.Cosine"}),
-    "optimizer": ("kind", {"adam": "flowerexp.models.optimizers.Adam",
-                           "adamw": "flowerexp.models.optimizers.AdamW",
-                           "sgd": "flowerexp.models.optimizers.SGD"}),
-    "loss": ("kind", {"cross_entropy": "flowerexp.models.losses.CrossEntropy",
-                      "focal": "flowerexp.models.losses.Focal",
-                      "logit_adjusted": "flowerexp.models.losses.LogitAdjusted"}),
-}
-"""Group -> the key that named its part in the first version, and the targets of its values.
-
-Runs are still compared by these values: `loss.kind` is `focal`.
+FIRST_VERSION: Mapping[str, Mapping[str, str]] = {
+    group: {kind: f"{parts.OWN[group]}.{name}" for kind, name in classes.items()}
+    for group, classes in {
+        "dataset": {"auto": "Auto", "sample": "Sample", "flowers": "Flowers",
+                    "tfrecords": "TFRecords"},
+        "model": {"flowerexp": "SmallCNN", "keras": "KerasApplication",
+                  "efficientnet": "EfficientNet"},
+        "sampling": {"original": "Original", "oversample": "Oversample",
+                     "class_weight": "ClassWeight"},
+        "schedule": {"constant": "Constant", "exponential": "Exponential", "linear": "Linear",
+                     "cosine": "Cosine"},
+        "optimizer": {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"},
+        "loss": {"cross_entropy": "CrossEntropy", "focal": "Focal",
+                 "logit_adjusted": "LogitAdjusted"}}.items()}
+"""Group -> the name of a part in the first version -> its target; runs are still compared by these
+names: `loss.kind` is `focal`.
 """
-TRANSFORMS: Mapping[str, str] = {
-    "perspective": "geometric.Perspective", "flip": "geometric.Flip",
-    "rotation": "geometric.Rotation", "colour": "color.ColorJitter", "cutmix": "mixing.CutMix",
-    "mixup": "mixing.MixUp", "gridmask": "erasing.GridMask"}
-"""The transforms of the first version, in flowerexp.augment."""
+IMPLIED: Mapping[str, str] = {
+    "model.head": "flowerexp.models.heads.Pooled",
+    **{f"augmentation.{name}": f"flowerexp.augment.{target}" for name, target in {
+        "perspective": "geometric.Perspective", "flip": "geometric.Flip",
+        "rotation": "geometric.Rotation", "colour": "color.ColorJitter", "cutmix": "mixing.CutMix",
+        "mixup": "mixing.MixUp", "gridmask": "erasing.GridMask"}.items()}}
+"""Node -> the target that it had in the first version, which named none there."""
 EARLY_STOPPING = "flowerexp.train.callbacks.EarlyStopping"
 CALLBACKS = {
     "tensorboard": {parts.TARGET: "flowerexp.train.callbacks.TensorBoard"},
     "early_stopping": {parts.TARGET: EARLY_STOPPING},
     "figures": {parts.TARGET: "flowerexp.train.callbacks.Figures"}}
 """The callbacks of every run of the first version."""
-HEAD = "flowerexp.models.heads.Pooled"
-"""The head of the first version, and the default."""
+
+
+def kind_key(group: str) -> str:
+    """The key that named the part of a group in the first version."""
+    return "source" if group == "model" else "kind"
 
 
 def current(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrades a config, as nested dicts: its parts are named by `_target_`, not by kind."""
     upgraded = dict(plain)
-    for group, (key, targets) in FIRST_VERSION.items():
-        node = plain.get(group)
+    for group, targets in FIRST_VERSION.items():
+        node, key = plain.get(group), kind_key(group)
         if isinstance(node, Mapping) and parts.TARGET not in node and str(node.get(key)) in targets:
             kept = {name: value for name, value in node.items()
                     if name != key and value is not None}
             upgraded[group] = {parts.TARGET: targets[node[key]], **kept}
             if group == "model":
-                upgraded[group].setdefault("head", {parts.TARGET: HEAD})
+                upgraded[group].setdefault("head", {parts.TARGET: IMPLIED["model.head"]})
     if "callbacks" not in plain and "loop" in plain:
-        loop = plain["loop"]
-        patience = loop.get("patience") if isinstance(loop, Mapping) else None
+        patience = mapping(plain["loop"]).get("patience")
         upgraded["callbacks"] = {**CALLBACKS, "early_stopping": {
             **CALLBACKS["early_stopping"], "patience": patience}}
-    transforms = plain.get("augmentation")
-    if isinstance(transforms, Mapping):
+    if transforms := mapping(plain.get("augmentation")):
         upgraded["augmentation"] = {
-            name: {parts.TARGET: f"flowerexp.augment.{TRANSFORMS[name]}", **node}
-            if name in TRANSFORMS and isinstance(node, Mapping) and parts.TARGET not in node
-            else node for name, node in transforms.items()}
+            name: {parts.TARGET: IMPLIED[f"augmentation.{name}"], **node}
+            if f"augmentation.{name}" in IMPLIED and isinstance(node, Mapping)
+            and parts.TARGET not in node else node for name, node in transforms.items()}
     return upgraded
+
+
+def mapping(node: Any) -> Mapping[str, Any]:
+    """The node; an empty one for what is no mapping, in a config that was damaged."""
+    return node if isinstance(node, Mapping) else {}
 
 
 def plain(config: Config) -> dict[str, Any]:
     """The config as nested dicts, as Hydra composes them: the inverse of `composition.check`."""
     nodes = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
-    for name, node in nodes.items():
-        if isinstance(node, Hardware | Loop | ResultsOptions):
-            nodes[name] = dataclasses.asdict(node)
-    model, optimizer = dict(vars(config.model)), dict(vars(config.optimizer))
-    dataset = dict(vars(config.dataset))
-    nodes["dataset"] = parts.plain(dataset.pop("source")) | dataset
-    nodes["model"] = (parts.plain(model.pop("backbone")) | model
-                      | {"head": parts.plain(config.model.head)})
-    nodes["optimizer"] = parts.plain(optimizer.pop("algorithm")) | optimizer
-    for name in ("sampling", "schedule", "loss"):
-        nodes[name] = parts.plain(nodes[name])
-    for group in ("augmentation", "callbacks", "metrics"):
+    for name in ("hardware", "loop", "results"):
+        nodes[name] = dataclasses.asdict(nodes[name])
+    for group, (_, part) in TYPED.items():
+        typed = dict(vars(nodes[group]))
+        nodes[group] = parts.plain(typed.pop(part)) | typed
+    nodes["model"]["head"] = parts.plain(config.model.head)
+    for group in PARTS:
+        nodes[group] = parts.plain(nodes[group])
+    for group in NAMED_PARTS:
         nodes[group] = {name: parts.plain(part) for name, part in nodes[group].items()}
     return nodes
 
@@ -114,82 +109,66 @@ def all_parts(config: Config) -> Iterator[Any]:
         yield from group.values()
 
 
+def own_parts(config: Config) -> Iterator[parts.Part]:
+    """The user's own parts of a run, neither built in nor of Keras."""
+    for part in all_parts(config):
+        if isinstance(part, parts.Part) and not part.is_of_keras:
+            yield part
+
+
 def sources(config: Config) -> dict[str, str]:
     """`source of loss (my.Loss)` -> a hash of the code, for each of the user's own parts."""
-    return {f"source of {part}": parts.source_hash(part) for part in all_parts(config)
-            if isinstance(part, parts.Part) and not part.is_of_keras}
+    return {f"source of {part}": parts.source_hash(part) for part in own_parts(config)}
 
 
 def code_path(config: Config) -> list[str]:
     """The folders from which the user's own parts are imported."""
-    folders = [parts.code_folder(part) for part in all_parts(config)
-               if isinstance(part, parts.Part) and not part.is_of_keras]
-    return [str(folder) for folder in dict.fromkeys(folders) if folder is not None]
+    folders = dict.fromkeys(parts.code_folder(part) for part in own_parts(config))
+    return [str(folder) for folder in folders if folder is not None]
 
 
-def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every leaf of nested dicts by its dotted key."""
-    def walk(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        leaves: dict[str, Any] = {}
-        for key, inner in value.items():
-            leaves |= walk(f"{prefix}.{key}" if prefix else key, inner)
-        # The order of transforms is part of a run's identity.
-        return leaves | ({"augmentation": list(value)} if prefix == "augmentation" else {})
-
-    return walk("", plain)
+    leaves: dict[str, Any] = {}
+    for name, value in plain.items():
+        key = f"{prefix}.{name}" if prefix else name
+        leaves |= flatten(value, key) if isinstance(value, dict) else {key: value}
+    # The order of transforms is part of a run's identity.
+    return leaves | ({"augmentation": list(plain)} if prefix == "augmentation" else {})
 
 
 def keys(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Every key of a config, as nested dicts, that can change the numbers of its run.
 
     The cache of images does not, except that `dataset.cache=none` has an order of its own. A
-    built-in part is given by its short name, without the keys that are not set.
+    built-in part is given by its short name, without the keys that are not set; of the built-in
+    callbacks only early stopping counts, as `loop.patience`.
     """
-    leaves = flatten(current(plain))
+    nodes = current(plain)
+    callbacks = {name: mapping(node) for name, node in mapping(nodes.get("callbacks")).items()}
+    leaves = flatten(nodes | {"callbacks": {
+        name: node for name, node in callbacks.items()
+        if not str(node.get(parts.TARGET)).startswith("flowerexp.")}})
     streamed = leaves.get("dataset.cache") == "none"
     found = {}
     for key, value in leaves.items():
         group, _, name = key.partition(".")
-        if key in PLACE_KEYS or (key in INERT_KEYS and not (streamed and key in STREAM_KEYS)):
+        kinds = {target: kind for kind, target in FIRST_VERSION.get(group, {}).items()}
+        kind = kinds.get(str(leaves.get(f"{group}.{parts.TARGET}")))
+        if (key in PLACE_KEYS or (key in INERT_KEYS and not (streamed and key in STREAM_KEYS))
+                or (value is None and group != "sampling" and kind is not None)
+                or value == IMPLIED.get(key.removesuffix(f".{parts.TARGET}"), ...)):
             continue
-        if value is None and group != "sampling" and is_built_in(leaves, group):
-            continue
-        if name == parts.TARGET and group in FIRST_VERSION:
-            label, targets = FIRST_VERSION[group]
-            kinds = {target: kind for kind, target in targets.items()}
-            key, value = (f"{group}.{label}", kinds[value]) if str(value) in kinds else (key, value)
-        elif key.endswith(f".{parts.TARGET}") and str(value).startswith("flowerexp.") and (
-                group == "callbacks" or value == HEAD or value == (
-                    f"flowerexp.augment.{TRANSFORMS.get(name.partition('.')[0])}")):
-            continue
+        if name == parts.TARGET and kind is not None:
+            key, value = f"{group}.{kind_key(group)}", kind
         found[key] = value
         if key == "sampling.kind":  # every sampler of the first version had the key
             found.setdefault("sampling.target_count", None)
-    stops = [leaves.get(key.removesuffix(parts.TARGET) + "patience")
-             for key, value in leaves.items()
-             if key.startswith("callbacks.") and value == EARLY_STOPPING]
     if "loop.patience" in found:  # of all that stop early, the first does
+        stops = [node.get("patience") for node in callbacks.values()
+                 if node.get(parts.TARGET) == EARLY_STOPPING]
         found["loop.patience"] = min((each for each in stops if each is not None), default=None)
-    return without_built_in_callbacks(found, leaves)
-
-
-def is_built_in(leaves: Mapping[str, Any], group: str) -> bool:
-    """Whether the part of a group is one that the first version had."""
-    targets = FIRST_VERSION.get(group, ("", {}))[1].values()
-    return str(leaves.get(f"{group}.{parts.TARGET}")) in targets
-
-
-def without_built_in_callbacks(found: dict[str, Any], leaves: Mapping[str, Any]
-                               ) -> dict[str, Any]:
-    """The keys without those of built-in callbacks: early stopping counts as loop.patience."""
-    def reports(key: str) -> bool:
-        group, _, rest = key.partition(".")
-        target = leaves.get(f"{group}.{rest.partition('.')[0]}.{parts.TARGET}")
-        return group == "callbacks" and str(target).startswith("flowerexp.")
-
-    return {key: value for key, value in found.items() if not reports(key)}
+    return found
 
 
 def differences(one: Config, other: Config) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import at_least
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 
 NAMES = ("acc", "recall", "precision", "f1")
@@ -50,7 +50,7 @@ class TopK:
     k: int = 5
 
     def __post_init__(self) -> None:
-        at_least("k", self.k, 1)
+        check_range("k", self.k, 1)
 
     def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
                  probabilities: npt.NDArray[np.float64]) -> float:

@@ -203,13 +203,6 @@ def check_images(name: str, part: Any, images: tf.Tensor, result: Any) -> None:
                         f"{images.shape.as_list()}, not {found}")
 
 
-def check_range(key: str, value: float, low: float, high: float) -> None:
-    """Raises UserError for a value outside [low, high]."""
-    # Written so that NaN, which compares with nothing, is refused too.
-    if not low <= value <= high:
-        raise UserError(f"{key} must be from {low} to {high}, not {value}")
-
-
 def mixed_labels(label: tf.Tensor, mixed: Mixed) -> dict[str, tf.Tensor]:
     """`label` of the larger share, `second_label` of the smaller, and `mix_weight`, the larger."""
     partner_label = tf.gather(label, mixed.partner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerexp import rng
-from flowerexp.augment.base import check_range, compiled
+from flowerexp.augment.base import compiled
+from flowerexp.config import check_range
 from flowerexp.lazy import tf
 
 GRAY = (0.299, 0.587, 0.114)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerexp import rng
-from flowerexp.augment.base import check_range, compiled, image_size
-from flowerexp.config import finite, positive
+from flowerexp.augment.base import compiled, image_size
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -30,8 +30,8 @@ class GridMask:
 
     def __post_init__(self) -> None:
         check_range("probability", self.probability, 0, 1)
-        positive("d_min", self.d_min)
-        finite("d_max", self.d_max)
+        check_range("d_min", self.d_min, above=0)
+        check_range("d_max", self.d_max)
         if self.d_max < self.d_min:
             raise UserError(f"d_max must be at least d_min, {self.d_min:g}, not {self.d_max:g}")
         check_range("ratio", self.ratio, 0, 1)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowerexp import rng
-from flowerexp.augment.base import check_range, compiled, image_size
-from flowerexp.config import one_of
+from flowerexp.augment.base import compiled, image_size
+from flowerexp.config import check_range, one_of
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -95,8 +95,7 @@ class Rotation:
 
     def __post_init__(self) -> None:
         check_range("angle", self.angle, 0, 180)
-        if not 0 <= self.zoom < 1:
-            raise UserError(f"zoom must be at least 0 and under 1, not {self.zoom}")
+        check_range("zoom", self.zoom, 0, below=1)
         check_range("shift", self.shift, 0, 1)
         one_of("fill", self.fill, ("constant", "nearest", "reflect"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerexp import rng
-from flowerexp.augment.base import Mixed, check_range, compiled, image_size
-from flowerexp.config import positive
+from flowerexp.augment.base import Mixed, compiled, image_size
+from flowerexp.config import check_range
 from flowerexp.lazy import tf
 
 
@@ -26,7 +26,7 @@ class CutMix:
     """Probability that a micro-batch is mixed: 1 on ImageNet in the paper, 0.5 on CIFAR."""
 
     def __post_init__(self) -> None:
-        positive("alpha", self.alpha)
+        check_range("alpha", self.alpha, above=0)
         check_range("probability", self.probability, 0, 1)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class MixUp:
     """Parameter of Beta(alpha, alpha), from which the weight is drawn once per micro-batch."""
 
     def __post_init__(self) -> None:
-        positive("alpha", self.alpha)
+        check_range("alpha", self.alpha, above=0)
 
     def __str__(self) -> str:
         return f"mixup with alpha {self.alpha:g} and probability 1"

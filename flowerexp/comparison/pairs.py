@@ -8,8 +8,8 @@ import numpy as np
 
 from flowerexp.comparison import significance
 from flowerexp.comparison.rows import Row
-from flowerexp.config import nearest
 from flowerexp.errors import UserError
+from flowerexp.hints import nearest
 from flowerexp.runs import store
 from flowerexp.runs.reader import (
     SECONDS,

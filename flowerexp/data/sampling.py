@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import at_least
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 
 Labels = npt.NDArray[np.integer]
@@ -88,7 +88,7 @@ class Oversample(Original):
     """N: examples per epoch of a class with fewer images."""
 
     def __post_init__(self) -> None:
-        at_least("target_count", self.target_count, 1)
+        check_range("target_count", self.target_count, 1)
 
     def __str__(self) -> str:
         return f"classes under {self.target_count} images repeated up to it"

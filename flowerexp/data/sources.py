@@ -15,7 +15,7 @@ import numpy.typing as npt
 import platformdirs
 
 from flowerexp import parts
-from flowerexp.config import at_least
+from flowerexp.config import check_range
 from flowerexp.data import records, sample, tfrecord
 from flowerexp.data.issues import MAX_LABELS, DataIssue, Labels
 from flowerexp.data.layout import find_names_file, read_class_names, split_folder
@@ -162,8 +162,7 @@ class TFRecords:
     def __post_init__(self) -> None:
         self.check_root()
         for key in ("image_size", "num_classes"):
-            if getattr(self, key) is not None:
-                at_least(key, getattr(self, key), 1)
+            check_range(key, getattr(self, key), 1)
         names = self.class_names
         if isinstance(names, list):
             if not all(isinstance(name, str) for name in names) or not names:

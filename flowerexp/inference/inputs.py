@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowerexp.config import nearest
 from flowerexp.data.prepare import photos
 from flowerexp.errors import UserError
+from flowerexp.hints import nearest
 from flowerexp.runs import store
 
 RECORDS = ".tfrec"

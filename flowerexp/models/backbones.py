@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowerexp import parts
-from flowerexp.config import Model, nearest, positive
+from flowerexp.config import Model, check_range
 from flowerexp.errors import UserError, first_line
+from flowerexp.hints import nearest
 from flowerexp.lazy import tf
 
 NAMED_WEIGHTS = (None, "imagenet", "noisy-student")
@@ -77,8 +78,7 @@ class KerasApplication:
         if self.alpha is not None and not self.name.startswith("MobileNet"):
             raise UserError(f"alpha is not supported by {self.name}: leave it out or choose "
                             "model=mobilenet")
-        if self.alpha is not None:
-            positive("alpha", self.alpha)
+        check_range("alpha", self.alpha, above=0)
         if self.weights == "noisy-student":
             raise UserError("weights=noisy-student exists for EfficientNet only, not for "
                             f"{self.name}: choose imagenet, null or a path")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import fraction, not_negative
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -59,7 +59,7 @@ class CrossEntropy:
     """Fraction of a label that is spread over all classes."""
 
     def __post_init__(self) -> None:
-        fraction("label_smoothing", self.label_smoothing, below_one=True)
+        check_range("label_smoothing", self.label_smoothing, 0, below=1)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
                  class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
@@ -78,7 +78,7 @@ class Focal:
     """Focusing parameter: greater values down-weight easy examples more."""
 
     def __post_init__(self) -> None:
-        not_negative("gamma", self.gamma)
+        check_range("gamma", self.gamma, 0)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
                  class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
@@ -99,7 +99,7 @@ class LogitAdjusted:
     """Strength of the adjustment in favor of rare classes."""
 
     def __post_init__(self) -> None:
-        not_negative("tau", self.tau)
+        check_range("tau", self.tau, 0)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
                  class_counts: npt.NDArray[np.int64]) -> tf.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import fraction, not_negative, positive
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -48,11 +48,10 @@ class Adam(KerasOptimizer):
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
     def __post_init__(self) -> None:
-        fraction("beta_1", self.beta_1, below_one=True)
-        fraction("beta_2", self.beta_2, below_one=True)
-        positive("epsilon", self.epsilon)
-        if self.weight_decay is not None:
-            not_negative("weight_decay", self.weight_decay)
+        check_range("beta_1", self.beta_1, 0, below=1)
+        check_range("beta_2", self.beta_2, 0, below=1)
+        check_range("epsilon", self.epsilon, above=0)
+        check_range("weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,8 @@ class SGD(KerasOptimizer):
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
     def __post_init__(self) -> None:
-        fraction("momentum", self.momentum, below_one=True)
-        if self.weight_decay is not None:
-            not_negative("weight_decay", self.weight_decay)
+        check_range("momentum", self.momentum, 0, below=1)
+        check_range("weight_decay", self.weight_decay, 0)
 
 
 def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any:

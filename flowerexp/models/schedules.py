@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import fraction, not_negative, positive
+from flowerexp.config import check_range
 from flowerexp.errors import UserError
 
 Rates = npt.NDArray[np.float64]
@@ -42,11 +42,10 @@ class Constant:
     """Fraction of the updates in which the rate rises linearly from start_lr to max_lr."""
 
     def __post_init__(self) -> None:
-        positive("max_lr", self.max_lr)
+        check_range("max_lr", self.max_lr, above=0)
         for key in ("start_lr", "end_lr"):
-            if getattr(self, key) is not None:
-                not_negative(key, getattr(self, key))
-        fraction("warmup", self.warmup)
+            check_range(key, getattr(self, key), 0)
+        check_range("warmup", self.warmup, 0, 1)
         self.check_end()
 
     def check_end(self) -> None:

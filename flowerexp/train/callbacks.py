@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import metrics, parts
-from flowerexp.config import Config, at_least
+from flowerexp.config import Config, check_range
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
 from flowerexp.runs.log import RunLogger
@@ -115,8 +115,7 @@ class EarlyStopping:
     """Number of epochs without a rise; null: never stops."""
 
     def __post_init__(self) -> None:
-        if self.patience is not None:
-            at_least("patience", self.patience, 1)
+        check_range("patience", self.patience, 1)
 
     def on_train_begin(self, state: RunState) -> None:
         # Asked of the history alone, so that a resumed run ends where it would have ended.

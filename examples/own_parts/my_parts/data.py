@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowerexp.config import at_least
+from flowerexp.config import check_range
 from flowerexp.data.sources import Arrays, Source
 
 
@@ -20,7 +20,7 @@ class Disks:
 
     def __post_init__(self):
         for key in ("images", "image_size", "classes"):
-            at_least(key, getattr(self, key), 1)
+            check_range(key, getattr(self, key), 1)
 
     def split(self, stream, counts):
         random = np.random.default_rng((self.seed, stream))

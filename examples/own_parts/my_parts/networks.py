@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from flowerexp.config import at_least
+from flowerexp.config import check_range
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TinyConvNeXt:
 
     def __post_init__(self):
         for key in ("width", "stages", "blocks"):
-            at_least(key, getattr(self, key), 1)
+            check_range(key, getattr(self, key), 1)
 
     def __call__(self, image_size):
         layers = tf.keras.layers

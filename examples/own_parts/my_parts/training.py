@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowerexp import rng
-from flowerexp.config import at_least, fraction, not_negative, positive
+from flowerexp.config import check_range
 from flowerexp.runs import store
 
 
@@ -23,8 +23,8 @@ class ClassBalancedFocal:
     gamma: float = 2.0
 
     def __post_init__(self):
-        fraction("beta", self.beta, below_one=True)
-        not_negative("gamma", self.gamma)
+        check_range("beta", self.beta, 0, below=1)
+        check_range("gamma", self.gamma, 0)
 
     def __call__(self, labels, logits, class_counts):
         weights = (1 - self.beta) / (1 - self.beta ** np.maximum(class_counts, 1))
@@ -55,7 +55,7 @@ class Noise:
     amount: int = 8
 
     def __post_init__(self):
-        at_least("amount", self.amount, 0)
+        check_range("amount", self.amount, 0)
 
     def __str__(self):
         return f"noise of up to {self.amount} gray levels"
@@ -86,9 +86,9 @@ class Steps:
     factor: float = 10.0
 
     def __post_init__(self):
-        positive("max_lr", self.max_lr)
-        at_least("steps", self.steps, 1)
-        positive("factor", self.factor)
+        check_range("max_lr", self.max_lr, above=0)
+        check_range("steps", self.steps, 1)
+        check_range("factor", self.factor, above=0)
 
     def __call__(self, updates):
         return self.max_lr / self.factor ** (np.arange(updates) * self.steps // max(updates, 1))
