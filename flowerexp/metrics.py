@@ -192,7 +192,10 @@ def describe(row: Mapping[str, float | None]) -> str:
         values = {name: value for key, value in row.items()
                   for start, _, name in [key.partition(" ")]
                   if start == prefix and name != "timing"}
-        return ", ".join(f"{name} {'undefined' if value is None else format(value, '.4f')}"
-                         for name, value in values.items())
+        return ", ".join(f"{name} {score_text(value)}" for name, value in values.items())
 
     return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"
+
+
+def score_text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -168,7 +168,7 @@ def test_history_and_predictions_are_those_of_the_files(trained_run):
     assert found["id"].str.startswith("val").all()
     labels = json.loads((trained_run / "valid_labels.json").read_text())
     assert found["label"].tolist() == [names[label] for label in labels]
-    last = store.read_predictions(trained_run)[-1]
+    last = store.read_predictions(trained_run, len(labels))[-1]
     assert found["prediction"].tolist() == [names[label] for label in last]
     assert (found["label"] == found["prediction"]).mean() == pytest.approx(rows[-1]["valid acc"])
     np.testing.assert_array_equal(found[names], np.load(trained_run / "valid_probs.npy"))

@@ -73,8 +73,7 @@ def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> 
                         "restore it, or train again with fresh=true")
     if trust_code:
         parts.add_import_paths(status.code_path)
-    size = status.data.get("image_size")
-    return TrainedRun(folder, config, status.provenance, tuple(names), size, wanted,
+    return TrainedRun(folder, config, status.provenance, tuple(names), status.image_size, wanted,
                       epochs[wanted], saved, trust_code)
 
 

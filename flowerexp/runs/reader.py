@@ -3,24 +3,21 @@
 Reading never raises for a damaged folder, and never writes into one. No TensorFlow here.
 """
 
+import fcntl
 import itertools
 import math
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from flowerexp import composition, identity, metrics
-from flowerexp.errors import UserError, counted, first_line
+from flowerexp import identity, metrics
+from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
@@ -31,17 +28,11 @@ MEASURED = ("replicas", "data")
 """Keys of a run's provenance: the replicas that `auto` chose, and the data's fingerprint."""
 SOURCE = "source of "
 """The prefix of the provenance's keys for the code of the user's own parts."""
-NEEDED = ("valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing")
 EPOCHS = ("best", "last")
 THIRDS = ("head", "medium", "tail")
 """The names of the macro recall of each third of the classes, by training images."""
 SECONDS = ("first epoch seconds", "later epochs seconds")
-MOST_CLASSES = 2**20
-"""The most classes if classes.json does not tell how many, so that counts fit in memory."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
-
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader, several times as fast as OmegaConf's and equivalent for its files."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +42,27 @@ class Run:
     folder: Path
     name: str
     """The name of the experiment, or else of the folder, without the seed."""
-    seed: int | None
+    seed: int | None = None
     """The seed; None if the config cannot be read."""
-    keys: dict[str, Any]
+    keys: dict[str, Any] = field(default_factory=dict)
     """The identity of the run without its seed: every config key that can change its numbers,
     dotted, and `replicas` and `data` (the fingerprint) if they are known."""
-    variant: frozenset[str]
+    variant: frozenset[str] = frozenset()
     """The overrides that make the run differ from its experiment, see `is_variant`."""
-    compared_with: tuple[str, ...]
-    state: str
+    compared_with: tuple[str, ...] = ()
+    state: str = "unreadable"
     """The state: new | running | interrupted | failed | done | unreadable"""
-    error: str | None
-    epochs: int | None
+    error: str | None = None
+    epochs: int | None = None
     """The planned number of epochs, if it is known."""
-    history: list[Scores]
-    labels: npt.NDArray[np.int64]
+    history: list[Scores] = field(default_factory=list)
+    labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Labels of the validation set, [images]."""
-    predictions: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros((0, 0), np.int64))
     """Predicted class ids, [epochs, images]; zero epochs if the folder has no predictions."""
-    class_names: tuple[str, ...]
-    class_counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
+    class_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Training images by class, [classes]; empty if the folder has no counts."""
 
 
@@ -121,41 +113,30 @@ def read_run(folder: Path) -> Run:
 
     What could be read of such a folder is kept; without a config, its seed is None.
     """
-    nothing = np.zeros(0, np.int64)
-    run = Run(folder, SEED_OF_FOLDER.sub("", folder.name) or str(folder), None, {}, frozenset(), (),
-              "unreadable", None, None, [], nothing, nothing[None][:0], (), nothing)
+    run = Run(folder, SEED_OF_FOLDER.sub("", folder.name) or str(folder))
     try:
         run = with_config(run)
         status = RunStatus.load(folder)
-        run = with_status(run, status)
+        measured = {key: value for key, value in status.provenance.items()
+                    if key in MEASURED or key.startswith(SOURCE)}
+        planned = status.epochs or status.provenance.get("epochs")
+        run = replace(run, keys=run.keys | measured, error=status.error,
+                      epochs=planned if isinstance(planned, int) else None)
         return with_scores(run, state_of(folder, status))
     except UserError as error:
         return replace(run, state="unreadable", error=str(error))
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         return replace(run, state="unreadable", error=f"{folder} cannot be read: {error}")
 
 
 def with_config(run: Run) -> Run:
     """The run with the fields from its config and overrides."""
-    path = run.folder / store.CONFIG
-    plain: Any = read_yaml(path)
-    if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
-            or type(plain.get("seed")) is not int):
-        raise UserError(f"{path} holds no config of a run")
-    try:
-        plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path} cannot be read: {composition.explain(error)}") from error
-    keys = identity.keys(plain)
-    seed = keys.pop("seed")
-    compared_with = plain.get("compared_with")
-    run = replace(run, seed=seed, keys=keys, compared_with=tuple(
+    plain = store.read_plain(run.folder)
+    keys, compared_with = identity.keys(plain), plain.get("compared_with")
+    run = replace(run, seed=keys.pop("seed"), keys=keys, compared_with=tuple(
         map(str, compared_with if isinstance(compared_with, list) else ())))
-    overrides = read_yaml(run.folder / store.OVERRIDES) or []
-    if not isinstance(overrides, list):
-        raise UserError(f"{run.folder / store.OVERRIDES} holds no list of overrides")
-    values = {str(override): str(override).lstrip("+~").partition("=")[::2]
-              for override in overrides}
+    values = {override: override.lstrip("+~").partition("=")[::2]
+              for override in store.read_overrides(run.folder)}
     experiment = [value.strip("'\"") for key, value in values.values() if key == "experiment"]
     return replace(run, name=(experiment[-1] if experiment else "") or run.name,
                    variant=frozenset(text for text, (key, _) in values.items() if is_variant(key)))
@@ -165,25 +146,6 @@ def is_variant(key: str) -> bool:
     """Whether an override of this key makes a run differ from its experiment."""
     return not (key in ("experiment", "seed", "sweep", *identity.PLACE_KEYS,
                         *identity.INERT_KEYS) or re.match(r"hydra[./]", key))
-
-
-def read_yaml(path: Path) -> Any:
-    """The file as plain values; None if it does not exist."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)  # a safe loader
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-
-
-def with_status(run: Run, status: RunStatus) -> Run:
-    """The run with the fields of its status, except for the state."""
-    known = status.provenance
-    sources = {key: value for key, value in known.items() if key.startswith(SOURCE)}
-    return replace(run, keys=run.keys | {key: known[key] for key in MEASURED if key in known}
-                   | sources,
-                   error=status.error, epochs=status.epochs or known.get("epochs"))
 
 
 def state_of(folder: Path, status: RunStatus) -> str:
@@ -200,10 +162,6 @@ def is_held(lock: Path) -> bool:
 
     filelock itself creates the file and opens it for writing, which a folder may not allow.
     """
-    if sys.platform == "win32":  # there is no way to check without acquiring it
-        return lock.exists()
-    import fcntl
-
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except FileNotFoundError:
@@ -219,15 +177,13 @@ def is_held(lock: Path) -> bool:
 
 def with_scores(run: Run, state: str) -> Run:
     """The run in its state, with its epochs, classes, labels and predictions."""
-    folder = run.folder
-    history = finite_history(store.read_history(folder), folder / store.HISTORY)
+    folder, history = run.folder, store.read_history(run.folder)
     if state == "done" and not history:
         raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}")
     names, counts = store.read_classes(folder)
-    classes = len(names) or MOST_CLASSES
-    path = folder / store.VALID_LABELS
-    labels = class_ids(store.read_json(path) if path.exists() else [], path, classes)
-    predictions = read_predictions(folder, len(labels), classes)
+    classes = len(names) or store.MOST_CLASSES
+    labels = store.read_labels(folder, classes)
+    predictions = store.read_predictions(folder, len(labels), classes)
     if state != "done" and len(predictions):
         # The files of an epoch are written one after the other; an interrupt may come in between.
         history, predictions = history[:len(predictions)], predictions[:len(history)]
@@ -237,44 +193,6 @@ def with_scores(run: Run, state: str) -> Run:
                         f"{len(history)}")
     return replace(run, state=state, history=history, labels=labels, predictions=predictions,
                    class_names=tuple(names), class_counts=np.array(counts, np.int64))
-
-
-def finite_history(history: Sequence[Any], path: Path) -> list[Scores]:
-    """The epochs with None for non-finite values; raises UserError if it is not a history."""
-    for row in history:
-        if not isinstance(row, dict) or not all(key in row for key in NEEDED) or not all(
-                value is None or type(value) in (int, float) for value in row.values()):
-            raise UserError(f"{path} does not hold the scores of every epoch")
-    return [{key: value if value is not None and math.isfinite(value) else None
-             for key, value in row.items()} for row in history]
-
-
-def read_predictions(folder: Path, images: int, classes: int) -> npt.NDArray[np.int64]:
-    """int64 [epochs, images]; zero epochs if the folder has no predictions.
-
-    Raises:
-        UserError: for a file without a class id below `classes` for every epoch and validation
-            image.
-    """
-    path = folder / store.VALID_PREDICTIONS
-    if not path.exists():
-        return np.zeros((0, images), np.int64)
-    rows = [class_ids(row, path, classes) for row in store.read_predictions(folder)]
-    if any(len(row) != images for row in rows):
-        raise UserError(f"{path} holds other images than {store.VALID_LABELS}")
-    return np.stack(rows) if rows else np.zeros((0, images), np.int64)
-
-
-def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
-    """int64 [images]; raises UserError for anything but a list of ids below `classes`."""
-    try:
-        ids = np.array(values if values != [] else np.zeros(0, np.int64))
-    except (ValueError, OverflowError):
-        ids = np.zeros(())
-    if ids.ndim != 1 or ids.dtype.kind != "i" or (ids.size and not (
-            ids.min() >= 0 and ids.max() < classes)):
-        raise UserError(f"{path} does not hold a class for every image")
-    return ids.astype(np.int64, copy=False)
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:

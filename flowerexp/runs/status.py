@@ -1,7 +1,7 @@
 """status.json: the progress of a run, its environment, and how it ended. No TensorFlow here."""
 
 import typing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,12 @@ from flowerexp.runs import store
 STATES = ("new", "running", "interrupted", "failed", "done")
 OLD_NAMES = {"beginning": "provenance"}
 """Keys of earlier versions -> the fields that replaced them."""
+Scalars = dict[str, str | int | float | None]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The contents of status.json; unknown fields are None or empty, and left out of the file.
-
-    Keys of other versions are ignored.
-    """
+    """The contents of status.json; unknown fields are None or empty, and left out of the file."""
 
     state: str = "new"
     """One of STATES."""
@@ -42,16 +40,19 @@ class RunStatus:
     pid: int | None = None
     """The process that trains the run, or trained it last."""
     versions: dict[str, str] = field(default_factory=dict)
-    git: dict[str, Any] = field(default_factory=dict)
+    git: Scalars = field(default_factory=dict)
     """The project's commit and whether files were changed, see `provenance.commit`."""
     hardware: str | None = None
     """A sentence that tells the devices and why they were chosen."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Scalars = field(default_factory=dict)
     """The source of the images, their number, size and cache."""
     skipped: dict[str, Any] = field(default_factory=dict)
     """The records that dataset.on_bad_record=skip left out."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """The numbers of the plan, and the fingerprint of the data as `data`."""
+    provenance: Scalars = field(default_factory=dict)
+    """The numbers of the plan, the fingerprint of the data as `data`, and of the user's own parts
+    the hashes of their sources."""
+    others: dict[str, Any] = field(default_factory=dict)
+    """The keys of another version, kept as they are."""
 
     @classmethod
     def load(cls, folder: Path) -> "RunStatus":
@@ -60,25 +61,20 @@ class RunStatus:
         Raises:
             UserError: for a file that holds no status, or a field of the wrong type.
         """
-        path = folder / store.STATUS
+        path, remedy = folder / store.STATUS, "remove it, the checkpoints tell how far the run is"
         if not path.exists():
             return cls()
         values = store.read_json(path)
         if not isinstance(values, dict):
-            raise UserError(f"{path} holds no status: remove it, the checkpoints tell how far the "
-                            "run is")
+            raise UserError(f"{path} holds no status", remedy)
         values = {OLD_NAMES.get(key, key): value for key, value in values.items()}
-        types, known = typing.get_type_hints(cls), dict[str, Any]()
-        for each in fields(cls):
-            if each.name not in values:
-                continue
-            value, wanted = values[each.name], types[each.name]
-            container = typing.get_origin(wanted)
-            if not isinstance(value, container if container in (dict, list) else wanted):
-                raise UserError(f"{path}: {each.name} must not be {value!r}: remove the file, the "
-                                "checkpoints tell how far the run is")
-            known[each.name] = value
-        status = cls(**known)
+        types = typing.get_type_hints(cls)
+        del types["others"]
+        others = {key: values.pop(key) for key in sorted(values.keys() - types.keys())}
+        for name, value in values.items():
+            if not has_type(value, types[name]):
+                raise UserError(f"{path}: {name} must not be {value!r}", remedy)
+        status = cls(**values, others=others)
         if status.state not in STATES:
             raise UserError(f"{path} knows no state '{status.state}': it is one of "
                             f"{', '.join(STATES)}")
@@ -92,7 +88,22 @@ class RunStatus:
         except UserError:
             return cls()
 
+    @property
+    def image_size(self) -> int | None:
+        """The height and width of the images in pixels."""
+        size = self.data.get("image_size")
+        return size if isinstance(size, int) else None
+
     def save(self, folder: Path) -> None:
-        store.write_json(folder / store.STATUS, {
-            name: value for name, value in asdict(self).items() if value not in (None, {}, [])},
-            indent=1)
+        values = {name: value for name, value in vars(self).items() if value not in (None, {}, [])}
+        store.write_json(folder / store.STATUS, values.pop("others", {}) | values, indent=1)
+
+
+def has_type(value: Any, wanted: Any) -> bool:
+    """Whether a value from JSON, and each value in its list or dict, has the type of a field."""
+    container = typing.get_origin(wanted)
+    if container not in (dict, list):
+        return wanted is Any or isinstance(value, wanted)
+    inner = typing.get_args(wanted)[-1]
+    values = value.values() if isinstance(value, dict) else value
+    return isinstance(value, container) and all(has_type(each, inner) for each in values)

@@ -4,21 +4,21 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from flowerexp import composition
+from flowerexp import composition, identity
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 
@@ -40,6 +40,15 @@ LOCK = ".lock"
 
 Scores = dict[str, float | None]
 """One epoch of the history: `train loss`, `train acc`, ... `valid f1`, `train timing`."""
+NEEDED = {"valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing"}
+"""The scores that every epoch has."""
+MOST_CLASSES = 2**20
+"""The most classes if classes.json does not tell how many, so that counts fit in memory."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's loader, several times as fast as OmegaConf's and equivalent for its files."""
+DEEPEST = 50
+"""The most levels of a YAML file; libyaml ends the process where there are too many."""
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 @contextlib.contextmanager
@@ -127,9 +136,31 @@ def read_json(path: Path) -> Any:
                         "rerun the folder's command with fresh=true") from error
 
 
-def write_config(folder: Path, composed: Any, overrides: Sequence[str]) -> None:
-    """Writes the composed config and the overrides, as Hydra does."""
-    write_text(folder / CONFIG, OmegaConf.to_yaml(composed))
+def read_yaml(path: Path) -> Any:
+    """The file as plain values; None if it does not exist.
+
+    Raises:
+        UserError: for a file that is not YAML, or holds aliases or too many levels, which Hydra
+            does not write and which can make a small file endless.
+    """
+    depth = 0
+    try:
+        text = path.read_text(encoding="utf-8")
+        for event in yaml.parse(text, YAML_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("it has aliases or too many levels")
+        return yaml.load(text, YAML_LOADER)  # a safe loader
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def write_config(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Writes the composed config, its interpolations resolved, and the overrides."""
+    write_text(folder / CONFIG, OmegaConf.to_yaml(composed, resolve=True))
     write_text(folder / OVERRIDES, OmegaConf.to_yaml(list(overrides)))
 
 
@@ -140,37 +171,71 @@ def read_config(folder: Path) -> Config:
 
 def read_composed(folder: Path) -> DictConfig:
     """The config of a run folder as it was composed; raises UserError if there is none."""
+    return OmegaConf.create(read_plain(folder))
+
+
+def read_plain(folder: Path) -> dict[str, Any]:
+    """The config of a run folder as nested dicts, of any version.
+
+    A reference to another key is resolved, as earlier versions wrote it. No other interpolation
+    is: ${oc.env:NAME} would tell who shared the folder what this machine's environment holds.
+
+    Raises:
+        UserError: for a folder without a config, or a file that holds none.
+    """
     path = folder / CONFIG
-    try:
-        composed = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: {folder} is not a run folder") from None
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    if not isinstance(composed, DictConfig):
-        raise UserError(f"{path} holds no config")
-    return composed
+    plain = read_yaml(path)
+    if plain is None and not path.exists():
+        raise UserError(f"{path} does not exist: {folder} is not a run folder")
+    if (not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain)
+            or type(plain.get("seed")) is not int):
+        raise UserError(f"{path} holds no config of a run")
+    leaves = identity.flatten(plain)
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: resolve(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [resolve(value) for value in node]
+        for _ in range(DEEPEST):  # a reference can lead to another, or in a ring
+            reference = REFERENCE.fullmatch(node) if isinstance(node, str) else None
+            if reference is None:
+                break
+            node = leaves.get(reference[1], node)
+        if not (node is None or isinstance(node, str | int | float)) or "${" in str(node):
+            raise UserError(f"{path} holds {node}, which is neither a plain value nor refers to "
+                            "one: write its value")
+        return node
+
+    return {key: resolve(value) for key, value in plain.items()}
 
 
 def read_overrides(folder: Path) -> list[str]:
     """The overrides of the command line; empty if the folder has none."""
     path = folder / OVERRIDES
-    try:
-        overrides: Any = OmegaConf.load(path) if path.exists() else []
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    return [str(override) for override in overrides]
+    overrides = read_yaml(path) or []
+    if not isinstance(overrides, list):
+        raise UserError(f"{path} holds no list of overrides")
+    return list(map(str, overrides))
 
 
 def write_history(folder: Path, history: Sequence[Scores]) -> None:
-    write_json(folder / HISTORY, {str(epoch): row for epoch, row in enumerate(history)}, indent=1)
+    write_by_epoch(folder / HISTORY, history, indent=1)
 
 
 def read_history(folder: Path) -> list[Scores]:
-    """The epochs of a run in order; empty before the end of the first one."""
-    if not (folder / HISTORY).exists():
-        return []
-    return by_epoch(read_json(folder / HISTORY), folder / HISTORY)
+    """The epochs of a run in order; empty before the end of the first one.
+
+    Raises:
+        UserError: for a file without a number, or null, for each of the scores of every epoch.
+    """
+    path = folder / HISTORY
+    rows = read_by_epoch(path)
+    if not all(isinstance(row, dict) and row.keys() >= NEEDED and all(
+            value is None or type(value) in (int, float) for value in row.values())
+            for row in rows):
+        raise UserError(f"{path} does not hold the scores of every epoch")
+    return rows
 
 
 def write_classes(folder: Path, names: Sequence[str], train_counts: Sequence[int]) -> None:
@@ -180,34 +245,62 @@ def write_classes(folder: Path, names: Sequence[str], train_counts: Sequence[int
 
 def read_classes(folder: Path) -> tuple[list[str], list[int]]:
     """Names and training counts of the classes; both empty if the folder has none yet."""
-    if not (folder / CLASSES).exists():
+    path = folder / CLASSES
+    if not path.exists():
         return [], []
-    classes = read_json(folder / CLASSES)
-    try:
-        names, counts = list(map(str, classes["names"])), list(map(int, classes["train counts"]))
-    except (TypeError, KeyError, ValueError):
-        names, counts = [], []
-    if not names or len(names) != len(counts):
-        raise UserError(f"{folder / CLASSES} does not hold a name and a count for every class")
+    classes = read_json(path)
+    names, counts = (classes.get(key) if isinstance(classes, dict) else None
+                     for key in ("names", "train counts"))
+    if not (isinstance(names, list) and isinstance(counts, list) and len(names) == len(counts) > 0
+            and all(isinstance(name, str) for name in names)
+            and all(type(count) is int and 0 <= count < 2**63 for count in counts)):
+        raise UserError(f"{path} does not hold a name and a count for every class")
     return names, counts
+
+
+def read_labels(folder: Path, classes: int = MOST_CLASSES) -> npt.NDArray[np.int64]:
+    """The labels of the validation images, [images]; zero images if the folder has none yet."""
+    path = folder / VALID_LABELS
+    return class_ids(read_json(path) if path.exists() else [], path, classes)
 
 
 def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:
     """Writes the class ids of the validation set by epoch, in data set order."""
-    write_json(folder / VALID_PREDICTIONS,
-               {str(epoch): list(ids) for epoch, ids in enumerate(predictions)})
+    write_by_epoch(folder / VALID_PREDICTIONS, list(map(list, predictions)))
 
 
-def read_predictions(folder: Path) -> list[list[int]]:
-    if not (folder / VALID_PREDICTIONS).exists():
-        return []
-    return by_epoch(read_json(folder / VALID_PREDICTIONS), folder / VALID_PREDICTIONS)
+def read_predictions(folder: Path, images: int, classes: int = MOST_CLASSES
+                     ) -> npt.NDArray[np.int64]:
+    """The class ids of the validation images, [epochs, images]; zero epochs without the file.
+
+    Raises:
+        UserError: for a file without a class id below `classes` for every epoch and image.
+    """
+    path = folder / VALID_PREDICTIONS
+    rows = [class_ids(row, path, classes) for row in read_by_epoch(path)]
+    if any(len(row) != images for row in rows):
+        raise UserError(f"{path} holds other images than {VALID_LABELS}")
+    return np.reshape(rows, (len(rows), images)).astype(np.int64)
 
 
-def by_epoch(value: Any, path: Path) -> list[Any]:
-    """The values of {"0": ..., "1": ...} in order."""
-    if not isinstance(value, Mapping) or sorted(value, key=str) != sorted(
-            str(epoch) for epoch in range(len(value))):
+def class_ids(values: Any, path: Path, classes: int) -> npt.NDArray[np.int64]:
+    """The ids of a list, [images]; raises UserError for anything but ids below `classes`."""
+    with contextlib.suppress(ValueError, OverflowError):  # of lists of several lengths
+        ids = np.array(values) if values != [] else np.zeros(0, np.int64)
+        if ids.ndim == 1 and ids.dtype.kind == "i" and ((ids >= 0) & (ids < classes)).all():
+            return ids.astype(np.int64, copy=False)
+    raise UserError(f"{path} does not hold a class for every image")
+
+
+def write_by_epoch(path: Path, rows: Sequence[Any], indent: int | None = None) -> None:
+    """Writes {"0": ..., "1": ...}."""
+    write_json(path, {str(epoch): row for epoch, row in enumerate(rows)}, indent)
+
+
+def read_by_epoch(path: Path) -> list[Any]:
+    """The values of {"0": ..., "1": ...} in order; empty if there is no file."""
+    value = read_json(path) if path.exists() else {}
+    if not isinstance(value, dict) or value.keys() != set(map(str, range(len(value)))):
         raise UserError(f"{path} does not hold the epochs 0, 1, 2 and so on")
     return [value[str(epoch)] for epoch in range(len(value))]
 

@@ -1,6 +1,7 @@
 """Estimates the training time of a run from similar runs on this machine."""
 
 import itertools
+import math
 import platform
 import statistics
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from flowerexp import identity
 from flowerexp.errors import UserError
-from flowerexp.runs import reader, store
+from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 
 DECIDING = ("hardware", "model", "augmentation", "loop.batch_size_per_replica")
@@ -39,12 +40,11 @@ def seconds_per_image(folder: Path, plain: Mapping[str, Any], image_size: int) -
         run = config.parent.parent
         try:
             status = RunStatus.load(run)
-            if (status.host != platform.node() or status.data.get("image_size") != image_size
-                    or speed_keys(reader.read_yaml(config)) != wanted):
+            if (status.host != platform.node() or status.image_size != image_size
+                    or speed_keys(store.read_plain(run)) != wanted):
                 continue
-            numbers = status.provenance
-            images = (numbers["updates_per_epoch"] * numbers["replicas"] * numbers["accumulation"]
-                      * numbers["batch_size"])
+            images = math.prod(int(status.provenance[number] or 0) for number in (
+                "updates_per_epoch", "replicas", "accumulation", "batch_size"))
             seconds = [value for row in store.read_history(run) if (value := row["train timing"])]
             measured.append(statistics.median(seconds[1:] or seconds) / images)
         except (UserError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.errors import UserError, counted, first_line
-from flowerexp.runs import reader, store
+from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
@@ -278,9 +278,8 @@ class Checkpointer:
                   f"exist nowhere else: restore the file, or remove {checkpoint.parent} and rerun "
                   "the command to train from the start, to the same numbers")
         try:
-            history = reader.finite_history(store.read_history(self.folder),
-                                            self.folder / store.HISTORY)
-            predictions = reader.read_predictions(self.folder, images, classes).tolist()
+            history = store.read_history(self.folder)
+            predictions = store.read_predictions(self.folder, images, classes).tolist()
         except UserError as error:  # its own remedy is for folders without checkpoints
             raise UserError(f"{error.problem}; {remedy}") from error
         for name, rows in ((store.HISTORY, history), (store.VALID_PREDICTIONS, predictions)):

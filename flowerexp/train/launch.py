@@ -323,13 +323,14 @@ def summary(folder: Path) -> str:
     """The best and the last epoch of a run, and its folder."""
     history = store.read_history(folder)
     best = metrics.best_epoch(history)
-    assert best is not None, "a finished run has epochs"
+    if best is None:
+        raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}",
+                        "restore the file, or train again with fresh=true")
 
     def describe(epoch: int) -> str:
-        row = history[epoch]
-        return (f"epoch {epoch + 1}, valid acc {row['valid acc']:.4f}, recall "
-                f"{row['valid recall']:.4f}, precision {row['valid precision']:.4f}, f1 "
-                f"{row['valid f1']:.4f}")
+        scores = ", ".join(f"{name} {metrics.score_text(history[epoch][f'valid {name}'])}"
+                           for name in metrics.NAMES)
+        return f"epoch {epoch + 1}, valid {scores}"
 
     lines = [f"best: {describe(best)}", f"last: {describe(len(history) - 1)}", f"folder: {folder}"]
     early = RunStatus.load_or_new(folder).stopped_early

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import orjson
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from flowerexp import composition, identity, metrics
 from flowerexp.comparison import comparison
 from flowerexp.errors import UserError
+from flowerexp.inference import trained
 from flowerexp.runs import reader, store
 from flowerexp.runs.status import RunStatus
+from flowerexp.train import launch
 from tests.folders import (
     LABELS,
     PREDICTIONS,
@@ -187,6 +193,9 @@ DAMAGES = {
     "config.yaml of a list": (".hydra/config.yaml", "- 1"),
     "config.yaml of numbers": (".hydra/config.yaml", "1: 2\nseed: 0"),
     "config.yaml that resolves to nothing": (".hydra/config.yaml", "seed: 0\na: ${b.c}"),
+    "config.yaml with a resolver": (".hydra/config.yaml", "seed: 0\na: ${oc.env:HOME}"),
+    "config.yaml with an alias": (".hydra/config.yaml", "seed: 0\na: &a [1]\nb: *a"),
+    "config.yaml deep": (".hydra/config.yaml", "[" * 1_000_000),
     "config.yaml of bytes": (".hydra/config.yaml", b"\xff\xfe\x00"),
     "overrides.yaml of a text": (".hydra/overrides.yaml", "abc"),
     "overrides.yaml cut off": (".hydra/overrides.yaml", "- 'a"),
@@ -246,6 +255,50 @@ def test_damaged_folder_is_a_sentence_and_the_others_stand(tmp_path, healthy, da
     table = comparison.load(tmp_path)
     assert table["state"].tolist().count("unreadable") == 1
     assert len(table) == 4
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name.startswith("history.json")])
+def test_a_finished_run_without_its_history_is_a_sentence_to_every_command(tmp_path, damage):
+    folder = write_experiment(tmp_path, "original")
+    content = DAMAGES[damage][1]
+    (folder / "history.json").unlink()
+    if content is not None:
+        (folder / "history.json").write_text(content)
+    for read in (launch.summary, launch.resume, trained.find):
+        with pytest.raises(UserError, match=r"history.json") as mistake:
+            read(folder)
+        assert str(folder) in str(mistake.value)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers(-2**63, 2**64 - 1) | st.floats()
+                    | st.text(max_size=3) | st.sampled_from([0, "0", "done", "${seed}", "flowerexp.models.losses.Focal"]),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+                        st.text(max_size=3) | st.sampled_from(["0", "1", "valid f1", "_target_"]),
+                        inner, max_size=4), max_leaves=12)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("damaged"), "original")
+
+
+@given(st.sampled_from([store.CONFIG, store.OVERRIDES, store.STATUS, store.HISTORY, store.CLASSES,
+                        store.VALID_LABELS, store.VALID_PREDICTIONS]), JSON, st.data())
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_file_holds_the_run_is_read(damaged, file, value, data):
+    """The whole file is another value, or one of its keys has another value."""
+    path = damaged / file
+    before = path.read_bytes()
+    whole = yaml.safe_load(before)
+    if isinstance(whole, dict) and data.draw(st.booleans()):
+        value = whole | {data.draw(st.sampled_from([*whole])): value}
+    try:
+        path.write_bytes(orjson.dumps(value))
+        assert reader.run_numbers(reader.read_run(damaged))
+        assert len(comparison.load(damaged)) == 1
+        comparison.compare(damaged)
+    finally:
+        path.write_bytes(before)
 
 
 def test_folder_without_predictions_has_its_scores_and_no_pair(tmp_path, healthy):

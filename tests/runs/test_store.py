@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import stat
 import subprocess
@@ -207,17 +208,22 @@ def test_history_is_read_back(tmp_path):
 def test_predictions_are_read_back(tmp_path):
     predictions = [[0, 1, 2], [2, 1, 0]]
     store.write_predictions(tmp_path, predictions)
-    assert store.read_predictions(tmp_path) == predictions
+    found = store.read_predictions(tmp_path, 3)
+    assert (found.tolist(), found.dtype) == (predictions, np.int64)
     assert json.loads((tmp_path / "valid_preds.json").read_text()) == {
         "0": [0, 1, 2], "1": [2, 1, 0]}
 
 
 def test_folder_of_no_epoch_has_no_history(tmp_path):
     assert store.read_history(tmp_path) == []
-    assert store.read_predictions(tmp_path) == []
+    assert store.read_predictions(tmp_path, 3).shape == (0, 3)
 
 
-@pytest.mark.parametrize("text", ['{"0": {}, "2": {}}', "[]", '{"a": {}}', '{"0": {', ""])
+@pytest.mark.parametrize("text", ['{"0": {}, "2": {}}', "[]", '{"a": {}}', '{"0": {', "", "null",
+                                  '{"0": {"valid acc": 1}}', '{"0": [1]}',
+                                  json.dumps({"0": row(0.5) | {"valid f1": "good"}}),
+                                  json.dumps({"0": row(0.5) | {"valid kappa": [0.5]}}),
+                                  json.dumps({"0": row(0.5) | {"train loss": math.inf}})])
 def test_history_that_is_none_is_named(tmp_path, text):
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(UserError) as mistake:
@@ -229,6 +235,7 @@ def test_history_that_is_none_is_named(tmp_path, text):
 def test_loss_that_is_not_finite_is_undefined(tmp_path, loss):
     found = metrics.epoch_scores("train", loss, np.eye(2, dtype=int))
     assert found["train loss"] is None
+    found |= metrics.epoch_scores("valid", 1.0, np.eye(2, dtype=int)) | {"train timing": 1.0}
     store.write_history(tmp_path, [found])
     assert store.read_history(tmp_path) == [found]
 
@@ -286,11 +293,57 @@ def test_config_is_read_back(tmp_path):
     assert text.splitlines() == [f"- {override}" for override in overrides]
 
 
-@pytest.mark.parametrize("text", [None, "a: [", "- 1\n", "loop:\n  epochs: 0\n", "foo: 1\n", ""])
+def bomb(mark, reference):
+    """Nine levels of nine references each: 387 million leaves."""
+    lines = [f"a0: {mark}[x, x, x, x, x, x, x, x, x]".replace("&", "&a0 ")]
+    for level in range(1, 9):
+        inner = ", ".join([reference.format(level - 1)] * 9)
+        lines.append(f"a{level}: {mark}[{inner}]".replace("&", f"&a{level} "))
+    return "\n".join([*lines, "seed: 0"])
+
+
+@pytest.mark.parametrize("text", [
+    None, "a: [", "- 1\n", "loop:\n  epochs: 0\n", "foo: 1\n", "", "seed: 0\nfoo: 2020-01-01",
+    "seed: 0\na: ${a}", "seed: 0\na: ${b}\nb: [1]", "seed: ${a}\na: 1", "seed: true",
+    bomb("&", "*a{}"), bomb("", "'${{a{}}}'"), "[" * 1_000_000,
+    "seed: 0\na: " + "[" * 60 + "]" * 60])
 def test_config_that_is_none_is_named(tmp_path, text):
     (tmp_path / ".hydra").mkdir()
     if text is not None:
         (tmp_path / ".hydra/config.yaml").write_text(text)
     with pytest.raises(UserError) as mistake:
         store.read_config(tmp_path)
+    assert str(tmp_path) in str(mistake.value) or "foo" in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+@pytest.mark.parametrize("text", ["${oc.env:SECRET}", "a${oc.env:SECRET}", "${${x}.env:SECRET}",
+                                  r"\${oc.env:SECRET}", "${half}{oc.env:SECRET}",
+                                  "${oc.decode:'${oc.env:SECRET}'}"])
+def test_the_config_of_a_stranger_does_not_read_the_environment(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("SECRET", "password")
+    store.write_json(tmp_path / store.CONFIG, {"seed": 0, "x": "oc", "half": "$",
+                                               "model": {"weights": [text]}})
+    with pytest.raises(UserError) as mistake:
+        store.read_plain(tmp_path)
+    assert str(mistake.value).startswith(f"{tmp_path / store.CONFIG} holds {text}")
+    assert "password" not in str(mistake.value)
+
+
+def test_a_config_is_written_with_its_values(tmp_path, monkeypatch):
+    """So that it is the same on another machine, and in the process of a sweep's job."""
+    monkeypatch.setenv("PLACE", "/data")
+    composition.register()
+    composed = composition.compose(["dataset=tfrecords", "dataset.root='${oc.env:PLACE}'"])
+    store.write_config(tmp_path, composed, [])
+    schedule = composition.check(composed).schedule
+    monkeypatch.delenv("PLACE")
+    assert store.read_plain(tmp_path)["dataset"]["root"] == "/data"
+    assert "${" not in (tmp_path / store.CONFIG).read_text()
+    # Earlier versions wrote references to other keys.
+    text = (tmp_path / store.CONFIG).read_text()
+    rate = store.read_plain(tmp_path)["model"]["learning_rate"]
+    (tmp_path / store.CONFIG).write_text(text.replace(f"max_lr: {rate}",
+                                                      "max_lr: ${model.learning_rate}"))
+    assert "${" in (tmp_path / store.CONFIG).read_text()
+    assert store.read_config(tmp_path).schedule == schedule

@@ -117,9 +117,10 @@ def test_picture_of_every_epoch_is_its_confusion_matrix(runs, ask, name):
     entries = ask("plugin/images/images", run=f"sweep/{name}", tag="confusion", sample=0)
     assert [entry["step"] for entry in entries] == [0, 1, 2]
     labels = np.array(store.read_json(folder / store.VALID_LABELS))
-    for entry, predictions in zip(entries, store.read_predictions(folder), strict=True):
+    every = store.read_predictions(folder, len(labels))
+    for entry, predictions in zip(entries, every, strict=True):
         png = ask("plugin/images/individualImage", **dict(parse_qsl(entry["query"])))
-        matrix = metrics.confusion_matrix(labels, np.array(predictions), 3)
+        matrix = metrics.confusion_matrix(labels, predictions, 3)
         np.testing.assert_array_equal(tf.io.decode_png(png), events.confusion_image(matrix))
 
 
