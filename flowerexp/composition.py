@@ -21,17 +21,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf import DictConfig, OmegaConf, errors
 
 from flowerexp import augment, identity, parts
-from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Common, Config, Schema, check_name
+from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Common, Config, Schema, checked_name
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint, nearest
 from flowerexp.models import backbones
@@ -76,7 +69,7 @@ def check(composed: DictConfig) -> Config:
                      if each.name in node and each.name != part}
             nodes[group] = {**typed, part: node}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), nodes))
-    except OmegaConfBaseException as error:
+    except errors.OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
     for group, (_, part) in TYPED.items():
@@ -116,8 +109,7 @@ def run_name(name: str | None, seed: int, overrides: list[str],
         UserError: for a name that cannot be a folder, before Hydra creates it.
     """
     if name is not None:
-        check_name(name)
-        return name
+        return checked_name(name)
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     experiment = values.pop("experiment", "")
     changed = [f"{key}={short_number(values[key])}" for key in sorted(values)
@@ -144,8 +136,7 @@ def sweep_name(name: str | None, sweep: str | None, overrides: list[str],
                params: Mapping[str, str] | None) -> str:
     """The name of a sweep's folder below outputs/: the given one, its option, or its swept keys."""
     if name is not None:
-        check_name(name)
-        return name
+        return checked_name(name)
     return sweep or path_safe("+".join(swept_keys(overrides, params))) or "default"
 
 
@@ -252,14 +243,12 @@ def one_sentence() -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (UserError, HydraException, errors.OmegaConfBaseException, OSError,
+            KeyboardInterrupt) as error:
         if TRACEBACKS:
             raise
-        sys.exit(128 + signal.SIGINT)
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if TRACEBACKS:
-            raise
-        sys.exit(f"flowerexp: {explain(error)}")
+        sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt)
+                 else f"flowerexp: {explain(error)}")
 
 
 def for_hydra(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:
@@ -315,11 +304,11 @@ def explain_alone(error: BaseException) -> str | None:
                     "value with commas, brackets or quotes: \"key='a, b'\"")
         case OSError():
             return f"{error.filename}: {error.strerror}" if error.filename else text
-        case ConfigAttributeError() | ConfigKeyError():
+        case errors.ConfigAttributeError() | errors.ConfigKeyError():
             return unknown_key(key)
-        case InterpolationResolutionError():
+        case errors.InterpolationResolutionError():
             return f"{key} refers to another key that does not resolve: {text}"
-        case ValidationError():
+        case errors.ValidationError():
             return f"{key}: {text}"
     if present := re.match(r"Could not append .* already at '(.+?)'|Multiple values for (.+?)\. ",
                            f"{text} "):

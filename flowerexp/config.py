@@ -5,7 +5,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Union
 
 from flowerexp.errors import UserError
@@ -20,14 +20,31 @@ LONGEST_NAME = 200
 """The most bytes of a run's name; file systems allow 255, and `fresh` adds a number."""
 
 
+def key(default: Any, *options: str, **bounds: float) -> Any:
+    """A field whose value is one of the options, or within the bounds of `check_range`."""
+    return field(default=default, metadata={"options": options, "bounds": bounds})
+
+
 @dataclass
-class Hardware:
-    kind: str = "auto"
-    """The device: auto | cpu | gpu | tpu | workers"""
-    replicas: int | None = None
+class Checked:
+    """Checks each `key` of a group, whose name in the config is that of the class."""
+
+    def __post_init__(self) -> None:
+        group = "" if isinstance(self, Common) else f"{type(self).__name__.lower()}."
+        for each in fields(self):
+            if options := each.metadata.get("options"):
+                one_of(f"{group}{each.name}", getattr(self, each.name), options)
+            if bounds := each.metadata.get("bounds"):
+                check_range(f"{group}{each.name}", getattr(self, each.name), **bounds)
+
+
+@dataclass
+class Hardware(Checked):
+    kind: str = key("auto", "auto", "cpu", "gpu", "tpu", "workers")
+    replicas: int | None = key(None, least=1)
     """The number of replicas; null: one on the CPU, all available GPUs."""
-    precision: str = "float32"
-    """The Keras policy: float32 | mixed_bfloat16 | mixed_float16"""
+    precision: str = key("float32", "float32", "mixed_bfloat16", "mixed_float16")
+    """The Keras policy."""
     jit_compile: bool = False
     """Compile forward, loss and backward with XLA (always the case on a TPU)."""
     tpu_name: str | None = None
@@ -36,129 +53,105 @@ class Hardware:
     tpu_project: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("hardware.kind", self.kind, ("auto", "cpu", "gpu", "tpu", "workers"))
-        one_of("hardware.precision", self.precision,
-               ("float32", "mixed_bfloat16", "mixed_float16"))
-        check_range("hardware.replicas", self.replicas, 1)
+        super().__post_init__()
         if self.replicas is not None and self.kind in ("tpu", "workers"):
             raise UserError(f"hardware.replicas has no meaning with hardware={self.kind}, which "
                             "takes every core it is given: leave it out")
-        for key in ("tpu_name", "tpu_zone", "tpu_project"):
-            if getattr(self, key) is not None and self.kind not in ("auto", "tpu"):
-                raise UserError(f"hardware.{key} has no meaning with hardware={self.kind}: "
+        for name in ("tpu_name", "tpu_zone", "tpu_project"):
+            if getattr(self, name) is not None and self.kind not in ("auto", "tpu"):
+                raise UserError(f"hardware.{name} has no meaning with hardware={self.kind}: "
                                 "choose hardware=tpu or leave it out")
 
 
 @dataclass
-class Dataset:
+class Dataset(Checked):
     """How a data set is cached and fed; all other keys of the group belong to its source."""
 
     source: Any = None
     """The part that `dataset._target_` names: it finds the data."""
-    cache: str = "auto"
-    """auto | decoded | encoded | none: what is kept in memory."""
-    memory_gb: float = 4.0
+    cache: str = key("auto", "auto", "decoded", "encoded", "none")
+    """What is kept in memory."""
+    memory_gb: float = key(4.0, above=0)
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
-    on_bad_record: str = "stop"
-    """stop | skip: whether a bad record ends the run or is left out."""
-
-    def __post_init__(self) -> None:
-        one_of("dataset.cache", self.cache, ("auto", "decoded", "encoded", "none"))
-        one_of("dataset.on_bad_record", self.on_bad_record, ("stop", "skip"))
-        check_range("dataset.memory_gb", self.memory_gb, above=0)
+    on_bad_record: str = key("stop", "stop", "skip")
+    """Whether a bad record ends the run or is left out."""
 
 
 @dataclass
-class Model:
+class Model(Checked):
     """The network around a backbone; all other keys of the group belong to the backbone."""
 
     backbone: Any = None
     """The part that `model._target_` names: image_size -> Keras model, images -> feature map."""
     head: Any = None
     """The part that `model.head._target_` names: (features, num_classes) -> logits."""
-    input_scaling: str = "unit"
-    """raw | unit | symmetric | imagenet | preprocess_input: scaling of the backbone's inputs."""
-    dropout: float = 0.05
+    input_scaling: str = key("unit", "raw", "unit", "symmetric", "imagenet", "preprocess_input")
+    """Scaling of the backbone's inputs."""
+    dropout: float = key(0.05, least=0, below=1)
     """Dropout between the backbone and the head."""
     trainable: bool = True
     """false freezes the backbone, BatchNorm included."""
     summary: bool = False
     """Print Keras' table of layers."""
-    learning_rate: float = 1e-5
+    learning_rate: float = key(1e-5, above=0)
     """The learning rate that suits this model, the default of schedule.max_lr."""
-
-    def __post_init__(self) -> None:
-        one_of("model.input_scaling", self.input_scaling,
-               ("raw", "unit", "symmetric", "imagenet", "preprocess_input"))
-        check_range("model.dropout", self.dropout, 0, below=1)
-        check_range("model.learning_rate", self.learning_rate, above=0)
 
 
 @dataclass
-class Optimizer:
+class Optimizer(Checked):
     """An optimizer and its gradient clipping; all other keys of the group are the optimizer's."""
 
     algorithm: Any = None
     """The part that `optimizer._target_` names: learning_rate -> Keras optimizer."""
-    clip_norm: float | None = None
+    clip_norm: float | None = key(None, above=0)
     """Maximum global norm of an update's gradient, summed over micro-batches and replicas."""
-
-    def __post_init__(self) -> None:
-        check_range("optimizer.clip_norm", self.clip_norm, above=0)
 
 
 @dataclass
-class Loop:
-    epochs: int = 30
-    batch_size_per_replica: int = 16
+class Loop(Checked):
+    epochs: int = key(30, least=1)
+    batch_size_per_replica: int = key(16, least=1)
     """Images in a micro-batch of one replica."""
-    eval_batch_size_per_replica: int = 64
-    gradient_accumulation_steps: int = 1
+    eval_batch_size_per_replica: int = key(64, least=1)
+    gradient_accumulation_steps: int = key(1, least=1)
     """Micro-batches per update of one replica."""
     steps_per_execution: IntegerOrText = "epoch"
     """Updates per call of the compiled loop: a number, or `epoch` for slices of ten seconds."""
-    lr_scaling: float = 1.0
+    lr_scaling: float = key(1.0, above=0)
     """Factor of every learning rate."""
     keep_example_budget: bool = False
     """Train fewer epochs if sampling makes them longer, so that about as many images are seen."""
-    log_interval: int = 10
+    log_interval: int = key(10, least=1)
     """Epochs between printed metrics on a terminal, which also shows those of the first and the
     last epoch. A pipe and run.log get the metrics of every epoch."""
-    checkpoint_minutes: float | None = None
+    checkpoint_minutes: float | None = key(None, above=0)
     """Minutes between checkpoints within an epoch; null: checkpoints at the end of epochs only."""
-    max_minutes: float | None = None
+    max_minutes: float | None = key(None, above=0)
     """Minutes after which a run, or a whole sweep, stops and can be resumed; null: never."""
-    patience: int | None = None
+    patience: int | None = key(None, least=1)
     """Epochs without a higher validation F1 after which training stops; null: never."""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size_per_replica", "eval_batch_size_per_replica",
-                    "gradient_accumulation_steps", "log_interval", "patience"):
-            check_range(f"loop.{key}", getattr(self, key), 1)
+        super().__post_init__()
         check_range("loop.epochs", self.epochs, most=MOST_EPOCHS)
-        for key in ("checkpoint_minutes", "max_minutes", "lr_scaling"):
-            check_range(f"loop.{key}", getattr(self, key), above=0)
-        if self.steps_per_execution != "epoch":
-            if isinstance(self.steps_per_execution, str):
-                raise UserError("loop.steps_per_execution must be a number of updates or `epoch`, "
-                                f"not '{self.steps_per_execution}'")
+        if isinstance(self.steps_per_execution, int):
             check_range("loop.steps_per_execution", self.steps_per_execution, 1)
+        elif self.steps_per_execution != "epoch":
+            raise UserError("loop.steps_per_execution must be a number of updates or `epoch`, not "
+                            f"'{self.steps_per_execution}'")
 
 
 @dataclass
-class ResultsOptions:
-    use: str = "last"
-    """last | best: the epoch whose weights give test_preds.json, submission.csv and model.keras."""
-
-    def __post_init__(self) -> None:
-        one_of("results.use", self.use, ("last", "best"))
+class Results(Checked):
+    use: str = key("last", "last", "best")
+    """The epoch whose weights give test_preds.json, submission.csv and model.keras."""
 
 
 @dataclass
-class Common:
+class Common(Checked):
     """The keys of a run whose types are fixed."""
 
-    seed: int = 0
+    seed: int = key(0, least=0, most=2**31 - 1)
     """Seed of the order, initial weights, augmentation and dropout, and of nothing else."""
     name: str | None = None
     """Folder below outputs/; null: built from the experiment or the changed keys, and the seed."""
@@ -168,17 +161,16 @@ class Common:
     """Experiments that are the baselines of this one."""
     dry_run: bool = False
     """Print the plan of the run or sweep, with its numbers, and exit."""
-    on_failure: str = "continue"
-    """continue | stop: what a sweep does after a failed job."""
+    on_failure: str = key("continue", "continue", "stop")
+    """What a sweep does after a failed job."""
     hardware: Hardware = field(default_factory=Hardware)
     loop: Loop = field(default_factory=Loop)
-    results: ResultsOptions = field(default_factory=ResultsOptions)
+    results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
-        check_range("seed", self.seed, 0, 2**31 - 1)
+        super().__post_init__()
         if self.name is not None:
-            check_name(self.name)
-        one_of("on_failure", self.on_failure, ("continue", "stop"))
+            checked_name(self.name)
 
 
 @dataclass
@@ -223,14 +215,15 @@ NAMED_PARTS = ("augmentation", "callbacks", "metrics")
 """Groups of several parts, each under its name."""
 
 
-def check_name(name: str) -> None:
-    """Raises UserError for a name that cannot be a folder below outputs/."""
+def checked_name(name: str) -> str:
+    """The name; raises UserError for one that cannot be a folder below outputs/."""
     if not name.strip() or name in (".", "..") or re.search(r"[\\/\x00-\x1f]", name):
         raise UserError(f"name must be a folder name without slashes, not '{name}': use "
                         "hydra.run.dir=PATH for another place")
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"name must be of {LONGEST_NAME} bytes or fewer, as file systems allow, "
                         f"not {len(name.encode())}")
+    return name
 
 
 def one_of(key: str, value: str, options: tuple[str, ...]) -> None:

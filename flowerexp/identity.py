@@ -109,21 +109,15 @@ def all_parts(config: Config) -> Iterator[Any]:
         yield from group.values()
 
 
-def own_parts(config: Config) -> Iterator[parts.Part]:
-    """The user's own parts of a run, neither built in nor of Keras."""
-    for part in all_parts(config):
-        if isinstance(part, parts.Part) and not part.is_of_keras:
-            yield part
-
-
 def sources(config: Config) -> dict[str, str]:
     """`source of loss (my.Loss)` -> a hash of the code, for each of the user's own parts."""
-    return {f"source of {part}": parts.source_hash(part) for part in own_parts(config)}
+    return {f"source of {part}": parts.source_hash(part)
+            for part in filter(parts.is_own, all_parts(config))}
 
 
 def code_path(config: Config) -> list[str]:
     """The folders from which the user's own parts are imported."""
-    folders = dict.fromkeys(parts.code_folder(part) for part in own_parts(config))
+    folders = dict.fromkeys(map(parts.code_folder, filter(parts.is_own, all_parts(config))))
     return [str(folder) for folder in folders if folder is not None]
 
 

@@ -17,6 +17,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -42,7 +45,6 @@ KERAS = {"optimizer": ("keras.optimizers", "tf_keras.optimizers"),
          "augmentation": ("keras.layers", "tf_keras.layers")}
 """Config group -> modules of Keras whose classes can be parts directly."""
 
-
 LOADERS = ("TFSMLayer", "Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 """Layers of Keras that run code which their arguments name."""
 
@@ -55,16 +57,14 @@ def names_objects(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of Keras or of the user, which is imported when it is built.
-
-    group: its place in the config, for example `loss` or `augmentation.noise`.
-    target: import path of a class or another callable.
-    keys: arguments of its constructor.
-    """
+    """A part of Keras or of the user, which is imported when it is built."""
 
     group: str
+    """Its place in the config, for example `loss` or `augmentation.noise`."""
     target: str
+    """The import path of a class or another callable."""
     keys: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of its constructor."""
 
     def __str__(self) -> str:
         return f"{self.group} ({self.target})"
@@ -93,10 +93,9 @@ class Part:
             UserError: for a target that cannot be imported, keys that it does not take, or
                 whatever its constructor raises.
         """
-        factory = self.factory
         self.check_signature(**arguments)
         with failures_named(self):
-            return factory(**self.keys, **arguments)
+            return self.factory(**self.keys, **arguments)
 
     def check_signature(self, **arguments: Any) -> None:
         """Raises UserError for keys and arguments that the constructor does not take."""
@@ -117,20 +116,21 @@ def failures_named(part: Any) -> Iterator[None]:
     except Exception as error:
         if not isinstance(part, Part):
             raise
+        if isinstance(error, UserError) and str(error).startswith(str(part)):  # named inside
+            raise
         if isinstance(error, UserError):
-            if str(error).startswith(str(part)):  # named inside
-                raise
             raise UserError(f"{part}: {error}") from error
         raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)} (the "
                         "traceback: HYDRA_FULL_ERROR=1, and a run's run.log)") from error
 
 
+def is_own(part: Any) -> bool:
+    """Whether a part is the user's, neither built in nor of Keras."""
+    return isinstance(part, Part) and not part.is_of_keras
+
+
 def check(group: str, node: Any) -> Any:
     """Converts a config node to its part: a built-in one is constructed, others become a `Part`.
-
-    Args:
-        group: the node's place in the config.
-        node: dict with `_target_` and the keys of the part's constructor.
 
     Raises:
         UserError: for a node without `_target_`, a built-in part that does not exist, or a key or
@@ -140,6 +140,7 @@ def check(group: str, node: Any) -> Any:
         raise UserError(f"{group} must name its class: give {group}.{TARGET}=package.module.Class "
                         "and the class's keys beside it")
     target, keys = node[TARGET], {key: node[key] for key in node if key != TARGET}
+    check_plain(group, keys)
     for key in keys:
         if str(key).startswith("_") and str(key).endswith("_"):
             raise UserError(f"{group}.{key} is not supported: a part has {TARGET} and the keys of "
@@ -147,6 +148,21 @@ def check(group: str, node: Any) -> Any:
     if target.partition(".")[0] != "flowerexp":
         return Part(group, target, keys)
     return construct(group, built_in(group, target), keys)
+
+
+def check_plain(key: str, value: Any) -> None:
+    """Raises UserError for a value that the JSON of a checkpoint would not give back."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_plain(f"{key}.{name}", inner)
+        return
+    try:
+        kept = orjson.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):  # bytes, infinity, NaN
+        kept = ...
+    if kept != value:
+        raise UserError(f"{key}={value!r} cannot be recorded with the run: give a finite number of "
+                        "64 bits, a text, true, false, null, or a list or mapping of these")
 
 
 def built_in(group: str, target: str) -> type:
@@ -166,11 +182,7 @@ def built_in(group: str, target: str) -> type:
 
 
 def construct(group: str, cls: type, keys: Mapping[str, Any]) -> Any:
-    """An instance of a part's dataclass; types and values are checked.
-
-    Raises:
-        UserError: for the first wrong key or value, named by its key in the config.
-    """
+    """An instance of a part's dataclass; raises UserError for the first wrong key or value."""
     names = [each.name for each in dataclasses.fields(cls) if each.init]
     for key in keys:
         if key not in names:
@@ -260,12 +272,9 @@ def describe(part: Any) -> str:
 
 
 def check_trusted(chosen: Iterable[Any], trust_code: bool) -> None:
-    """Raises UserError for the first part that is neither built-in nor of Keras, unless trusted.
-
-    For the parts that a run folder names, which may be someone else's.
-    """
-    for part in chosen:
-        if isinstance(part, Part) and not part.is_of_keras and not trust_code:
+    """Raises UserError for the first part of a run folder that is neither built-in nor of Keras."""
+    for part in () if trust_code else chosen:
+        if is_own(part):
             raise UserError(f"the run uses code of its own, {part.group}.{TARGET}={part.target}: "
                             "look at it, and give --trust-code (in Python trust_code=True) to "
                             "run it")
@@ -290,47 +299,38 @@ def add_import_paths(folders: Iterable[str]) -> None:
 
 def source_hash(part: Part) -> str:
     """The first 16 digits of a SHA-256 of a part's module and of the user's modules that it
-    imports, directly or not: those of the same folder, or of the same installed package.
+    imports, directly or not: those of the same folder, or of the same installed package. This
+    project's own are left out, because its version and commit are recorded.
     """
     folder, module = code_folder(part), part.target.rpartition(".")[0]
     if folder is None:
         return "not found"
-    found: dict[str, bytes] = {}
     installed = folder.name in ("site-packages", "dist-packages")
-    collect_sources(module, folder, module.partition(".")[0] if installed else "", found)
+    waiting, found = [module], dict[str, bytes]()
+    while waiting:
+        name = waiting.pop()
+        path, top = folder.joinpath(*name.split(".")), name.partition(".")[0]
+        file = next((each for each in (path / "__init__.py", path.with_suffix(".py"))
+                     if each.is_file()), None)
+        if file is None or name in found or top == "flowerexp" or (
+                installed and top != module.partition(".")[0]):
+            continue
+        found[name] = file.read_bytes()
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for imported in (package, *imported_modules(found[name], package)):
+            waiting += itertools.accumulate(imported.split("."), "{}.{}".format)
     digest = hashlib.sha256()
     for name, source in sorted(found.items()):
         digest.update(f"{name}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()[:16]
 
 
-def collect_sources(module: str, folder: Path, package: str, found: dict[str, bytes]) -> None:
-    """Adds the sources of a module in `folder`, and of what it imports from there, by name.
-
-    Args:
-        package: the only top-level package that is followed, or an empty text. This project's own
-            is never: its version and commit are recorded.
-    """
-    path = folder.joinpath(*module.split("."))
-    file = next((each for each in (path / "__init__.py", path.with_suffix(".py"))
-                 if each.is_file()), None)
-    top = module.partition(".")[0]
-    if file is None or module in found or (package and top != package) or top == "flowerexp":
-        return
-    found[module] = source = file.read_bytes()
-    parent = module if file.name == "__init__.py" else module.rpartition(".")[0]
+def imported_modules(source: bytes, package: str) -> Iterator[str]:
+    """Absolute names of a module's imports; for `from x import y` both x and x.y."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # importing it will say so
         return
-    for imported in (parent, *imported_modules(tree, parent)):
-        names = imported.split(".")
-        for end in range(1, len(names) + 1):
-            collect_sources(".".join(names[:end]), folder, package, found)
-
-
-def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:
-    """Absolute names of a module's imports; for `from x import y` both x and x.y."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
