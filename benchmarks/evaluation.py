@@ -56,7 +56,7 @@ def validation(trainer: Trainer, images: Split) -> Callable[[], Any]:
     names = tuple(str(label) for label in range(trainer.confusion.shape[0]))
     data = Data(source, names, "", images, images)
     return lambda: experiment.valid_scores(
-        trainer, data, experiment.predict_logits(trainer, images, True))
+        trainer, data, experiment.predict_logits(trainer, images), {})
 
 
 def main() -> None:

@@ -166,11 +166,8 @@ def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, sample
     """
     one = replace(numbers, updates_per_epoch=1)
     batches = pipeline.training_batches(strategy, data.train, sampler, one, config.seed, augment)
-    try:
+    with experiment.bad_records_named(data.train):
         fed = next(iter(batches(0, 0)))
-    except tf.errors.InvalidArgumentError as error:
-        experiment.raise_fault(data.train, True, error)
-        raise
     local = {key: strategy.experimental_local_results(value) for key, value in fed.items()}
     shapes = ", ".join(f"{key} {parts[0].dtype.name} {parts[0].shape.as_list()}"
                        for key, parts in local.items())
@@ -232,11 +229,8 @@ def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figur
     labels = images.table.labels[chosen]
     lines = [(names[label] if label >= 0 else f"id {images.table.ids[index]}",)
              for index, label in zip(chosen.tolist(), labels.tolist(), strict=True)]
-    try:
+    with experiment.bad_records_named(images):
         shown = pipeline.gather_images(images, chosen)
-    except tf.errors.InvalidArgumentError as error:
-        experiment.raise_fault(images, split != "test", error)
-        raise
     return gallery.grid(shown, lines, f"{split}: {len(chosen)} of {counted(images.count, 'image')}")
 
 

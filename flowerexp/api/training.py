@@ -115,9 +115,9 @@ def run(config: ComposedConfig, folder: str | Path | None = None) -> Run:
     words = list(config.overrides)
     if folder is not None:
         words.append(f"hydra.run.dir='{_quoted(place)}'")
-    if config.fresh:
-        place = launch.fresh_folder(composition.check(config.values), place)
     code, error = _execute(words, config.config_dir)
+    if config.fresh:  # the child chose the folder: the last one with a run
+        place = next(iter(launch.fresh_folders(place)[-2::-1]), place)
     if code in (0, launch.OUT_OF_TIME):
         return Run(place)
     raise UserError(error or f"the run {place} ended with the exit code {code}: its log is in "

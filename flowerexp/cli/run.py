@@ -45,8 +45,7 @@ def compose_and_execute(composed: DictConfig) -> float | None:
             if code := launch.execute(folder, composed, overrides):
                 sys.exit(code)
     finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # Hydra made it; where nothing was run, nothing is left
+        launch.remove_empty(folder)  # Hydra made it; where nothing was run, nothing is left
     return None
 
 

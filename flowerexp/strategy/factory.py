@@ -1,7 +1,4 @@
-"""Strategy factory: builds the tf.distribute.Strategy for `hardware=...`.
-
-`prepare` runs before TensorFlow is imported, because the Keras version cannot be changed later.
-"""
+"""Builds the tf.distribute.Strategy for `hardware=...`."""
 
 import importlib.util
 import json
@@ -13,6 +10,7 @@ from typing import Any
 
 from flowerexp.config import Hardware
 from flowerexp.errors import UserError, counted, first_line
+from flowerexp.lazy import tf
 
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 """Patterns, in /dev, for the device files of a TPU VM; other VFIO devices match them too."""
@@ -31,9 +29,8 @@ def find_tpu(hardware: Hardware) -> str | None:
 
 
 def prepare(hardware: Hardware) -> None:
-    """Selects legacy Keras for a TPU, because Keras 3 fails under TPUStrategy (keras issue 19448).
-
-    Also limits TensorFlow's native log to errors, unless TF_CPP_MIN_LOG_LEVEL is set.
+    """Selects legacy Keras for a TPU, because Keras 3 fails under TPUStrategy (keras issue 19448),
+    and limits TensorFlow's native log to errors; call it before TensorFlow is imported.
 
     Raises:
         UserError: if a TPU needs tf_keras and it is not installed.
@@ -48,38 +45,27 @@ def prepare(hardware: Hardware) -> None:
 
 
 def build_strategy(hardware: Hardware) -> tuple[Any, str]:
-    """The strategy for the configured hardware.
-
-    Returns:
-        A tf.distribute.Strategy, and a sentence that names the hardware and why it was chosen.
+    """The tf.distribute.Strategy, and a sentence that names the hardware and why it was chosen.
 
     Raises:
         UserError: if the hardware is not available.
     """
-    import tensorflow as tf
-
-    if hardware.kind != "auto":
-        build = {"cpu": build_cpu, "gpu": build_gpu, "tpu": build_tpu, "workers": build_workers}
-        strategy, sentence = build[hardware.kind](hardware)
-        return strategy, f"{sentence} (hardware={hardware.kind})"
-    tpu = find_tpu(hardware)
-    if tpu:
+    kind, why = hardware.kind, f"hardware={hardware.kind}"
+    if kind == "auto" and (tpu := find_tpu(hardware)):
         if hardware.replicas is not None:
             raise UserError("hardware.replicas is not supported on a TPU (found: "
                             f"{tpu}): leave it out, or choose hardware=cpu or hardware=gpu")
-        strategy, sentence = build_tpu(hardware)
-        return strategy, f"{sentence} (found: {tpu})"
-    if tf.config.list_physical_devices("GPU"):
-        strategy, sentence = build_gpu(hardware)
-        return strategy, f"{sentence} (no TPU found)"
-    strategy, sentence = build_cpu(hardware)
-    return strategy, f"{sentence} (no TPU or GPU found)"
+        kind, why = "tpu", f"found: {tpu}"
+    elif kind == "auto":
+        kind, why = (("gpu", "no TPU found") if tf.config.list_physical_devices("GPU")
+                     else ("cpu", "no TPU or GPU found"))
+    build = {"cpu": build_cpu, "gpu": build_gpu, "tpu": build_tpu, "workers": build_workers}[kind]
+    strategy, sentence = build(hardware)
+    return strategy, f"{sentence} ({why})"
 
 
 def build_cpu(hardware: Hardware) -> tuple[Any, str]:
     """One replica, or the CPU split into `replicas` logical devices."""
-    import tensorflow as tf
-
     replicas = hardware.replicas or 1
     cores = os.cpu_count() or 1
     tf.config.set_visible_devices([], "GPU")  # or TensorFlow places operations there
@@ -102,8 +88,6 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
 
 def build_gpu(hardware: Hardware) -> tuple[Any, str]:
     """One GPU, or several mirrored; memory grows on demand."""
-    import tensorflow as tf
-
     physical = growing_gpus()
     if not physical:
         raise UserError("hardware=gpu: TensorFlow finds no GPU (is the extra `gpu` installed and "
@@ -122,8 +106,6 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
 
 def growing_gpus() -> list[Any]:
     """The physical GPUs, with memory growth enabled; call it before any is initialized."""
-    import tensorflow as tf
-
     physical: list[Any] = tf.config.list_physical_devices("GPU")
     for device in physical:
         tf.config.experimental.set_memory_growth(device, True)
@@ -132,8 +114,6 @@ def growing_gpus() -> list[Any]:
 
 def build_tpu(hardware: Hardware) -> tuple[Any, str]:
     """A TPU by name, zone and project, or the one on this machine (`local`)."""
-    import tensorflow as tf
-
     name = hardware.tpu_name or os.environ.get("TPU_NAME") or "local"
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
@@ -172,8 +152,6 @@ def worker_of_config() -> tuple[int, int]:
 
 def build_workers(_: Hardware) -> tuple[Any, str]:
     """This process as one of the workers in TF_CONFIG."""
-    import tensorflow as tf
-
     index, workers = worker_of_config()
     growing_gpus()
     handler = signal.getsignal(signal.SIGTERM)

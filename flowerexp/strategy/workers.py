@@ -32,16 +32,18 @@ def single_process(make: Callable[[int, int], Made]) -> list[Made]:
     return [make(0, 1)]
 
 
-def across_workers(strategy: Any, index: int, workers: int) -> AllGather:
-    """The AllGather for worker `index` of several.
+def for_hardware(hardware: Hardware, strategy: Any) -> AllGather:
+    """The AllGather for this process, which is one of several with hardware=workers only."""
+    if hardware.kind != "workers":
+        return single_process
+    index, workers = factory.worker_of_config()
 
-    Results are pickled, which is safe between processes of one run.
-    """
     def all_gather(make: Callable[[int, int], Made]) -> list[Made]:
         try:
             mine: Any = make(index, workers)
         except UserError as error:
             mine = error
+        # Pickle is safe between processes of one run.
         made = [pickle.loads(part) for part in exchange(strategy, workers, pickle.dumps(mine))]
         for each in made:
             if isinstance(each, UserError):
@@ -49,13 +51,6 @@ def across_workers(strategy: Any, index: int, workers: int) -> AllGather:
         return made
 
     return all_gather
-
-
-def for_hardware(hardware: Hardware, strategy: Any) -> AllGather:
-    """The AllGather for this process; hardware=workers runs one process per worker."""
-    if hardware.kind != "workers":
-        return single_process
-    return across_workers(strategy, *factory.worker_of_config())
 
 
 def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
@@ -69,13 +64,10 @@ def exchange(strategy: Any, workers: int, mine: bytes) -> list[bytes]:
     return every[::len(every) // workers]  # all replicas of a worker hold the same bytes
 
 
-ABORTED = "Collective ops is aborted"
-"""Text in every error message of a collective that lost a worker, whatever the error's type."""
-
-
 def is_peer_failure(error: Exception) -> bool:
     """Whether an error means that another worker no longer responds."""
-    return isinstance(error, tf.errors.OpError) and ABORTED in error.message
+    # In the message of every collective that lost a worker, whatever the error's type.
+    return isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in error.message
 
 
 @contextlib.contextmanager

@@ -231,7 +231,7 @@ def remove_unused(folder: Path) -> None:
     """Removes the folder of a sweep that started no job."""
     if [path.name for path in folder.iterdir()] == [store.LOCK]:
         (folder / store.LOCK).unlink()
-        folder.rmdir()
+        launch.remove_empty(folder)
 
 
 def stop_on_signals(folder: Path) -> contextlib.AbstractContextManager[None]:

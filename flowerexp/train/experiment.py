@@ -1,5 +1,6 @@
-"""One run from top to bottom: data, plan, model, epochs, predictions."""
+"""One run from top to bottom: hardware, data, plan, model, epochs, predictions."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +28,94 @@ from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
 from flowerexp.strategy.workers import AllGather
-from flowerexp.train import checkpoint
 from flowerexp.train.callbacks import Callbacks, RunState
 from flowerexp.train.checkpoint import Checkpointer
 from flowerexp.train.trainer import Trainer
 
 GIB = 2**30
 
+
+def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]) -> int:
+    """Trains, validates and predicts; resumes from the folder's last checkpoint.
+
+    Args:
+        config: the run's config.
+        folder: run folder; only the chief writes to it.
+        logger: the run's logger.
+        stop: called between calls of the compiled loop; returns the exit code to save and stop
+            with, or 0. All workers stop with the greatest of their codes.
+
+    Returns:
+        0 if the run is finished, else the code from `stop`.
+
+    Raises:
+        UserError: for data, weights or sizes that do not fit, a checkpoint of another run, or a
+            loss that is not finite.
+    """
+    # Hardware
+    strategy, sentence = factory.build_strategy(config.hardware)
+    logger.info(f"hardware: {sentence}")
+    logger.record(hardware=sentence)
+    # Every worker reads all of a cached split; of a streamed one, each reads its own files.
+    all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
+                  else workers.single_process)
+
+    # Data and plan
+    code = identity.sources(config)  # of the code that is imported next
+    parts.try_all(identity.all_parts(config))
+    data = load_data(config.dataset, logger, all_gather)
+    plan, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
+                           strategy.num_replicas_in_sync)
+    for line in batching.sentences(config, plan, data.counts):
+        logger.info(line)
+    logger.info(augment.sentence if augment else "augmentation: none")
+
+    # Model, and what was trained before
+    trainer = build_trainer(config, strategy, plan, data, logger)
+    provenance = {**asdict(plan), **code,
+                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
+    checkpointer = Checkpointer(folder, logger, trainer,
+                                identity.keys(identity.plain(config)) | provenance,
+                                config.loop.checkpoint_minutes)
+    labels = data.valid.table.labels
+    history, predictions = checkpointer.restore_latest(len(labels), len(data.names))
+    logger.record(provenance=provenance)
+    if logger.is_chief:
+        store.write_classes(folder, data.names, data.counts.tolist())
+        store.write_json(folder / store.VALID_LABELS, labels.tolist())
+        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
+    state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
+                     lambda indices: pipeline.gather_images(data.valid, indices, all_gather),
+                     history, predictions, update=int(trainer.update.numpy()))
+    status = RunStatus.load_or_new(folder)
+    if status.stopped_early and len(history) == status.epochs_done:
+        state.stop(status.stopped_early)
+
+    # Epochs and predictions
+    callbacks = Callbacks(config.callbacks)
+    if code_of_stop := train(state, checkpointer, callbacks, data, augment,
+                             lambda: int(trainer.greatest(stop()))):
+        return code_of_stop
+    predict(state, checkpointer, data, all_gather)
+    callbacks("on_train_end", state)
+    return 0
+
+
+def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
+           replicas: int) -> tuple[Plan, base.Augment | None]:
+    """The plan and the augmentation of a run; raises UserError if their sizes do not fit.
+
+    Args:
+        counts: int [classes], training images of each class.
+    """
+    plan = batching.derive(config, counts, worker_count, replicas)
+    augment = base.build(config.augmentation, config.seed, plan.batch_size)
+    if augment is not None:
+        augment.check(plan.per_replica_batch, source.image_size)
+    return plan, augment
+
+
+# Data
 
 @dataclass(frozen=True)
 class Data:
@@ -55,80 +137,6 @@ class Data:
         return np.bincount(self.train.table.labels, minlength=len(self.names))
 
 
-def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]) -> int:
-    """Trains, validates and predicts; resumes from the folder's last checkpoint.
-
-    Args:
-        config: the run's config.
-        folder: run folder; only the chief writes to it.
-        logger: the run's logger.
-        stop: called between calls of the compiled loop; returns the exit code to save and stop
-            with, or 0. All workers stop with the greatest of their codes.
-
-    Returns:
-        0 if the run is finished, else the code from `stop`.
-
-    Raises:
-        UserError: for data, weights or sizes that do not fit, or a loss that is not finite.
-    """
-    strategy, sentence = factory.build_strategy(config.hardware)
-    logger.info(f"hardware: {sentence}")
-    logger.record(hardware=sentence)
-    code = identity.sources(config)  # of the code that is imported next
-    parts.try_all(identity.all_parts(config))
-    # Every worker reads all of a cached split; of a streamed one, each reads its own files.
-    all_gather = (workers.for_hardware(config.hardware, strategy) if config.dataset.cache == "none"
-                  else workers.single_process)
-    data = load_data(config.dataset, logger, all_gather)
-    plan, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
-                           strategy.num_replicas_in_sync)
-    provenance = {**asdict(plan),
-                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped),
-                  **code}
-    checkpoint.check_provenance(folder, logger, provenance)
-    for line in batching.sentences(config, plan, data.counts):
-        logger.info(line)
-    logger.info(augment.sentence if augment else "augmentation: none")
-    trainer = build_trainer(config, strategy, plan, data, logger)
-    checkpointer = Checkpointer(folder, logger, trainer,
-                                identity.keys(identity.plain(config)) | provenance,
-                                config.loop.checkpoint_minutes)
-    completed = checkpointer.restore_latest(data.valid.count, len(data.names))
-    checkpointer.check_workers_in_sync()
-    labels = data.valid.table.labels
-    if logger.is_chief:
-        store.write_classes(folder, data.names, data.counts.tolist())
-        store.write_json(folder / store.VALID_LABELS, labels.tolist())
-        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
-    state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
-                     lambda indices: pipeline.gather_images(data.valid, indices, all_gather),
-                     completed.history, completed.predictions, update=int(trainer.update.numpy()))
-    status = RunStatus.load_or_new(folder)
-    if status.stopped_early and len(state.history) == status.epochs_done:
-        state.stop(status.stopped_early)
-    callbacks = Callbacks(config.callbacks)
-    ended = train(checkpointer, state, callbacks, lambda: int(trainer.greatest(stop())), data,
-                  augment)
-    if not ended:
-        predict(checkpointer, state, data, all_gather)
-        callbacks("on_train_end", state)
-    return ended
-
-
-def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
-           replicas: int) -> tuple[Plan, base.Augment | None]:
-    """The plan and the augmentation of a run; raises UserError if their sizes do not fit.
-
-    Args:
-        counts: int [classes], training images of each class.
-    """
-    numbers = batching.derive(config, counts, worker_count, replicas)
-    augment = base.build(config.augmentation, config.seed, numbers.batch_size)
-    if augment is not None:
-        augment.check(numbers.per_replica_batch, source.image_size)
-    return numbers, augment
-
-
 def load_data(dataset: Dataset, logger: RunLogger,
               all_gather: AllGather = workers.single_process) -> Data:
     """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
@@ -136,8 +144,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
     logger.info(source.reason)
     labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
                                                       dataset.on_bad_record, all_gather)
-    images = sum(len(table.labels) for table in labelled)
-    decoded_bytes = images * source.image_size**2 * 3
+    decoded_bytes = sum(len(table.labels) for table in labelled) * source.image_size**2 * 3
     cache = dataset.cache
     if source.arrays:
         if cache == "none":
@@ -152,11 +159,11 @@ def load_data(dataset: Dataset, logger: RunLogger,
     logger.info(f"data: {train.count} training and {valid.count} validation images of "
                 f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
                 f"{source.folder}; {kept}")
-    logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
-                         "image_size": source.image_size, "classes": len(names),
-                         "train": train.count, "val": valid.count})
     skips = dataset.on_bad_record == "skip"
-    logger.record(skipped=issues.skipped_status(skipped) if skips else None)
+    logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
+                        "image_size": source.image_size, "classes": len(names),
+                        "train": train.count, "val": valid.count},
+                  skipped=issues.skipped_status(skipped) if skips else None)
     if skips:
         logger.info(issues.skipped_sentence(skipped))
     return Data(source, names, cache, train, valid, skipped)
@@ -167,33 +174,45 @@ def as_images(table: Table, source: Source, dataset: Dataset, cache: str) -> Spl
     images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
         return images
-    try:
+    with bad_records_named(images):
         return pipeline.cache_decoded(images)
-    except tf.errors.OpError as error:
-        raise_fault(images, True, error)
-        raise
 
 
-def raise_fault(images: Split, labelled: bool, error: Exception, strategy: Any = None) -> None:
-    """Raises UserError if a bad record of this split caused the error.
+@contextlib.contextmanager
+def bad_records_named(images: Split, strategy: Any = None) -> Iterator[None]:
+    """Raises UserError for an error of TensorFlow that a bad record of the split caused.
 
     Under a strategy, only records that this process reads are checked.
     """
-    if images.table.skipped is not None:  # bad records were left out: not the cause
-        return
-    files = pipeline.files_here(strategy, images) if strategy else images.table.files
-    spec = ReadSpec(images.image_size, Labels.REQUIRED if labelled else Labels.ABSENT)
-    if issue := records.first_issue(files, spec):
-        raise UserError(issue) from error
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if images.table.skipped is None:  # else bad records were left out: not the cause
+            files = pipeline.files_here(strategy, images) if strategy else images.table.files
+            labelled = Labels.REQUIRED if (images.table.labels >= 0).all() else Labels.ABSENT
+            if issue := records.first_issue(files, ReadSpec(images.image_size, labelled)):
+                raise UserError(issue) from error
+        raise
 
 
-def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
-                  logger: RunLogger) -> Trainer:
+def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
+              ) -> Table | None:
+    """The test split, decoded during prediction, or None if the data set has none."""
+    if "test" not in data.source.splits:
+        return None
+    return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
+                              all_gather)
+
+
+# Training
+
+def build_trainer(config: Config, strategy: Any, plan: Plan, data: Data, logger: RunLogger
+                  ) -> Trainer:
     """Model, optimizer and loss under the strategy."""
     with strategy.scope():
         model = build.build(config.model, data.source.image_size, len(data.names),
-                             config.hardware.precision, config.seed)
-        rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
+                            config.hardware.precision, config.seed)
+        rates = schedules.learning_rates(config.schedule, plan.updates, config.loop.lr_scaling)
         optimizer = optimizers.build(config.optimizer.algorithm, rates, config.hardware.precision)
     everything, trained = build.parameter_counts(model)
     backbone = config.model.backbone
@@ -202,45 +221,48 @@ def build_trainer(config: Config, strategy: Any, numbers: Plan, data: Data,
                 f"{config.model.input_scaling}")
     if config.model.summary:
         model.summary(expand_nested=True, print_fn=lambda text, **_: logger.info(text))
-    return Trainer(strategy, model, optimizer, losses.bind(config.loss, data.counts), numbers,
+    return Trainer(strategy, model, optimizer, losses.bind(config.loss, data.counts), plan,
                    sampling.class_weights(data.counts, config.sampling), config.seed,
                    config.optimizer.clip_norm, config.hardware.jit_compile)
 
 
-def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
-          stop: Callable[[], int], data: Data, augment: base.Augment | None) -> int:
+def train(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks, data: Data,
+          augment: base.Augment | None, stop: Callable[[], int]) -> int:
     """Trains the remaining epochs; returns the code from `stop` if it ended them, else 0.
 
     A callback can end the run after fewer epochs.
     """
-    config, logger, trainer = state.config, state.logger, checkpointer.trainer
-    plan = trainer.plan
+    config, plan, logger, trainer = state.config, state.plan, state.logger, checkpointer.trainer
     batches = pipeline.training_batches(trainer.strategy, data.train, config.sampling, plan,
                                         config.seed, augment)
     callbacks("on_train_begin", state)
-    agree_on_stop(trainer, state)
+    agree_on_stop(state, trainer)
     with logger.progress(plan.updates * plan.update_size,
                          state.update * plan.update_size) as advance:
         while (epoch := len(state.history)) < plan.epochs and not state.stopped:
-            for done in train_epoch(config, state.folder, trainer, data, batches, epoch):
-                advance(f"epoch {epoch + 1}/{plan.epochs}", done * plan.update_size,
-                        lambda: scores_so_far(trainer))
-                state.update = int(trainer.update.numpy())
-                callbacks("on_update", state)
-                if code := stop():
-                    break
-                # Every worker must call is_due.
-                if checkpointer.is_due() and state.update % plan.updates_per_epoch:
-                    checkpointer.save(state.history)
-            if state.update < (epoch + 1) * plan.updates_per_epoch:
-                checkpointer.save(state.history)
-                return code
-            end_epoch(checkpointer, state, callbacks, data)
+            title, end = f"epoch {epoch + 1}/{plan.epochs}", (epoch + 1) * plan.updates_per_epoch
+            left = end - state.update
+            if left == plan.updates_per_epoch:
+                trainer.start_epoch()
+            with bad_records_named(data.train, trainer.strategy):
+                for done in trainer.train(batches(epoch, plan.updates_per_epoch - left), left,
+                                          config.loop.steps_per_execution):
+                    raise_bad_loss(state, trainer)
+                    advance(title, done * plan.update_size, lambda: scores_so_far(trainer))
+                    state.update += done
+                    callbacks("on_update", state)
+                    code = stop()
+                    # Every worker must call is_due, unless all stop.
+                    if (code or checkpointer.is_due()) and state.update < end:
+                        checkpointer.save(state.history)
+                        if code:
+                            return code
+            end_epoch(state, checkpointer, callbacks, data)
             last = epoch + 1 == plan.epochs or bool(state.stopped)
-            sentence = f"epoch {epoch + 1} of {plan.epochs}: {metrics.describe(state.history[-1])}"
-            shown = ((epoch + 1) % config.loop.log_interval == 0 or epoch == 0 or last
+            shown = (last or epoch == 0 or (epoch + 1) % config.loop.log_interval == 0
                      or not logger.is_interactive)
-            (logger.info if shown else logger.debug)(sentence)
+            (logger.info if shown else logger.debug)(
+                f"epoch {epoch + 1} of {plan.epochs}: {metrics.describe(state.history[-1])}")
             if (code := stop()) and not last:
                 return code
     if state.stopped:
@@ -250,104 +272,90 @@ def train(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks,
 
 def scores_so_far(trainer: Trainer) -> tuple[float, float]:
     """Training loss and accuracy of the epoch so far."""
-    progress = trainer.progress()
-    return progress.loss, float(progress.confusion.trace() / progress.confusion.sum())
+    loss, confusion, _ = trainer.progress()
+    return loss, float(confusion.trace() / confusion.sum())
 
 
-def train_epoch(config: Config, folder: Path, trainer: Trainer, data: Data,
-                batches: Callable[[int, int], Any], epoch: int) -> Iterator[int]:
-    """Runs the remaining updates of an epoch; yields their number after each call of the loop."""
-    numbers = trainer.plan
-    start = int(trainer.update.numpy()) - epoch * numbers.updates_per_epoch
-    if start == 0:
-        trainer.start_epoch()
-    try:
-        for done in trainer.train(batches(epoch, start), numbers.updates_per_epoch - start,
-                                  config.loop.steps_per_execution):
-            raise_bad_loss(trainer, folder)
-            yield done
-    except tf.errors.InvalidArgumentError as error:
-        raise_fault(data.train, True, error, trainer.strategy)
-        raise
+def raise_bad_loss(state: RunState, trainer: Trainer) -> None:
+    """Raises UserError, with the user's own parts that may be why, if a loss was not finite."""
+    update = trainer.first_bad_update()
+    if update is None:
+        return
+    model, per_epoch = state.config.model, state.plan.updates_per_epoch
+    own = " or ".join(str(part) for part in (
+        model.backbone, model.head, state.config.loss, state.config.optimizer.algorithm)
+        if isinstance(part, parts.Part) and not part.is_of_keras)
+    raise UserError(
+        f"the loss is NaN or infinite from update {update} on (epoch {update // per_epoch + 1}, "
+        f"update {update % per_epoch} of {per_epoch}, counted from 0): "
+        f"{f'correct {own}, ' if own else ''}lower schedule.max_lr or set optimizer.clip_norm; "
+        f"what was saved before stays in {state.folder}")
 
 
-def end_epoch(checkpointer: Checkpointer, state: RunState, callbacks: Callbacks, data: Data
+def end_epoch(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks, data: Data
               ) -> None:
     """Validates, writes the epoch's results, calls the callbacks, and saves the checkpoint.
 
     A run that is killed between the two repeats what follows its last checkpoint.
     """
     trainer = checkpointer.trainer
-    progress = trainer.progress()
-    logits = predict_logits(trainer, data.valid, True)
-    state.history.append({**metrics.epoch_scores("train", progress.loss, progress.confusion),
+    loss, confusion, seconds = trainer.progress()
+    logits = predict_logits(trainer, data.valid)
+    state.history.append({**metrics.epoch_scores("train", loss, confusion),
                           **valid_scores(trainer, data, logits, state.config.metrics),
-                          "train timing": progress.seconds})
+                          "train timing": seconds})
     state.predictions.append(logits.argmax(-1).tolist())
     if state.is_chief:
         store.write_history(state.folder, state.history)
         store.write_predictions(state.folder, state.predictions)
     callbacks("on_epoch_end", state)
-    agree_on_stop(trainer, state)
+    agree_on_stop(state, trainer)
     state.logger.record(stopped_early=state.stopped)  # a resumed run must stop there as well
     checkpointer.save(state.history)
-    state.logger.record(epochs_done=len(state.history), epochs=trainer.plan.epochs)
+    state.logger.record(epochs_done=len(state.history), epochs=state.plan.epochs)
 
 
-def agree_on_stop(trainer: Trainer, state: RunState) -> None:
-    """Stops every worker where a callback of one has; each must come here."""
+def agree_on_stop(state: RunState, trainer: Trainer) -> None:
+    """Stops every worker where a callback of one has; every worker must call it."""
     if trainer.greatest(bool(state.stopped)):
         state.stop("stopped by a callback of another worker")
 
 
-def raise_bad_loss(trainer: Trainer, folder: Path) -> None:
-    update = trainer.first_bad_update()
-    if update is not None:
-        epoch, inside = divmod(update, trainer.plan.updates_per_epoch)
-        raise UserError(
-            f"the loss is NaN or infinite from update {update} on (epoch {epoch + 1}, update "
-            f"{inside} of {trainer.plan.updates_per_epoch}, counted from 0): lower schedule.max_lr "
-            f"or set optimizer.clip_norm; what was saved before stays in {folder}")
+# Validation and prediction
 
-
-def predict_logits(trainer: Trainer, images: Split, labelled: bool) -> npt.NDArray[np.float32]:
+def predict_logits(trainer: Trainer, images: Split) -> npt.NDArray[np.float32]:
     """Logits of a split, float32 [images, classes]."""
     batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
-    try:
+    with bad_records_named(images, trainer.strategy):
         return trainer.logits(batches, rows)
-    except tf.errors.InvalidArgumentError as error:
-        raise_fault(images, labelled, error, trainer.strategy)
-        raise
 
 
 def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
-                 further: Mapping[str, Any] | None = None) -> Scores:
+                 further: Mapping[str, Any]) -> Scores:
     """Loss and scores of the validation set, and further metrics by name."""
     labels = data.valid.table.labels
     loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
                          dtype=np.float64))
     matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))
     return metrics.epoch_scores("valid", loss, matrix) | metrics.further(
-        further or {}, matrix, labels, softmax(logits.astype(np.float64), axis=-1))
+        further, matrix, labels, softmax(logits.astype(np.float64), axis=-1))
 
 
-def predict(checkpointer: Checkpointer, state: RunState, data: Data, all_gather: AllGather
+def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather: AllGather
             ) -> None:
     """Writes predictions, probabilities and the model, with the weights chosen by `results.use`."""
-    config, trainer = state.config, checkpointer.trainer
-    best = metrics.best_epoch(state.history)
-    assert best is not None
-    used = best if config.results.use == "best" else len(state.history) - 1
-    if used != len(state.history) - 1:
+    config, trainer, last = state.config, checkpointer.trainer, len(state.history) - 1
+    used = metrics.best_epoch(state.history) if config.results.use == "best" else last
+    assert used is not None
+    if used != last:
         checkpointer.load_epoch(used)
-    logits = predict_logits(trainer, data.valid, True)
+    state.probabilities = softmax(predict_logits(trainer, data.valid), axis=-1)
     test = load_test(config.dataset, data, all_gather)
-    test_logits = predict_logits(trainer, Split(test, data.source.image_size),
-                                 False) if test else None
-    state.probabilities = softmax(logits.astype(np.float64), axis=-1)
+    test_logits = predict_logits(trainer, Split(test, data.source.image_size)) if test else None
     if not state.is_chief:
         return
-    store.write_array(state.folder / store.VALID_PROBABILITIES, metrics.softmax(logits))
+    store.write_array(state.folder / store.VALID_PROBABILITIES,
+                      state.probabilities.astype(np.float16))
     if test is not None and test_logits is not None:
         probabilities, predicted = test_rows(test, test_logits, data.counts)
         store.write_array(state.folder / store.TEST_PROBABILITIES, probabilities)
@@ -357,26 +365,12 @@ def predict(checkpointer: Checkpointer, state: RunState, data: Data, all_gather:
                           f"the weights of epoch {used + 1} ({config.results.use})")
     else:
         state.logger.info("no test predictions: the data set has no test split")
-    save_model(trainer.model, state.folder)
-
-
-def save_model(model: Any, folder: Path) -> None:
-    """Writes the model in Keras layers only; raises UserError if the disk is full."""
     try:
-        with store.atomic_write(folder / store.MODEL) as partial:
-            layers.portable(model).save(partial)
+        with store.atomic_write(state.folder / store.MODEL) as partial:
+            layers.portable(trainer.model).save(partial)
     except (RuntimeError, tf.errors.OpError) as error:  # h5py and TensorFlow on a full disk
-        raise UserError(f"{folder / store.MODEL} cannot be written ({error}): make room, then "
-                        "rerun the command") from error
-
-
-def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
-              ) -> Table | None:
-    """The test split, decoded during prediction, or None if the data set has none."""
-    if "test" not in data.source.splits:
-        return None
-    return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
-                               all_gather)
+        raise UserError(f"{state.folder / store.MODEL} cannot be written ({error}): make room, "
+                        "then rerun the command") from error
 
 
 def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]

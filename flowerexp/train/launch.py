@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
     """Starts a new run, resumes a partial one, leaves a finished one alone.
 
     Args:
-        folder: run folder; with `fresh`, the first free one of folder, folder.2 and so on.
+        folder: run folder; with `fresh`, `fresh_folder` of it.
         composed: the config as Hydra composed it.
         overrides: overrides of the command line.
         deadline: time.time() at which the sweep of this run stops, or None.
@@ -56,20 +57,18 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
                             "of them")
         folder = fresh_folder(config, folder)
     if config.dry_run:
-        logger = RunLogger()
         previews = preview.preview({folder.name: config}, dry_run=True)
-        preview.show(logger, folder.parent, previews, {folder.name: config})
-        logger.info("dry run: nothing was started")
+        preview.show(RunLogger(), folder.parent, previews, {folder.name: config})
+        RunLogger().info("dry run: nothing was started")
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
     if not factory.is_chief(config.hardware):
+        folder.mkdir(parents=True, exist_ok=True)
         check_same_run(config, folder)
-        if is_done(folder):
-            return 0
-        return start(config, folder, RunLogger(folder, chief=False), deadline)
+        return 0 if is_done(folder) else start(
+            config, folder, RunLogger(folder, chief=False), deadline)
     with locked(folder):
-        check_same_run(config, folder, data_of_finished(config, folder))
-        if initialize_run_dir(config, folder, composed, overrides):
+        data = data_of_finished(config, folder)
+        if initialize_run_dir(config, folder, composed, overrides, data):
             return start(config, folder, RunLogger(folder), deadline)
     RunLogger().info(f"{folder} contains the finished run of this command:\n{summary(folder)}")
     return 0
@@ -122,14 +121,22 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
+def remove_empty(folder: Path) -> None:
+    """Removes the folder of a refused command if it is empty, and then ./outputs if that is."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        if folder.parent == Path("outputs").absolute():
+            folder.parent.rmdir()
+
+
 def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
-                       overrides: Sequence[str]) -> bool:
+                       overrides: Sequence[str], data: str | None = None) -> bool:
     """Writes the config into a locked folder; returns False if its run is finished.
 
     Raises:
-        UserError: if the folder contains another run.
+        UserError: as `check_same_run`.
     """
-    check_same_run(config, folder)
+    check_same_run(config, folder, data)
     if is_done(folder):
         return False
     # Written every time, because the data and the working directory may have moved.
@@ -145,6 +152,69 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     return True
 
 
+def is_done(folder: Path) -> bool:
+    return RunStatus.load_or_new(folder).state == "done"
+
+
+def has_no_progress(folder: Path) -> bool:
+    """Whether the folder has no epoch and no checkpoint, so that its run can be replaced."""
+    return (not is_done(folder) and not (folder / store.HISTORY).exists()
+            and not list(folder.glob("checkpoints/update-*")))
+
+
+def fresh_folders(folder: Path) -> list[Path]:
+    """The folder, folder.2, folder.3 and so on, up to the first one without a run."""
+    found = [folder]
+    while (found[-1] / store.CONFIG).exists():
+        found.append(folder.with_name(f"{folder.name}.{len(found) + 1}"))
+    return found
+
+
+def fresh_folder(config: Config, folder: Path) -> Path:
+    """The last of `fresh_folders`, or the one before it if it holds a partial run of this config,
+    code, data and plan: rerunning the command of an interrupted fresh run resumes it.
+    """
+    *taken, free = fresh_folders(folder)
+    last = taken[-1] if len(taken) > 1 else None
+    if last is None or is_done(last) or identity.differences(store.read_config(last), config):
+        return free
+    if has_no_progress(last):
+        return last
+    found = preview.preview({last.name: config})[last.name]
+    return free if differences(config, last, data=found.data, **asdict(found.plans[0])) else last
+
+
+def differences(config: Config, folder: Path, **known: Any) -> list[str]:
+    """How the run of a folder differs from the config: in keys, code, and what else is `known`.
+
+    Args:
+        known: the data's fingerprint as `data`, and numbers of the plan; None is not compared.
+    """
+    then = RunStatus.load_or_new(folder).provenance
+    now = known | identity.sources(config)
+    return identity.differences(store.read_config(folder), config) + [
+        f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
+        if then and value not in (None, then.get(key))]
+
+
+def check_same_run(config: Config, folder: Path, data: str | None = None) -> None:
+    """Raises UserError if the folder contains another run, naming what differs.
+
+    A run that ended before it trained anything does not count: its mistake can be fixed in place.
+
+    Args:
+        data: the fingerprint of the config's data, if known; that of a partial run is compared when
+            its checkpoint is restored.
+    """
+    if not (folder / store.CONFIG).exists():
+        if any(folder.glob(f"*/{store.CONFIG}")):
+            raise UserError(f"{folder} contains the runs of a sweep: choose another name=")
+    elif not has_no_progress(folder) and (found := differences(config, folder, data=data)):
+        raise UserError(f"{folder} contains a run with another config "
+                        f"({'; '.join(found[:5])}{'; and more' * (len(found) > 5)}): "
+                        "choose another name=, or start a new run with fresh=true")
+
+
 def data_of_finished(config: Config, folder: Path) -> str | None:
     """The fingerprint of the config's data if the folder's run is finished and the same config may
     now find other data, else None.
@@ -156,61 +226,6 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
             before.dataset == config.dataset and parts.name(config.dataset.source) != "auto"):
         return None
     return preview.preview({folder.name: config})[folder.name].data
-
-
-def is_done(folder: Path) -> bool:
-    return RunStatus.load_or_new(folder).state == "done"
-
-
-def has_no_progress(folder: Path) -> bool:
-    """Whether the folder has no epoch and no checkpoint, so that its run can be replaced."""
-    return (not is_done(folder) and not (folder / store.HISTORY).exists()
-            and not list(folder.glob("checkpoints/update-*")))
-
-
-def fresh_folder(config: Config, folder: Path) -> Path:
-    """The folder itself, or the first of folder.2, folder.3 and so on without a run.
-
-    If the last one with a run holds a partial run of this config, it is returned: rerunning the
-    command of an interrupted fresh run resumes it.
-    """
-    number, last, free = 1, folder, folder
-    while (free / store.CONFIG).exists():
-        number, last = number + 1, free
-        free = folder.with_name(f"{folder.name}.{number}")
-    if (last != folder and not is_done(last)
-            and not identity.differences(store.read_config(last), config)):
-        return last
-    return free
-
-
-def check_same_run(config: Config, folder: Path, data: str | None = None) -> None:
-    """Raises UserError if the folder contains another run, naming what differs.
-
-    A run that ended before it trained anything does not count: its mistake can be fixed in place.
-
-    Args:
-        data: the fingerprint of the config's data, if known; that of a partial run is compared by
-            `experiment` when it resumes.
-    """
-    if not (folder / store.CONFIG).exists():
-        if any(folder.glob(f"*/{store.CONFIG}")):
-            raise UserError(f"{folder} contains the runs of a sweep: choose another name=")
-        return
-    if has_no_progress(folder):
-        return
-    before = store.read_config(folder)
-    differing = identity.differences(before, config)
-    then = RunStatus.load_or_new(folder).provenance
-    if not differing and then.get("data") and data not in (None, then["data"]):
-        differing = [f"fingerprint of the data: {then['data']} there, {data} here"]
-    differing += [f"{source}: {then.get(source)} there, {digest} here"
-                  for source, digest in identity.sources(config).items()
-                  if then and then.get(source) != digest]
-    if differing:
-        raise UserError(f"{folder} contains a run with another config "
-                        f"({'; '.join(differing[:5])}{'; and more' * (len(differing) > 5)}): "
-                        "choose another name=, or start a new run with fresh=true")
 
 
 def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:

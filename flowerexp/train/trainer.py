@@ -8,8 +8,7 @@ a non-finite loss stay on the device and are read on demand.
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +27,9 @@ STEPS_PER_PREDICTION = 16
 Gradients = list[tf.Tensor]
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Training scores of the epoch so far, as read from the device."""
 
-    updates: int
     loss: float
     """Mean loss over the updates of the epoch."""
     confusion: npt.NDArray[np.int64]
@@ -84,7 +81,8 @@ class Trainer:
                             else self.accumulate)
         self._run_updates = traced(self.run_updates)
         self._predict_steps = traced(self.predict_steps)
-        self._gather = traced(self.gather)
+        self._gather = traced(lambda number: strategy.gather(
+            strategy.run(lambda: number[None]), axis=0))
         self._updates_per_call = 1
 
     def micro_batch(self, batch: dict[str, tf.Tensor], number: tf.Tensor
@@ -102,10 +100,7 @@ class Trainer:
 
     def example_losses(self, batch: dict[str, tf.Tensor], logits: tf.Tensor
                        ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Per-example losses, float32 [n], unweighted and weighted by class.
-
-        A mixed example has two labels: `mix_weight` is the weight of the loss for `label`.
-        """
+        """Per-example losses, float32 [n], unweighted and weighted by class."""
         def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             losses = self.loss(labels, logits)
             return losses, losses if self.class_weights is None else (
@@ -114,6 +109,7 @@ class Trainer:
         losses, weighted = of(batch["label"])
         if "second_label" not in batch:
             return losses, weighted
+        # Of a mixed example, `mix_weight` is the weight of the loss for `label`.
         share, (others, weighted_others) = batch["mix_weight"], of(batch["second_label"])
         return (share * losses + (1 - share) * others,
                 share * weighted + (1 - share) * weighted_others)
@@ -178,11 +174,11 @@ class Trainer:
         tf.while_loop(lambda done: done < count, run_update, [tf.constant(0)])
 
     def train(self, batches: Any, updates: int, steps_per_execution: int | str) -> Iterator[int]:
-        """Runs `updates` updates on the elements of `batches`.
+        """Runs `updates` updates on the elements of `batches`, yields their number after each call
+        of the compiled loop.
 
-        Yields the number of updates after each call of the compiled loop, so that the caller can
-        show progress, check `first_bad_update` or stop. With `epoch`, calls are sized by time
-        (the weights do not depend on it), equally on all workers, which otherwise deadlock.
+        With `epoch`, calls are sized by time (the weights do not depend on it), equally on all
+        workers, which otherwise deadlock.
         """
         start = time.perf_counter()
         iterator = iter(batches)
@@ -203,13 +199,9 @@ class Trainer:
             yield count
             start = time.perf_counter()
 
-    def gather(self, number: tf.Tensor) -> tf.Tensor:
-        return self.strategy.gather(self.strategy.run(lambda: number[None]), axis=0)
-
     def greatest(self, number: float) -> float:
-        """The maximum of a number over all workers; every worker must call it.
-
-        Decisions by a worker's own clock or signals must be the same on all workers.
+        """The maximum of a number over all workers, so that all decide alike by their clocks or
+        signals; every worker must call it.
         """
         if self.plan.workers == 1:
             return number
@@ -223,9 +215,8 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Reads the scores of the epoch so far."""
-        updates = int(self.update.numpy())
-        done = (updates - 1) % self.plan.updates_per_epoch + 1
-        return Progress(updates, float(self.loss_sum.numpy()) / done, self.confusion.numpy(),
+        done = (int(self.update.numpy()) - 1) % self.plan.updates_per_epoch + 1
+        return Progress(float(self.loss_sum.numpy()) / done, self.confusion.numpy(),
                         float(self.seconds.numpy()))
 
     def first_bad_update(self) -> int | None:

@@ -13,7 +13,6 @@ from flowerexp.data import pipeline, records, tfrecord
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec
 from flowerexp.inference import load, trained
-from flowerexp.train import pictures
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.data.test_skipping import flip
 from tests.processes import (
@@ -138,7 +137,7 @@ def test_a_streaming_worker_reads_its_own_files_and_writes_none(tiny, tmp_path):
     assert [code for code, *_ in ends] == [0, 0], ends
     assert [path for path in (places[1] / "outputs").rglob("*") if path.is_file()] == []
     run = places[0] / "outputs/stream"
-    assert (run / pictures.MISTAKES).exists(), "val images of both workers"
+    assert (run / "mistakes.png").exists(), "val images of both workers"
     check_rows(run, tiny)
 
 

@@ -274,7 +274,7 @@ def test_another_config_or_other_data_are_refused_by_name_before_the_first_job(
     sorted((other / "val").iterdir())[0].unlink()
     refused = execute(place, other, *TWO)
     assert refused.returncode == 1
-    assert "fingerprint of the data" in refused.stderr
+    assert "(data: " in refused.stderr
 
 
 @pytest.mark.parametrize("launcher", [

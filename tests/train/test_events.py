@@ -17,7 +17,7 @@ from flowerexp import composition, metrics
 from flowerexp.models import schedules
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoint, events, experiment
+from flowerexp.train import callbacks, checkpoint, experiment
 from tests.processes import wait_for
 
 NAMES = ("straight", "resumed")
@@ -121,7 +121,7 @@ def test_picture_of_every_epoch_is_its_confusion_matrix(runs, ask, name):
     for entry, predictions in zip(entries, every, strict=True):
         png = ask("plugin/images/individualImage", **dict(parse_qsl(entry["query"])))
         matrix = metrics.confusion_matrix(labels, predictions, 3)
-        np.testing.assert_array_equal(tf.io.decode_png(png), events.confusion_image(matrix))
+        np.testing.assert_array_equal(tf.io.decode_png(png), callbacks.confusion_image(matrix))
 
 
 def test_hparams_are_the_keys_of_each_run_beside_its_final_metrics(runs, ask):
@@ -131,7 +131,7 @@ def test_hparams_are_the_keys_of_each_run_beside_its_final_metrics(runs, ask):
     assert {group["name"] for group in groups} == {f"sweep/{name}" for name in NAMES}
     for group in groups:
         config = configs[group["name"].removeprefix("sweep/")]
-        assert group["hparams"] == events.hyperparameters(config)
+        assert group["hparams"] == callbacks.hyperparameters(config)
         assert group["hparams"]["seed"] == config.seed
         assert group["hparams"]["augmentation"] == "['flip']"
         assert group["hparams"]["loop.patience"] == "None"
@@ -150,12 +150,12 @@ def test_the_key_that_differs_is_marked(ask):
 # Pixels
 
 def test_image_of_a_matrix_has_a_square_for_every_cell():
-    image = events.confusion_image(np.array([[4, 0, 0], [1, 3, 0], [0, 0, 0]]))
+    image = callbacks.confusion_image(np.array([[4, 0, 0], [1, 3, 0], [0, 0, 0]]))
     assert image.shape == (300, 300, 3)
     cells = image.reshape(3, 100, 3, 100, 3)
     assert (cells == cells[:, :1, :, :1]).all()
     blue = 255 - cells[:, 0, :, 0].mean(-1)
     assert blue[0, 0] > blue[1, 1] > blue[1, 0] > blue[0, 1]
     assert len({*blue[2].tolist(), blue[0, 1], blue[0, 2], blue[1, 2]}) == 1, "none is white"
-    assert events.confusion_image(np.eye(104)).shape == (312, 312, 3)
-    assert events.confusion_image(np.eye(1)).shape == (300, 300, 3)
+    assert callbacks.confusion_image(np.eye(104)).shape == (312, 312, 3)
+    assert callbacks.confusion_image(np.eye(1)).shape == (300, 300, 3)

@@ -244,6 +244,7 @@ def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+    assert (tmp_path / "outputs").exists() == (overrides != ["hardware=workers"]), "not begun"
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
@@ -288,7 +289,7 @@ def test_other_data_under_a_started_run_are_refused(place, tiny, tmp_path):
     extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
     refused = execute(place, root, "name=exchanged", "loop.epochs=5000")
     assert refused.returncode == 1
-    assert "was started on other hardware or data" in refused.stderr
+    assert "belongs to another run" in refused.stderr
     assert "updates_per_epoch: 10 there, 15 here" in refused.stderr
     extra.unlink()
     fresh = execute(place, root, "name=exchanged", "loop.epochs=1")

@@ -6,7 +6,7 @@ import pytest
 from flowerexp.plots import confusion
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import pictures
+from flowerexp.train import callbacks
 from tests.plots.test_confusion import FLOWERS
 from tests.plots.test_history import epochs
 
@@ -20,13 +20,19 @@ def probabilities_of(predicted, classes, confidence):
     return values
 
 
+def state_of(folder, labels, probabilities):
+    """As much of a run's state as figures need; image i has the value i everywhere."""
+    classes = probabilities.shape[1]
+    return callbacks.RunState(
+        folder, None, None, tuple(FLOWERS[label % 104] for label in range(classes)),
+        np.arange(1, classes + 1), np.array(labels), None, RunLogger(folder),
+        lambda indices: np.full((len(indices), 8, 8, 3), indices[:, None, None, None], np.uint8),
+        epochs(2), probabilities=probabilities)
+
+
 def draw(folder, labels, predicted, classes):
-    confidence = np.linspace(0.9, 0.6, len(labels))
-    probabilities = probabilities_of(predicted, classes, confidence)
-    shown = pictures.worst_mistakes(np.array(labels), probabilities)
-    pictures.draw(folder, RunLogger(folder), epochs(2),
-                  [FLOWERS[label % 104] for label in range(classes)], np.arange(1, classes + 1),
-                  np.array(labels), probabilities, np.zeros((len(shown), 8, 8, 3), np.uint8))
+    probabilities = probabilities_of(predicted, classes, np.linspace(0.9, 0.6, len(labels)))
+    callbacks.Figures().on_train_end(state_of(folder, labels, probabilities))
     log = folder / store.LOG
     return {path.name for path in folder.glob("*.png")}, log.read_text() if log.exists() else ""
 
@@ -34,14 +40,14 @@ def draw(folder, labels, predicted, classes):
 def test_mistakes_are_those_of_the_highest_probability_first():
     labels, predicted = np.array([0, 1, 2, 0, 1]), [0, 2, 1, 1, 1]
     probabilities = probabilities_of(predicted, 3, [0.99, 0.6, 0.8, 0.6, 0.9])
-    assert pictures.confident_mistakes(labels, probabilities).tolist() == [2, 1, 3]
+    assert callbacks.mistakes(labels, probabilities).tolist() == [2, 1, 3]
 
 
-def test_grid_shows_each_mistake_with_its_names_and_probability():
+def test_grid_shows_each_mistake_with_its_names_and_probability(tmp_path):
     labels, predicted = np.array([0, 1, 2, 0]), [0, 2, 1, 1]
-    probabilities = probabilities_of(predicted, 3, [0.99, 0.6, 0.8125, 0.7])
-    images = np.full((2, 2, 2, 3), np.array([2, 3])[:, None, None, None], np.uint8)
-    figure = pictures.mistakes(np.array([2, 3]), 3, FLOWERS, labels, probabilities, images)
+    state = state_of(tmp_path, labels, probabilities_of(predicted, 3, [0.99, 0.6, 0.8125, 0.7]))
+    shown = np.array([2, 3])
+    figure = callbacks.grid_of_mistakes(state, np.array([2, 3, 1]), state.images(shown))
     assert [(int(axis.images[0].get_array().max()), axis.get_title(loc="left"))
             for axis in figure.axes if axis.images] == [
         (2, f"true: {FLOWERS[2]}\npred: {FLOWERS[1]}\nprobability 0.812"),

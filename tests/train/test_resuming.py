@@ -18,7 +18,7 @@ from flowerexp import composition, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoint, experiment, launch
+from flowerexp.train import callbacks, checkpoint, experiment, launch, preview
 from tests.processes import history_of, read, same_results, weights_of
 
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
@@ -187,6 +187,42 @@ def test_a_status_with_damaged_provenance_blocks_nothing(tiny, partial):
         launch.check_same_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
 
 
+def test_a_fresh_run_resumes_only_a_run_of_its_config_code_and_data(
+        tiny, partial, tmp_path, monkeypatch):
+    """The plan is made in this process and not in a child."""
+    monkeypatch.setattr(preview, "exit_with_parent", lambda parent: None)
+    monkeypatch.setattr(preview, "preview",
+                        lambda configs: preview.preview_in_child(configs, False, False))
+    store.write_config(partial, composed_of(tiny), [])
+    second, third = shutil.copytree(partial, tmp_path / "run.2"), tmp_path / "run.3"
+    other = shutil.copytree(tiny, tmp_path / "other data")
+    file = next((other / "val").iterdir())
+    shutil.copy(file, file.with_name(f"02{file.name[2:]}"))
+
+    def folder(root, *overrides):
+        return launch.fresh_folder(config_of(root, *overrides), partial)
+
+    assert folder(tiny) == second
+    assert folder(tiny, "seed=1") == third
+    assert folder(other) == third
+    monkeypatch.setattr(launch.identity, "sources", lambda config: {"source of loss (my.L)": "1"})
+    assert folder(tiny) == third
+    shutil.rmtree(second / "checkpoints")
+    (second / store.HISTORY).unlink()
+    assert folder(tiny) == second, "nothing is lost where nothing was trained"
+
+
+def test_a_finished_run_is_compared_once(copied, tiny, tmp_path, monkeypatch):
+    """Its sources are hashed once, and its data are read once if they may be others."""
+    composed, calls = store.read_composed(copied), []
+    composed.dataset.root = str(shutil.copytree(tiny, tmp_path / "moved data"))
+    monkeypatch.setattr(launch.identity, "sources", lambda config: calls.append("sources") or {})
+    monkeypatch.setattr(preview, "preview", lambda configs: calls.append("data") or {
+        copied.name: preview.Preview("", read(copied, store.STATUS)["provenance"]["data"], (), 16)})
+    assert launch.execute(copied, composed, []) == 0
+    assert calls == ["data", "sources"]
+
+
 def checkpointer_of(folder, minutes=None):
     """With as much of a trainer as these tests need: ten updates an epoch, one worker."""
     return checkpoint.Checkpointer(folder, RunLogger(folder), SimpleNamespace(
@@ -201,18 +237,23 @@ def test_an_unreadable_best_epoch_is_named_when_it_is_needed_to_predict(partial)
 
 def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
         tiny, whole, tmp_path, monkeypatch):
-    saved = []
+    saved, states, folder = [], [], tmp_path / "run"
     monkeypatch.setattr(tf.data, "AUTOTUNE", 3)  # of every map that decodes
-    plain = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda *arguments: (
-        saved.append(arguments[2]), plain(*arguments), saved.append(
-            len(checkpoint.saved_updates(arguments[1])))))
-    folder = tmp_path / "run"
+    plain = checkpoint.Checkpointer.save
+
+    def save(self, history):
+        plain(self, history)
+        saved.append(checkpoint.saved_updates(folder))
+
+    monkeypatch.setattr(checkpoint.Checkpointer, "save", save)
+    monkeypatch.setattr(callbacks.Figures, "on_train_end", lambda self, state: states.append(state))
     assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9", "loop.steps_per_execution=5",
                          "dataset.cache=decoded"), folder)
-    assert saved[::2] == list(range(5, 31, 5)), "after every call, once at the end of an epoch"
-    assert max(saved[1::2]) <= 3
+    assert [each[-1] for each in saved] == list(range(5, 31, 5)), "after every call, once an epoch"
+    assert max(map(len, saved)) <= 3
     same_results(whole, folder)
+    stored = np.load(folder / store.VALID_PROBABILITIES)
+    np.testing.assert_array_equal(states[0].probabilities.astype(np.float16), stored)
 
 
 def test_a_checkpoint_is_due_by_the_clock_alone(tmp_path, monkeypatch):
