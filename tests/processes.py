@@ -53,10 +53,11 @@ def write_tiny(root, size=16):
 
 
 def command(root, *overrides):
-    """A run of 4 epochs of 10 updates on the tiny data set; later overrides win."""
-    chosen = {"dataset": "tfrecords", "dataset.root": str(root), "loop.epochs": "4",
-              "loop.batch_size_per_replica": "4", "loop.eval_batch_size_per_replica": "8",
-              "loop.log_interval": "2"}
+    """A run of 4 epochs of 10 updates on the tiny data set (without a root, on that of the
+    overrides); later overrides win."""
+    chosen = {"dataset": "tfrecords", "dataset.root": str(root)} if root else {}
+    chosen |= {"loop.epochs": "4", "loop.batch_size_per_replica": "4",
+               "loop.eval_batch_size_per_replica": "8", "loop.log_interval": "2"}
     flags = [override for override in overrides if override.startswith("-")]
     chosen |= dict(override.split("=", 1) for override in overrides if override not in flags)
     return [sys.executable, str(RUN), *flags, *(f"{key}={value}" for key, value in chosen.items())]

@@ -281,10 +281,9 @@ def raise_bad_loss(state: RunState, trainer: Trainer) -> None:
     update = trainer.first_bad_update()
     if update is None:
         return
-    model, per_epoch = state.config.model, state.plan.updates_per_epoch
-    own = " or ".join(str(part) for part in (
-        model.backbone, model.head, state.config.loss, state.config.optimizer.algorithm)
-        if isinstance(part, parts.Part) and not part.is_of_keras)
+    per_epoch = state.plan.updates_per_epoch
+    own = " or ".join(str(part) for part in identity.own_parts(state.config)
+                      if part.group.partition(".")[0] in ("model", "loss", "optimizer"))
     raise UserError(
         f"the loss is NaN or infinite from update {update} on (epoch {update // per_epoch + 1}, "
         f"update {update % per_epoch} of {per_epoch}, counted from 0): "

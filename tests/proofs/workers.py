@@ -4,8 +4,9 @@ Run it from the checkout: python tests/proofs/workers.py. It starts real pairs o
 that is not disturbed; one whose chief is killed with SIGKILL, which is restarted, stopped by
 SIGTERM to the other worker alone, and resumed to the end; one that reaches its time limit and is
 resumed; one in which one worker has a mistake of its own; one in which one worker reads a bad
-record; one with fewer files than workers. The clocks of the workers differ. It prints what it saw,
-and takes two minutes on two quiet cores.
+record; one with fewer files than workers; one whose parts are all one's own (examples/own_parts),
+killed, resumed and compared with two replicas of one process. The clocks of the workers differ. It
+prints what it saw, and takes three minutes on two quiet cores.
 """
 
 import os
@@ -19,14 +20,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import numpy as np
+
 from tests.processes import (
     begin_workers,
     end_workers,
+    execute,
     read,
     same_results,
     wait_for_epochs,
+    weights_of,
     write_tiny,
 )
+from tests.test_own_parts import EVERY, EXAMPLE
 
 LONGEST = 60
 """Seconds within which a worker must notice that another is lost."""
@@ -122,8 +128,32 @@ def too_few_files(proof):
     print(f"one file for two workers: {ends[1][2].strip()}", flush=True)
 
 
-CASES = (killed_and_stopped, out_of_time, one_mistaken, bad_record,
-         too_few_files)
+def own_parts(proof):
+    words = (f"--config-dir={EXAMPLE / 'conf'}", *EVERY, "loop.epochs=12")
+
+    def begin(name):
+        return begin_workers([proof.place] * 2, None, f"name={name}", *words, clocks=(1, 7))
+
+    whole, run = proof.run("own"), proof.run("own_killed")
+    end(begin("own"), [0, 0])
+    workers = begin("own_killed")
+    wait_for_epochs(run, 1, workers[0].process)
+    workers[1].process.kill()
+    end(workers, [1, -signal.SIGKILL], "worker 1 of 2 no longer responds")
+    done = len(read(run, "history.json"))
+    end(begin("own_killed"), [0, 0], "resuming from")
+    same_results(whole, run)
+    assert read(whole, "weight_norms.json") == read(run, "weight_norms.json")
+    one = execute(proof.place, None, "name=own_replicas", *words, "hardware=cpu",
+                  "hardware.replicas=2")
+    assert one.returncode == 0, one.stderr
+    for left, right in zip(weights_of(whole), weights_of(proof.run("own_replicas")), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
+    print(f"own parts: killed after {done} of 12 epochs, resumed bit for bit, and as two replicas",
+          flush=True)
+
+
+CASES = (killed_and_stopped, out_of_time, one_mistaken, bad_record, too_few_files, own_parts)
 
 
 def main():
