@@ -5,6 +5,7 @@ TensorFlow is imported after the config, the folder and its lock have been check
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import threading
@@ -40,8 +41,7 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
 
     Args:
         folder: run folder; with `fresh`, `fresh_folder` of it.
-        composed: the config as Hydra composed it.
-        overrides: overrides of the command line.
+        composed, overrides: the config as Hydra composed it, and the command line's overrides.
         deadline: time.time() at which the sweep of this run stops, or None.
 
     Returns:
@@ -75,17 +75,10 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
 
 
 def resume(folder: Path, deadline: float | None = None, trust_code: bool = False) -> int:
-    """Executes a run folder, in the working directory of its original command.
+    """Executes a run folder, as `execute` does, in the working directory of its original command.
 
     Args:
-        deadline: as in `execute`.
         trust_code: whether custom parts, neither built-in nor from Keras, may be imported.
-
-    Returns:
-        The exit code, as in `execute`.
-
-    Raises:
-        UserError: for a folder without a run, and as `execute`.
     """
     folder = folder.resolve()
     composed, overrides = store.read_composed(folder), store.read_overrides(folder)
@@ -94,12 +87,11 @@ def resume(folder: Path, deadline: float | None = None, trust_code: bool = False
     parts.check_trusted(identity.all_parts(composition.check(composed)), trust_code)
     if trust_code:
         parts.add_import_paths(status.code_path)
-    directory = status.working_directory
-    if directory and not Path(directory).is_dir():
+    if (directory := status.working_directory) and Path(directory).is_dir():
+        os.chdir(directory)
+    elif directory:
         RunLogger().info(f"the working directory of the run, {directory}, does not exist: relative "
                          f"paths are resolved against {Path.cwd()}")
-    elif directory:
-        os.chdir(directory)
     return execute(folder, composed, overrides, deadline)
 
 
@@ -125,7 +117,7 @@ def remove_empty(folder: Path) -> None:
     """Removes the folder of a refused command if it is empty, and then ./outputs if that is."""
     with contextlib.suppress(OSError):
         folder.rmdir()
-        if folder.parent == Path("outputs").absolute():
+        if folder.absolute().parent == Path("outputs").absolute():
             folder.parent.rmdir()
 
 
@@ -221,9 +213,9 @@ def data_of_finished(config: Config, folder: Path) -> str | None:
     """
     if not is_done(folder) or not (folder / store.CONFIG).exists():
         return None
-    before = store.read_config(folder)
-    if identity.differences(before, config) or (
-            before.dataset == config.dataset and parts.name(config.dataset.source) != "auto"):
+    before, dataset = store.read_config(folder), config.dataset
+    found_again = before.dataset == dataset and parts.name(dataset.source) != "auto"
+    if found_again or identity.differences(before, config):
         return None
     return preview.preview({folder.name: config})[folder.name].data
 
@@ -255,19 +247,17 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
                                          "command") from error
             raise
         except BaseException as error:
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            record_failure(logger, kind + (first_line(error) if kind else str(error)))
+            record_failure(logger, str(error) if isinstance(error, UserError) else
+                           f"{type(error).__name__}: {first_line(error)}")
             raise
+    logger.record(state="interrupted" if code else "done", ended=now())
     if code == 0:
-        logger.record(state="done", ended=now())
         if logger.is_chief:
             logger.info(summary(folder))
         return 0
-    logger.record(state="interrupted", ended=now())
     minutes = config.loop.max_minutes  # None where it is another worker's
-    why = (f"loop.max_minutes={minutes:g}" if code == OUT_OF_TIME and minutes
-           else "the loop.max_minutes of another worker" if code == OUT_OF_TIME
-           else signal.Signals(code - 128).name)
+    why = (signal.Signals(code - 128).name if code != OUT_OF_TIME else
+           f"loop.max_minutes={minutes:g}" if minutes else "the loop.max_minutes of another worker")
     where = "" if stop_request() else " to another worker"
     logger.info(f"interrupted by {why}{where}; rerun the command to resume: {folder}")
     return code
@@ -279,7 +269,7 @@ def record_failure(logger: RunLogger, sentence: str) -> None:
         logger.debug(f"failed: {sentence}")
         logger.log_traceback()
         logger.record(state="failed", error=sentence, traceback=traceback.format_exc(),
-                       ended=now())
+                      ended=now())
     except OSError as error:
         RunLogger().info(f"the status cannot be written ({error.strerror})")
 
@@ -296,14 +286,14 @@ class StopRequest:
 
     def __init__(self, minutes: float | None = None, deadline: float | None = None) -> None:
         self.received = 0
-        seconds = [60 * minutes] if minutes is not None else []
-        seconds += [deadline - time.time()] if deadline is not None else []
-        self.end_time = time.monotonic() + min(seconds) if seconds else None
+        seconds = min(math.inf if minutes is None else 60 * minutes,
+                      math.inf if deadline is None else deadline - time.time())
+        self.end_time = time.monotonic() + seconds
 
     def __call__(self) -> int:
         if self.received:
             return 128 + self.received
-        return OUT_OF_TIME if self.end_time is not None and time.monotonic() >= self.end_time else 0
+        return OUT_OF_TIME if time.monotonic() >= self.end_time else 0
 
     def handle_signal(self, number: int, _frame: object) -> None:
         if self.received and number == signal.SIGINT:
@@ -327,10 +317,8 @@ def handling_signals(numbers: Iterable[int], handler: Callable[[int, Any], None]
 
 
 def print_in_handler(sentence: str) -> None:
-    """Prints from a signal handler: not through the console, whose lock the interrupted code may
-    hold, and without an error if the output is closed.
-    """
-    with contextlib.suppress(OSError):
+    """Prints from a signal handler, which must not wait for the lock of a console."""
+    with contextlib.suppress(OSError):  # the output may be closed
         os.write(1, f"{sentence}\n".encode())
 
 

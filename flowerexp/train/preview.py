@@ -1,7 +1,6 @@
 """Previews of runs: finds their data and derives their plans before any of them starts.
 
-A child process does this, because it needs TensorFlow, which the parent of a sweep does not import,
-and because it releases the devices when it ends.
+In a child process, which imports TensorFlow and releases the devices when it ends.
 """
 
 import concurrent.futures
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from flowerexp import identity, parts
-from flowerexp.config import Config, Dataset, Hardware
+from flowerexp.config import Config, Dataset
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
 from flowerexp.runs import timing
@@ -46,10 +45,9 @@ class Preview:
 
 def preview(configs: Mapping[str, Config], remote: bool = False, dry_run: bool = False
             ) -> dict[str, Preview]:
-    """The preview of every config.
+    """The preview of every config, by run name.
 
     Args:
-        configs: configs by run name.
         remote: whether the runs will execute on other machines.
         dry_run: whether the competition's published sizes replace its files if they are missing;
             for display only, never for training.
@@ -62,8 +60,8 @@ def preview(configs: Mapping[str, Config], remote: bool = False, dry_run: bool =
     for name, config in configs.items():
         by_hardware.setdefault(repr(config.hardware), {})[name] = config
     previews: dict[str, Preview] = {}
+    context = multiprocessing.get_context("spawn")
     for group in by_hardware.values():  # a process can set up only one strategy
-        context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, context) as process:
             try:
                 previews |= process.submit(preview_in_child, group, remote, dry_run).result()
@@ -80,10 +78,15 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
     hardware = next(iter(configs.values())).hardware
     factory.prepare(hardware)
     with RunLogger().native_log():
+        from flowerexp.data import pipeline
         from flowerexp.models import backbones
         from flowerexp.train import experiment
 
-        workers, replicas = count_replicas(hardware, remote)
+        # Of a machine that is not this one, only the config can tell them.
+        workers, replicas = 1, hardware.replicas or (1 if hardware.kind == "cpu" else None)
+        if not remote:
+            strategy, _ = factory.build_strategy(hardware)
+            workers, replicas = pipeline.count_workers(strategy), strategy.num_replicas_in_sync
         tables: dict[str, Any] = {}
         previews: dict[str, Preview] = {}
         for name, config in configs.items():
@@ -150,30 +153,19 @@ def extreme_counts(total: int, classes: int, least: int, most: int
     return [unequal, equal]
 
 
-def count_replicas(hardware: Hardware, remote: bool) -> tuple[int, int | None]:
-    """Workers and replicas of this machine's strategy; for another machine, from the config."""
-    from flowerexp.data import pipeline
-
-    if remote:
-        return 1, hardware.replicas or (1 if hardware.kind == "cpu" else None)
-    strategy, _ = factory.build_strategy(hardware)
-    return pipeline.count_workers(strategy), strategy.num_replicas_in_sync
-
-
 def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
          configs: Mapping[str, Config]) -> None:
     """Prints the data set and a row for every run: epochs, updates per epoch and in total, images
     per update, progress, and estimated training time if such a run was measured on this machine.
 
     Args:
-        logger: logger that prints them.
         folder: parent of the run folders.
         previews: previews by run name.
         configs: configs, by run name, of the runs that this machine will train.
     """
     seconds = {name: train_seconds(folder, config, previews[name])
                for name, config in configs.items()}
-    known = [each for each in seconds.values() if each is not None]
+    longest = max((each for each in seconds.values() if each is not None), default=None)
     for source in dict.fromkeys(each.source for each in previews.values()):
         logger.info(source)
     table = Table(box=None, pad_edge=False, collapse_padding=True)  # 34-character names fit
@@ -181,7 +173,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
     for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):
         table.add_column(title, justify="right")
     table.add_column("status")
-    if known:
+    if longest is not None:
         table.add_column("training", justify="right")
     for name, each in previews.items():
         status = RunStatus.load_or_new(folder / name)
@@ -190,11 +182,13 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
             "epochs", "updates_per_epoch", "updates", "update_size"))
         # The plans do not bound the product of two numbers that vary.
         about = "~" if "-" in epochs[1:] and "-" in updates[1:] else ""
+        training = seconds.get(name)
+        estimate = ["-" if training is None else f"about {duration(training)}"]
         table.add_row(name, epochs, updates, about + total, size,
                       "finished" if status.state == "done" else done,
-                      *[estimate(seconds.get(name))] * bool(known))
+                      *([] if longest is None else estimate))
     logger.console.print(table)
-    if known and max(known) > DAY:
+    if longest is not None and longest > DAY:
         logger.info("warning: training takes more than a day")
 
 
@@ -203,10 +197,6 @@ def train_seconds(folder: Path, config: Config, preview: Preview) -> float | Non
     speed = timing.seconds_per_image(folder, identity.plain(config), preview.image_size)
     images = [plan.updates * plan.update_size for plan in preview.plans]
     return speed * max(images) if speed is not None and images else None
-
-
-def estimate(seconds: float | None) -> str:
-    return "-" if seconds is None else f"about {duration(seconds)}"
 
 
 def cell(number: str, plans: tuple[Plan, ...]) -> str:

@@ -1,8 +1,7 @@
 """The distributed training loop, compiled as a function of (iterator, updates), and prediction.
 
 In an update, every replica accumulates the gradients of its micro-batches, takes one optimizer step
-and averages BatchNorm statistics. The confusion matrix, the sum of losses and the first update with
-a non-finite loss stay on the device and are read on demand.
+and averages BatchNorm statistics. The scores stay on the device and are read on demand.
 """
 
 import functools

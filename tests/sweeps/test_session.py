@@ -131,7 +131,7 @@ def test_a_dry_run_plans_with_the_published_sizes_where_the_competition_is_not_h
     refused = execute_here()
     assert refused.returncode == 1
     assert "the competition's files" in refused.stderr
-    assert list(tmp_path.rglob("status.json")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -153,7 +153,7 @@ def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, ov
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert list(tmp_path.rglob("status.json")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mistake_of_our_own_in_the_callback_is_loud(capsys):
