@@ -15,11 +15,7 @@ from flowerexp import identity, metrics, parts
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, issues, pipeline, records, sampling, sources
-from flowerexp.data.batching import Plan
-from flowerexp.data.issues import DataIssue, Labels
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import ReadSpec, Table
-from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
@@ -27,7 +23,6 @@ from flowerexp.runs.log import RunLogger
 from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 from flowerexp.strategy import factory, workers
-from flowerexp.strategy.workers import AllGather
 from flowerexp.train.callbacks import Callbacks, RunState
 from flowerexp.train.checkpoint import Checkpointer
 from flowerexp.train.trainer import Trainer
@@ -101,8 +96,8 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     return 0
 
 
-def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], worker_count: int,
-           replicas: int) -> tuple[Plan, base.Augment | None]:
+def derive(config: Config, source: sources.Source, counts: npt.NDArray[np.integer],
+           worker_count: int, replicas: int) -> tuple[batching.Plan, base.Augment | None]:
     """The plan and the augmentation of a run; raises UserError if their sizes do not fit.
 
     Args:
@@ -121,14 +116,14 @@ def derive(config: Config, source: Source, counts: npt.NDArray[np.integer], work
 class Data:
     """The labelled splits of a run, as the pipeline feeds them."""
 
-    source: Source
+    source: sources.Source
     names: tuple[str, ...]
     """Class names in label order; numbers if the data set has no names."""
     cache: str
     """How images are kept: decoded | encoded | none."""
     train: Split
     valid: Split
-    skipped: tuple[DataIssue, ...] = ()
+    skipped: tuple[issues.DataIssue, ...] = ()
     """Issues of the records that dataset.on_bad_record=skip left out of any split."""
 
     @property
@@ -138,7 +133,7 @@ class Data:
 
 
 def load_data(dataset: Dataset, logger: RunLogger,
-              all_gather: AllGather = workers.single_process) -> Data:
+              all_gather: workers.AllGather = workers.single_process) -> Data:
     """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
     source = sources.find(dataset.source, all_gather)
     logger.info(source.reason)
@@ -169,7 +164,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
     return Data(source, names, cache, train, valid, skipped)
 
 
-def as_images(table: Table, source: Source, dataset: Dataset, cache: str) -> Split:
+def as_images(table: records.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
     images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
@@ -189,14 +184,14 @@ def bad_records_named(images: Split, strategy: Any = None) -> Iterator[None]:
     except tf.errors.InvalidArgumentError as error:
         if images.table.skipped is None:  # else bad records were left out: not the cause
             files = pipeline.files_here(strategy, images) if strategy else images.table.files
-            labelled = Labels.REQUIRED if (images.table.labels >= 0).all() else Labels.ABSENT
-            if issue := records.first_issue(files, ReadSpec(images.image_size, labelled)):
+            labels = issues.Labels.of("val" if (images.table.labels >= 0).all() else "test")
+            if issue := records.first_issue(files, records.ReadSpec(images.image_size, labels)):
                 raise UserError(issue) from error
         raise
 
 
-def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.single_process
-              ) -> Table | None:
+def load_test(dataset: Dataset, data: Data, all_gather: workers.AllGather = workers.single_process
+              ) -> records.Table | None:
     """The test split, decoded during prediction, or None if the data set has none."""
     if "test" not in data.source.splits:
         return None
@@ -206,7 +201,7 @@ def load_test(dataset: Dataset, data: Data, all_gather: AllGather = workers.sing
 
 # Training
 
-def build_trainer(config: Config, strategy: Any, plan: Plan, data: Data, logger: RunLogger
+def build_trainer(config: Config, strategy: Any, plan: batching.Plan, data: Data, logger: RunLogger
                   ) -> Trainer:
     """Model, optimizer and loss under the strategy."""
     with strategy.scope():
@@ -340,7 +335,7 @@ def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
         further, matrix, labels, softmax(logits.astype(np.float64), axis=-1))
 
 
-def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather: AllGather
+def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather: workers.AllGather
             ) -> None:
     """Writes predictions, probabilities and the model, with the weights chosen by `results.use`."""
     config, trainer, last = state.config, checkpointer.trainer, len(state.history) - 1
@@ -372,15 +367,12 @@ def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather:
                         "then rerun the command") from error
 
 
-def test_rows(test: Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+def test_rows(test: records.Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
               ) -> tuple[npt.NDArray[np.float16], list[int]]:
-    """Probabilities float16 [test records, classes] and class ids of every test record.
+    """Probabilities float16 [records, classes] and class ids of the test split, from the logits
+    float32 [readable records, classes] and the training images of each class, int64 [classes].
 
     An unreadable record gets the most common class of the training set, with probability 1.
-
-    Args:
-        logits: float32 [readable records, classes].
-        counts: int64 [classes], training images of each class.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
     probabilities = records.scatter_rows(metrics.softmax(logits), test.kept, commonest)

@@ -1,4 +1,7 @@
-"""Whole runs as real processes: what they leave, and how they end (kills: proofs/faults.py)."""
+"""Whole runs: what they leave, and how they end (kills: proofs/faults.py).
+
+As real processes where signals, the terminal or the environment matter, else in this process.
+"""
 
 import csv
 import os
@@ -14,9 +17,10 @@ from flowerexp import composition
 from flowerexp.data import records, tfrecord
 from flowerexp.data.issues import Labels
 from flowerexp.data.records import ReadSpec
+from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
-from flowerexp.train import checkpoint, experiment
+from flowerexp.train import checkpoint, experiment, launch
 from tests.processes import (
     begin,
     execute,
@@ -26,6 +30,16 @@ from tests.processes import (
     train,
     wait_for_epochs,
 )
+
+INTERRUPTED = "loop.max_minutes=1e-9"
+
+
+def execute_here(folder, root, *overrides):
+    """The exit code of a run of 4 epochs of 10 updates in this process."""
+    composition.register()
+    words = ["dataset=tfrecords", f"dataset.root='{root}'", "hardware=cpu", "loop.epochs=4",
+             "loop.batch_size_per_replica=4", "loop.eval_batch_size_per_replica=8", *overrides]
+    return launch.execute(folder, composition.compose(words), words)
 
 
 @pytest.fixture(scope="module")
@@ -148,16 +162,16 @@ def test_another_config_is_refused_and_fresh_starts_a_second_folder(whole, place
     same_results(whole[0], place / "outputs/whole.2")
 
 
-def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(place, tiny):
+def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(tiny, tmp_path, capsys):
     chosen = ("augmentation=[flip,perspective,cutmix]", "sampling=oversample",
               "sampling.target_count=12", "loop.gradient_accumulation_steps=2")
     for name, cache in (("one", "decoded"), ("two", "encoded")):
-        done = execute(place, tiny, f"name={name}", f"dataset.cache={cache}", *chosen)
-        assert done.returncode == 0, done.stderr
-        assert "flip" in done.stdout
-        assert "perspective with probability 0.35" in done.stdout
-        assert "make 48 examples" in done.stdout
-    same_results(place / "outputs/one", place / "outputs/two")
+        assert execute_here(tmp_path / name, tiny, f"dataset.cache={cache}", *chosen) == 0
+        printed = capsys.readouterr().out
+        assert "flip" in printed
+        assert "perspective with probability 0.35" in printed
+        assert "make 48 examples" in printed
+    same_results(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny):
@@ -170,6 +184,7 @@ def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT, errors
+        assert "SIGINT: stopping after the current updates" in output
         ended = len(read(run, "history.json"))
         saved = sorted(path.name for path in (run / "checkpoints").iterdir())
         assert saved[-1] == f"update-{10 * ended:08d}"
@@ -212,22 +227,19 @@ def corrupt(tiny, tmp_path, split, change):
 @pytest.mark.parametrize("cache", ["decoded", "encoded", "none"])
 def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
     root, path = corrupt(tiny, tmp_path, "train", lambda image: image[:len(image) // 2])
-    done = execute(tmp_path, root, f"dataset.cache={cache}", "name=broken")
-    assert done.returncode == 1
-    assert done.stderr == (f"flowerexp: {path}, record 3: its image is not a valid "
-                           "JPEG\n")
-    status = read(tmp_path / "outputs/broken", "status.json")
+    with pytest.raises(UserError) as refused:
+        execute_here(tmp_path / "broken", root, f"dataset.cache={cache}")
+    assert str(refused.value) == f"{path}, record 3: its image is not a valid JPEG"
+    status = read(tmp_path / "broken", "status.json")
     assert status["state"] == "failed"
     assert "record 3" in status["error"]
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    (["dataset.root=/nowhere"], "the data set's root /nowhere does not exist"),
     (["loop.batch_size_per_replica=64"], "an epoch of 40 examples makes no update of 64"),
     (["schedule.max_lr=1e30", "schedule.warmup=0"], "the loss is NaN or infinite from update"),
     (["augmentation=perspective", "dataset.root=TINIEST"], "needs images of 4 x 4 pixels"),
     (["hardware=gpu"], "TensorFlow finds no GPU"),
-    (["hardware=workers"], "hardware=workers needs TF_CONFIG"),
     (["model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
 def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
     if "hardware=gpu" in overrides and tf.config.list_physical_devices("GPU"):
@@ -238,13 +250,24 @@ def test_a_mistake_ends_in_one_sentence(tiny, tmp_path, overrides, message):
             images = [tf.io.encode_jpeg(np.zeros((3, 3, 3), np.uint8)).numpy()] * 8
             tfrecord.write(tmp_path / split / "00-3x3-8.tfrec", images, [0, 1] * 4, ["a"] * 8)
         overrides = [overrides[0], f"dataset.root={tmp_path}"]
+    with pytest.raises(UserError) as refused:
+        execute_here(tmp_path / "run", tiny, *overrides)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert read(tmp_path / "run", "status.json")["error"] == str(refused.value)
+
+
+@pytest.mark.parametrize(("override", "message", "begun"), [
+    ("dataset.root=/nowhere", "the data set's root /nowhere does not exist", True),
+    ("hardware=workers", "hardware=workers needs TF_CONFIG", False)])
+def test_the_command_prints_that_sentence_and_leaves_no_empty_folder(tiny, tmp_path, override,
+                                                                     message, begun):
     environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
-    done = execute(tmp_path, tiny, *overrides, env=environment)
+    done = execute(tmp_path, tiny, override, env=environment)
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "outputs").exists() == (overrides != ["hardware=workers"]), "not begun"
+    assert (tmp_path / "outputs").exists() == begun
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(tiny, tmp_path):
@@ -277,37 +300,29 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
     same_results(tmp_path / "straight", tmp_path / "resumed")
 
 
-def test_other_data_under_a_started_run_are_refused(place, tiny, tmp_path):
-    root = tmp_path / "data"
-    shutil.copytree(tiny, root)
-    process = begin(place, root, "name=exchanged", "loop.epochs=5000")
-    run = place / "outputs/exchanged"
-    wait_for_epochs(run, 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert "stopping after the current updates" in process.communicate(timeout=60)[0]
+def test_other_data_under_a_started_run_are_refused(tiny, tmp_path):
+    root, run = shutil.copytree(tiny, tmp_path / "data"), tmp_path / "run"
+    assert execute_here(run, root, INTERRUPTED) == launch.OUT_OF_TIME
     extra = root / "train" / "02-16x16-20.tfrec"
     extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
-    refused = execute(place, root, "name=exchanged", "loop.epochs=5000")
-    assert refused.returncode == 1
-    assert "belongs to another run" in refused.stderr
-    assert "updates_per_epoch: 10 there, 15 here" in refused.stderr
+    with pytest.raises(UserError, match="belongs to another run") as refused:
+        execute_here(run, root)
+    assert "updates_per_epoch: 10 there, 15 here" in str(refused.value)
     extra.unlink()
-    fresh = execute(place, root, "name=exchanged", "loop.epochs=1")
-    assert "loop.epochs: 5000 there, 1 here" in fresh.stderr
+    with pytest.raises(UserError, match="loop.epochs: 4 there, 1 here"):
+        execute_here(run, root, "loop.epochs=1")
+    assert execute_here(run, root, "loop.max_minutes=null") == 0
 
 
-def test_rerunning_the_command_of_a_fresh_run_resumes_it(whole, place, tiny):
-    again = ("name=again", "fresh=true", "loop.epochs=5000")
-    for number in range(2):
-        process = begin(place, tiny, *again)
-        run = place / ("outputs/again" if number == 0 else "outputs/again.2")
-        wait_for_epochs(run, 1, process)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    resumed = begin(place, tiny, *again)
-    wait_for_epochs(run, len(read(run, "history.json")) + 1, resumed)
-    resumed.send_signal(signal.SIGTERM)
-    assert f"resuming from {run}" in resumed.communicate(timeout=60)[0]
+def test_rerunning_the_command_of_a_fresh_run_resumes_it(tiny, tmp_path):
+    run, resumed = tmp_path / "again", tmp_path / "again.2"
+    for folder in (run, resumed):
+        assert not folder.exists()
+        assert execute_here(run, tiny, "fresh=true", INTERRUPTED) == launch.OUT_OF_TIME
+        assert checkpoint.saved_updates(folder)
+    assert execute_here(run, tiny, "fresh=true") == 0
+    assert f"resuming from {resumed}" in (resumed / store.LOG).read_text()
+    assert not run.with_name("again.3").exists()
 
 
 def test_a_chosen_folder_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
@@ -323,17 +338,12 @@ def test_a_chosen_folder_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
     assert history["1"]["train loss"] < history["0"]["train loss"]
 
 
-def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(place, tiny):
-    named, run = "name='mend [it]'", place / "outputs/mend [it]"
-    wrong = execute(place, "/nowhere", named)
-    assert "/nowhere does not exist" in wrong.stderr
-    process = begin(place, tiny, named, "loop.epochs=5000")
-    wait_for_epochs(run, 1, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    refused = execute(place, tiny, named, "loop.epochs=4999")
-    assert "loop.epochs: 5000 there, 4999 here" in refused.stderr
-    process = begin(place, tiny, named, "loop.epochs=5000")
-    wait_for_epochs(run, len(read(run, "history.json")) + 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert "resuming from" in process.communicate(timeout=60)[0]
+def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(tiny, tmp_path):
+    run = tmp_path / "mend [it]"
+    with pytest.raises(UserError, match="/nowhere does not exist"):
+        execute_here(run, "/nowhere")
+    assert execute_here(run, tiny, INTERRUPTED) == launch.OUT_OF_TIME
+    with pytest.raises(UserError, match="loop.epochs: 4 there, 5 here"):
+        execute_here(run, tiny, "loop.epochs=5")
+    assert execute_here(run, tiny) == 0
+    assert "resuming from" in (run / store.LOG).read_text()
