@@ -34,9 +34,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     """Trains, validates and predicts; resumes from the folder's last checkpoint.
 
     Args:
-        config: the run's config.
         folder: run folder; only the chief writes to it.
-        logger: the run's logger.
         stop: called between calls of the compiled loop; returns the exit code to save and stop
             with, or 0. All workers stop with the greatest of their codes.
 
@@ -44,8 +42,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
         0 if the run is finished, else the code from `stop`.
 
     Raises:
-        UserError: for data, weights or sizes that do not fit, a checkpoint of another run, or a
-            loss that is not finite.
+        UserError: for data, weights, sizes or a checkpoint that do not fit, or a bad loss.
     """
     # Hardware
     strategy, sentence = factory.build_strategy(config.hardware)
@@ -88,12 +85,12 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
     # Epochs and predictions
     callbacks = Callbacks(config.callbacks)
-    if code_of_stop := train(state, checkpointer, callbacks, data, augment,
-                             lambda: int(trainer.greatest(stop()))):
-        return code_of_stop
-    predict(state, checkpointer, data, all_gather)
-    callbacks("on_train_end", state)
-    return 0
+    stopped = train(state, checkpointer, callbacks, data, augment,
+                    lambda: int(trainer.greatest(stop())))
+    if not stopped:
+        predict(state, checkpointer, data, all_gather)
+        callbacks("on_train_end", state)
+    return stopped
 
 
 def derive(config: Config, source: sources.Source, counts: npt.NDArray[np.integer],

@@ -352,7 +352,7 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
 
 
 def test_the_seed_changes_the_numbers_and_nothing_else(tiny, whole, tmp_path):
-    """Order and weights here; augmentation in test_augmentation, dropout in test_trainer."""
+    """Order and weights here; augmentation in test_base, dropout in test_trainer."""
     folder = tmp_path / "other"
     assert run(config_of(tiny, "seed=1"), folder)
     assert history_of(folder) != history_of(whole)
