@@ -44,7 +44,6 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     Raises:
         UserError: for data, weights, sizes or a checkpoint that do not fit, or a bad loss.
     """
-    # Hardware
     strategy, sentence = factory.build_strategy(config.hardware)
     logger.info(f"hardware: {sentence}")
     logger.record(hardware=sentence)
@@ -53,18 +52,18 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
                   else workers.single_process)
 
     # Data and plan
-    code = identity.sources(config)  # of the code that is imported next
+    own_code = identity.sources(config)  # before it is imported
     parts.try_all(identity.all_parts(config))
     data = load_data(config.dataset, logger, all_gather)
     plan, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                            strategy.num_replicas_in_sync)
-    for line in batching.sentences(config, plan, data.counts):
+    for line in (*batching.sentences(config, plan, data.counts),
+                 augment.sentence if augment else "augmentation: none"):
         logger.info(line)
-    logger.info(augment.sentence if augment else "augmentation: none")
 
     # Model, and what was trained before
     trainer = build_trainer(config, strategy, plan, data, logger)
-    provenance = {**asdict(plan), **code,
+    provenance = {**asdict(plan), **own_code,
                   "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
     checkpointer = Checkpointer(folder, logger, trainer,
                                 identity.keys(identity.plain(config)) | provenance,
@@ -85,12 +84,12 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
     # Epochs and predictions
     callbacks = Callbacks(config.callbacks)
-    stopped = train(state, checkpointer, callbacks, data, augment,
-                    lambda: int(trainer.greatest(stop())))
-    if not stopped:
+    code = train(state, checkpointer, callbacks, data, augment,
+                 lambda: int(trainer.greatest(stop())))
+    if code == 0:
         predict(state, checkpointer, data, all_gather)
         callbacks("on_train_end", state)
-    return stopped
+    return code
 
 
 def derive(config: Config, source: sources.Source, counts: npt.NDArray[np.integer],
