@@ -61,7 +61,7 @@ def build_strategy(hardware: Hardware) -> tuple[Any, str]:
                      else ("cpu", "no TPU or GPU found"))
     build = {"cpu": build_cpu, "gpu": build_gpu, "tpu": build_tpu, "workers": build_workers}[kind]
     strategy, sentence = build(hardware)
-    return strategy, f"{sentence} ({why})"
+    return strategy, f"{sentence}, {counted(strategy.num_replicas_in_sync, 'replica')} ({why})"
 
 
 def build_cpu(hardware: Hardware) -> tuple[Any, str]:
@@ -72,7 +72,7 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
     if replicas == 1:
         # The default strategy does not wrap datasets: an update takes half as much host time as
         # under OneDeviceStrategy.
-        return tf.distribute.get_strategy(), f"CPU ({counted(cores, 'core')}), 1 replica"
+        return tf.distribute.get_strategy(), f"CPU ({counted(cores, 'core')})"
     processor = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(
@@ -82,8 +82,7 @@ def build_cpu(hardware: Hardware) -> tuple[Any, str]:
             raise UserError(f"hardware.replicas={replicas}: this process already initialized fewer "
                             "logical devices; start a new process") from error
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{index}" for index in range(replicas)])
-    return strategy, (f"CPU ({counted(cores, 'core')}) as {replicas} logical devices, "
-                      f"{replicas} replicas")
+    return strategy, f"CPU ({counted(cores, 'core')}) as {replicas} logical devices"
 
 
 def build_gpu(hardware: Hardware) -> tuple[Any, str]:
@@ -99,9 +98,8 @@ def build_gpu(hardware: Hardware) -> tuple[Any, str]:
     names = [f"/gpu:{index}" for index in range(replicas)]
     kind = tf.config.experimental.get_device_details(physical[0]).get("device_name", "GPU")
     if replicas == 1:
-        return tf.distribute.OneDeviceStrategy(names[0]), f"one GPU ({kind}), 1 replica"
-    strategy = tf.distribute.MirroredStrategy(names)
-    return strategy, f"{replicas} GPUs ({kind}) mirrored, {replicas} replicas"
+        return tf.distribute.OneDeviceStrategy(names[0]), f"one GPU ({kind})"
+    return tf.distribute.MirroredStrategy(names), f"{replicas} GPUs ({kind}) mirrored"
 
 
 def growing_gpus() -> list[Any]:
@@ -121,12 +119,10 @@ def build_tpu(hardware: Hardware) -> tuple[Any, str]:
         if name != "local":
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-        strategy = tf.distribute.TPUStrategy(resolver)
+        return tf.distribute.TPUStrategy(resolver), f"TPU '{name}'"
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise UserError(f"hardware=tpu: no TPU responds as '{name}' ({first_line(error)}): check "
                         "hardware.tpu_name, tpu_zone and tpu_project") from error
-    replicas = strategy.num_replicas_in_sync
-    return strategy, f"TPU '{name}', {counted(replicas, 'replica')}"
 
 
 def worker_of_config() -> tuple[int, int]:
@@ -156,15 +152,14 @@ def build_workers(_: Hardware) -> tuple[Any, str]:
     growing_gpus()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        return (tf.distribute.MultiWorkerMirroredStrategy(),
+                f"worker {index} of {workers} from TF_CONFIG")
     except (RuntimeError, tf.errors.OpError) as error:
         raise UserError(f"hardware=workers: worker {index} cannot join the cluster of TF_CONFIG "
                         f"({first_line(error)}): is its port free?") from error
     finally:
         # TensorFlow installs a native SIGTERM handler for preemption notices; restore ours.
         signal.signal(signal.SIGTERM, handler)
-    replicas = strategy.num_replicas_in_sync
-    return strategy, f"worker {index} of {workers} from TF_CONFIG, {counted(replicas, 'replica')}"
 
 
 def is_chief(hardware: Hardware) -> bool:

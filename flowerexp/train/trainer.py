@@ -19,7 +19,6 @@ from flowerexp.models.losses import ExampleLoss
 
 SECONDS_PER_CALL = 10.0
 """Target duration of one call of the compiled loop."""
-
 STEPS_PER_PREDICTION = 16
 """Prediction steps per call: hides Python's overhead and bounds the memory for logits."""
 
@@ -183,9 +182,8 @@ class Trainer:
         iterator = iter(batches)
         done = 0
         while done < updates:
-            wanted = (self._updates_per_call if steps_per_execution == "epoch"
-                      else int(steps_per_execution))
-            count = min(wanted, updates - done)
+            count = min(updates - done, self._updates_per_call if steps_per_execution == "epoch"
+                        else int(steps_per_execution))
             self._run_updates(iterator, tf.constant(count))
             done += count
             self.update.numpy()  # waits for the device
@@ -220,8 +218,7 @@ class Trainer:
 
     def first_bad_update(self) -> int | None:
         """The first update, counted from 0, with a non-finite loss, or None."""
-        update = int(self.first_bad.numpy())
-        return None if update < 0 else update
+        return None if (update := int(self.first_bad.numpy())) < 0 else update
 
     def predict_steps(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
         """Logits of `count` steps, float32 [count, images per step, classes]."""
@@ -238,10 +235,8 @@ class Trainer:
                              (tf.constant(0), logits), parallel_iterations=1)[1].stack()
 
     def logits(self, batches: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Logits of a split in its order, float32 [images, classes].
-
-        Args:
-            rows: int64 [steps, ...], the image at every position of a step; -1 is padding.
+        """Logits of a split in its order, float32 [images, classes]; of `rows`, int64 [steps, ...],
+        each is the image at a position of a step, and -1 is padding.
         """
         iterator = iter(batches)
         logits = np.empty(((rows >= 0).sum(), self.confusion.shape[0]), np.float32)
@@ -277,11 +272,9 @@ def scale_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
 
 def reduce_and_clip(gradients: Gradients, optimizer: Any, replicas: int,
                     clip_norm: float | None) -> Gradients:
-    """Gradients per replica that add up to the update's gradient, clipped by its global norm.
-
-    The optimizer sums over replicas. If the sum is needed before (for its norm, or because all
-    replicas must agree on whether it is finite), every replica returns an equal part of it.
-    """
+    """Gradients per replica that add up to the update's gradient, clipped by its global norm."""
+    # The optimizer sums over replicas. If the sum is needed before (for its norm, or because all
+    # replicas must agree on whether it is finite), every replica returns an equal part of it.
     if clip_norm is None and not (is_scaled(optimizer) and replicas > 1):
         return gradients
     context = tf.distribute.get_replica_context()

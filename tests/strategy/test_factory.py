@@ -65,8 +65,13 @@ def test_gpus_grow_their_memory_and_are_then_mirrored(monkeypatch, replicas, tak
                         lambda device, on: calls.append((device, on)))
     monkeypatch.setattr(tf.config.experimental, "get_device_details",
                         lambda device: {"device_name": "Test 9000"})
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", calls.append)
-    monkeypatch.setattr(tf.distribute, "OneDeviceStrategy", lambda name: calls.append([name]))
+
+    def strategy_on(names):
+        calls.append(names if isinstance(names, list) else [names])
+        return SimpleNamespace(num_replicas_in_sync=len(calls[-1]))
+
+    for name in ("MirroredStrategy", "OneDeviceStrategy"):
+        monkeypatch.setattr(tf.distribute, name, strategy_on)
     _, sentence = factory.build_strategy(Hardware("gpu", replicas))
     assert calls == [*((device, True) for device in devices),
                      [f"/gpu:{index}" for index in range(taken)]]
