@@ -78,13 +78,11 @@ def worker_failure_guard(hardware: Hardware) -> Iterator[None]:
     except tf.errors.OpError as error:
         if hardware.kind != "workers" or not is_peer_failure(error):
             raise
-        raise UserError(lost_worker_message(error.message, *factory.worker_of_config())) from error
-
-
-def lost_worker_message(message: str, index: int, workers: int) -> str:
-    """A sentence for TensorFlow's error message, which may name this worker and others."""
-    named = re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", message)
-    others = sorted({int(number) for number in named} - {index})
-    lost = f"worker {', '.join(map(str, others))} of {workers}" if others else "another worker"
-    return (f"{lost} no longer responds (killed, failed or unreachable), so worker {index} stops "
-            "too: rerun the command on all workers to resume from the last checkpoint")
+        index, workers = factory.worker_of_config()
+        # TensorFlow's message may name this worker and others.
+        named = re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", error.message)
+        others = sorted({int(number) for number in named} - {index})
+        lost = f"worker {', '.join(map(str, others))} of {workers}" if others else "another worker"
+        raise UserError(f"{lost} no longer responds (killed, failed or unreachable), so worker "
+                        f"{index} stops too: rerun the command on all workers to resume from the "
+                        "last checkpoint") from error

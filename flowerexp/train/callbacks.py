@@ -99,11 +99,7 @@ METHODS = ("on_train_begin", "on_update", "on_epoch_end", "on_train_end")
 
 
 class Callbacks:
-    """The callbacks of a run, in the order of the config.
-
-    Args:
-        chosen: name -> part.
-    """
+    """The callbacks of a run, given as name -> part, in the order of the config."""
 
     def __init__(self, chosen: Mapping[str, Any]) -> None:
         self.parts = [(part, parts.built(part)) for part in chosen.values()]
@@ -180,8 +176,8 @@ class TensorBoard:
         """Writes an epoch: scores, learning rate of its last update, images per second, matrix."""
         from flowerexp.plots import confusion
 
-        row, updates, classes = state.history[epoch], state.plan.updates_per_epoch, len(
-            state.class_names)
+        row, updates = state.history[epoch], state.plan.updates_per_epoch
+        classes = len(state.class_names)
         scalars = {name.replace(" ", "/"): value for name, value in row.items()}
         scalars["learning_rate"] = float(self.rates[(epoch + 1) * updates - 1])
         if seconds := row["train timing"]:
@@ -209,14 +205,10 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
 
 
 def confusion_image(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """A confusion matrix as pixels: the square root of the share of each true class (rows).
-
-    Without Matplotlib's axes, which take fifty times as long with 104 classes.
-
-    Returns:
-        uint8 [side, side, 3], several pixels per cell if there are few classes.
+    """A confusion matrix as pixels, uint8 [side, side, 3], several per cell if there are few
+    classes: the square root of the share of each true class (rows).
     """
-    from matplotlib import colormaps
+    from matplotlib import colormaps  # without its axes, which take fifty times as long
 
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     colors = colormaps["Blues"](np.sqrt(shares), bytes=True)[..., :3]

@@ -200,8 +200,7 @@ class Checkpointer:
         """Restores the latest intact checkpoint, if there are any.
 
         Args:
-            images: number of validation images.
-            classes: number of classes.
+            images, classes: number of validation images and of classes.
 
         Returns:
             History and predicted class ids of the validation images of the epochs before it.

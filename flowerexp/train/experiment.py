@@ -94,10 +94,9 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
 def derive(config: Config, source: sources.Source, counts: npt.NDArray[np.integer],
            worker_count: int, replicas: int) -> tuple[batching.Plan, base.Augment | None]:
-    """The plan and the augmentation of a run; raises UserError if their sizes do not fit.
+    """The plan and the augmentation for int [classes] training images of each class.
 
-    Args:
-        counts: int [classes], training images of each class.
+    Raises UserError if the sizes do not fit.
     """
     plan = batching.derive(config, counts, worker_count, replicas)
     augment = base.build(config.augmentation, config.seed, plan.batch_size)
@@ -239,7 +238,7 @@ def train(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks, dat
                 for done in trainer.train(batches(epoch, plan.updates_per_epoch - left), left,
                                           config.loop.steps_per_execution):
                     raise_bad_loss(state, trainer)
-                    advance(title, done * plan.update_size, lambda: scores_so_far(trainer))
+                    advance(title, done * plan.update_size, trainer.scores)
                     state.update += done
                     callbacks("on_update", state)
                     code = stop()
@@ -259,12 +258,6 @@ def train(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks, dat
     if state.stopped:
         logger.debug(state.stopped)  # printed with the summary
     return 0
-
-
-def scores_so_far(trainer: Trainer) -> tuple[float, float]:
-    """Training loss and accuracy of the epoch so far."""
-    loss, confusion, _ = trainer.progress()
-    return loss, float(confusion.trace() / confusion.sum())
 
 
 def raise_bad_loss(state: RunState, trainer: Trainer) -> None:

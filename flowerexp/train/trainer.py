@@ -216,6 +216,11 @@ class Trainer:
         return Progress(float(self.loss_sum.numpy()) / done, self.confusion.numpy(),
                         float(self.seconds.numpy()))
 
+    def scores(self) -> tuple[float, float]:
+        """Training loss and accuracy of the epoch so far."""
+        loss, confusion, _ = self.progress()
+        return loss, float(confusion.trace() / confusion.sum())
+
     def first_bad_update(self) -> int | None:
         """The first update, counted from 0, with a non-finite loss, or None."""
         return None if (update := int(self.first_bad.numpy())) < 0 else update
