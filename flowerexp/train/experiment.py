@@ -266,7 +266,7 @@ def raise_bad_loss(state: RunState, trainer: Trainer) -> None:
     if update is None:
         return
     per_epoch = state.plan.updates_per_epoch
-    own = " or ".join(str(part) for part in identity.own_parts(state.config)
+    own = " or ".join(str(part) for part in filter(parts.is_own, identity.all_parts(state.config))
                       if part.group.partition(".")[0] in ("model", "loss", "optimizer"))
     raise UserError(
         f"the loss is NaN or infinite from update {update} on (epoch {update // per_epoch + 1}, "
