@@ -8,6 +8,14 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+LONG = ("test_session", "test_launch", "test_own_parts", "test_api", "test_python_docs",
+        "test_workers", "test_failures", "test_packaging", "test_convert_stopped")
+"""Modules of few and long tests, which come first so that the workers end together."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="session")
 def shared():

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from flowerexp import composition
 from flowerexp.cli import main
 from flowerexp.data import tfrecord
 from flowerexp.train import launch
+from tests import forked
 
 RUN = Path(__file__).parents[1] / "run.py"
 TIMES = ("train timing",)
@@ -63,10 +63,9 @@ def command(root, *overrides):
     return [sys.executable, str(RUN), *flags, *(f"{key}={value}" for key, value in chosen.items())]
 
 
-def execute(folder, root, *overrides, **options):
+def execute(folder, root, *overrides, env=None):
     folder.mkdir(exist_ok=True)
-    return subprocess.run(command(root, *overrides), cwd=folder, capture_output=True, text=True,
-                          timeout=240, **options)
+    return forked.run(command(root, *overrides)[1:], folder, env)
 
 
 def train(folder, root, *overrides):
@@ -89,8 +88,7 @@ def command_here(*words):
 
 
 def begin(place, tiny, *overrides):
-    return subprocess.Popen(command(tiny, *overrides), cwd=place, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    return forked.Command(command(tiny, *overrides)[1:], place)
 
 
 def read(run, name):
@@ -135,14 +133,6 @@ def rows_of(folder):
                 for row in csv.DictReader(file)]
 
 
-@dataclass
-class Worker:
-    process: subprocess.Popen
-    output: Path
-    """A file, for a pipe that is read after the other's may be full and wait for its reader."""
-    errors: Path
-
-
 def free_port():
     """One below those that the system gives to connections, so that none of them takes it."""
     while True:
@@ -160,15 +150,12 @@ def begin_workers(places, root, *overrides, own=((), ()), clocks=(1, 1)):
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     workers = []
     for index in range(2):
-        words = command(root, "hardware=workers", *overrides, *own[index])
+        words = command(root, "hardware=workers", *overrides, *own[index])[1:]
         if clocks[index] != 1:
-            words[1:1] = ["-c", OTHER_CLOCK.format(speed=clocks[index])]
+            words[:0] = ["-c", OTHER_CLOCK.format(speed=clocks[index])]
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        files = [places[index] / f"worker{index}.{end}" for end in ("out", "err")]
-        with files[0].open("w") as output, files[1].open("w") as errors:
-            process = subprocess.Popen(words, cwd=places[index], stdout=output, stderr=errors,
-                                       env={**os.environ, "TF_CONFIG": json.dumps(task)})
-        workers.append(Worker(process, *files))
+        workers.append(forked.Command(words, places[index],
+                                      {**os.environ, "TF_CONFIG": json.dumps(task)}))
     return workers
 
 
@@ -177,12 +164,10 @@ def end_workers(workers, seconds=300):
     end, late = time.monotonic() + seconds, False
     for worker in workers:
         try:
-            worker.process.wait(max(0, end - time.monotonic()))
+            worker.wait(max(0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             late = True
-            worker.process.kill()
-            worker.process.wait()
-    ends = [(worker.process.returncode, worker.output.read_text(), worker.errors.read_text())
-            for worker in workers]
+            worker.kill()
+    ends = [(worker.wait(), *worker.communicate()) for worker in workers]
     assert not late, f"still running after {seconds} s: {ends}"
     return ends

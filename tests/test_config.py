@@ -284,3 +284,18 @@ def test_what_could_run_code_of_a_folder_needs_trust(node):
         parts.check_trusted([part], False)
     parts.check_trusted([parts.check("augmentation.x", {"_target_": "keras.layers.RandomFlip",
                                                        "mode": "horizontal"})], False)
+
+
+@pytest.mark.parametrize("value", [
+    float("inf"), float("nan"), b"bytes", 2**64, "\ud800", [1.0, -float("inf")],
+    {"a": float("nan")}, [{1: 2}]])
+def test_a_key_that_a_checkpoint_would_not_give_back_is_refused(value):
+    with pytest.raises(UserError, match=r"^loss\.beta.*cannot be recorded with the run") as mistake:
+        parts.check("loss", {"_target_": "my.Loss", "beta": value})
+    str(mistake.value).encode()
+    assert "\n" not in str(mistake.value)
+
+
+def test_a_key_may_hold_whatever_yaml_and_json_have_in_common():
+    keys = {"a": {0: 1.0, "b": [None, True, "text", 1e300, 2**63, {"c": -0.5}]}, "d": 5e-324}
+    assert parts.check("loss", {"_target_": "my.Loss", **keys}).keys == keys

@@ -18,6 +18,7 @@ from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
+from tests import forked
 from tests.html import CLASSES, Elements, outside, policy_and_needed
 
 NAMES = CLASSES[:3]
@@ -46,10 +47,8 @@ def command(tiny, tmp_path_factory):
     """A real process with hostile class names: (its folder, what it printed)."""
     place = tmp_path_factory.mktemp("eda")
     (place / "names.txt").write_text("\n".join(NAMES))
-    done = subprocess.run(
-        [sys.executable, "-m", "flowerexp", "eda", *OVERRIDES, f"dataset.root={tiny}",
-         "--output", "look", "dataset.class_names=names.txt"],
-        cwd=place, capture_output=True, text=True, timeout=240)
+    done = forked.run(["-m", "flowerexp", "eda", *OVERRIDES, f"dataset.root={tiny}",
+                       "--output", "look", "dataset.class_names=names.txt"], place)
     assert done.returncode == 0, done.stderr
     return place / "look", done.stdout
 

@@ -1,10 +1,7 @@
 """examples/own_parts end to end: every part one's own, trained, killed, resumed, swept, read."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +12,7 @@ import yaml
 from flowerexp import composition
 from flowerexp.errors import UserError
 from flowerexp.train import launch
+from tests import forked
 from tests.processes import RUN, read, same_results, wait_for
 
 EXAMPLE = RUN.parent / "examples/own_parts"
@@ -25,17 +23,16 @@ EVERY = ["model=tiny_convnext", "model.width=4", "loss=class_balanced_focal",
          "loop.batch_size_per_replica=8", "loop.steps_per_execution=1"]
 
 
-def command(*overrides, conf=EXAMPLE / "conf", program=(str(RUN),)):
-    return [sys.executable, *program, "--config-dir", str(conf), *EVERY, *overrides]
+def command(*overrides, conf=EXAMPLE / "conf"):
+    return [str(RUN), "--config-dir", str(conf), *EVERY, *overrides]
 
 
-def run(place, *words, **options):
-    return subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=240, **options)
+def run(place, *words):
+    return forked.run(words, place)
 
 
 def flowerexp(place, *words):
-    environment = os.environ | {"PYTHONPATH": str(RUN.parent)}
-    return run(place, sys.executable, "-m", "flowerexp", *map(str, words), env=environment)
+    return run(place, "-m", "flowerexp", *words)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +73,12 @@ def test_each_part_took_its_place(whole):
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(whole, example, tmp_path):
     words = command("name=own", "loop.checkpoint_minutes=0.00001", conf=example / "conf")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = forked.Command(words, tmp_path)
     folder = tmp_path / "outputs/own"
     wait_for(lambda: process.poll() is not None or (
         len(list(folder.glob("checkpoints/update-*"))) > 1
         and (folder / "history.json").exists()))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert len(read(folder, "history.json")) < 4
     done = run(tmp_path, *words)
@@ -154,6 +151,9 @@ WRONG = {
     "module": ("loss._target_=no_such_module.Loss", "cannot be imported"),
     "key": ("+loss.delta=1", "delta"),
     "value": ("loss.gamma=-1", "gamma must be at least 0"),
+    "infinite": ("loss.beta=inf", "loss.beta=inf cannot be recorded with the run"),
+    "undefined": ("+metrics.kappa.weight=nan", "metrics.kappa.weight=nan cannot be recorded"),
+    "deep": ("+callbacks.weight_norms.layers={first:[1,inf]}", "layers.first=[1, inf] cannot"),
     "shape": ("loss._target_=my_parts.wrong.Shape", "float32 [n]"),
     "dtype": ("augmentation.noise._target_=my_parts.wrong.Floats", "must return uint8 images"),
     "order": ("sampling._target_=my_parts.wrong.Order", "indices of the"),

@@ -1,7 +1,5 @@
 """The commands of python -m flowerexp, as processes."""
 
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -12,12 +10,12 @@ from flowerexp.augment import Flip, base
 from flowerexp.cli import main
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.records import ReadSpec
+from tests import forked
 from tests.processes import command_here
 
 
 def command(folder, *words):
-    return subprocess.run([sys.executable, "-m", "flowerexp", *words], cwd=folder, text=True,
-                          capture_output=True, timeout=120)
+    return forked.run(["-m", "flowerexp", *words], folder)
 
 
 def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_path):

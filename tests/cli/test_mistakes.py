@@ -5,11 +5,10 @@ Most are composed in this process; a few are real commands.
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests import forked
 from tests.compose import RUN, sentence
 
 pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
@@ -166,8 +165,7 @@ def test_mistake_is_one_sentence_that_names_its_key(command, key, hint):
 
 def command(folder, *overrides, program=RUN):
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return subprocess.run([sys.executable, program, *overrides], cwd=folder, env=environment,
-                          capture_output=True, text=True, timeout=120, check=False)
+    return forked.run([program, *overrides], folder, environment)
 
 
 @pytest.mark.parametrize("overrides", [
@@ -188,8 +186,7 @@ def test_refused_command_leaves_one_line_and_nothing_else(tmp_path, overrides):
 
 
 def test_full_error_shows_the_traceback(tmp_path):
-    ended = subprocess.run([sys.executable, RUN, "loop.epochs=abc"], cwd=tmp_path,
-                           env={**os.environ, "HYDRA_FULL_ERROR": "1"}, capture_output=True,
-                           text=True, timeout=120, check=False)
+    ended = forked.run([RUN, "loop.epochs=abc"], tmp_path,
+                       {**os.environ, "HYDRA_FULL_ERROR": "1"})
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr

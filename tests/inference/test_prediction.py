@@ -22,6 +22,7 @@ from flowerexp.data.records import ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.inference import inputs, prediction, trained
 from flowerexp.runs import store
+from tests import forked
 from tests.processes import command_here as command
 from tests.processes import read, train
 
@@ -321,8 +322,7 @@ def test_runs_of_other_classes_are_not_averaged(trained_run, copied, photos):
 def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tmp_path):
     root = shutil.copytree(photos, tmp_path / "photos")
     (root / "broken.png").touch()
-    done = subprocess.run([sys.executable, "-m", "flowerexp", "predict", trained_run, root],
-                          capture_output=True, text=True, timeout=120)
+    done = forked.run(["-m", "flowerexp", "predict", trained_run, root], tmp_path)
     assert done.returncode == 1
     found = pd.read_csv(io.StringIO(done.stdout))
     assert found["id"].tolist() == PHOTO_IDS

@@ -69,8 +69,8 @@ def killed_and_stopped(proof):
     print(f"uninterrupted: {seconds:.0f} s", flush=True)
     run = proof.run("broken")
     workers = proof.begin("broken")
-    wait_for_epochs(run, 2, workers[0].process)
-    workers[0].process.kill()
+    wait_for_epochs(run, 2, workers[0])
+    workers[0].kill()
     seconds, ends = end(workers, [-signal.SIGKILL, 1], "worker 0 of 2 no longer responds")
     assert seconds < LONGEST, seconds
     assert ends[1][2].count("\n") == 1, ends
@@ -78,8 +78,8 @@ def killed_and_stopped(proof):
     print(f"chief killed after {done} of 12 epochs; {seconds:.1f} s later: {ends[1][2].strip()}",
           flush=True)
     workers = proof.begin("broken")
-    wait_for_epochs(run, done + 2, workers[0].process)
-    workers[1].process.send_signal(signal.SIGTERM)
+    wait_for_epochs(run, done + 2, workers[0])
+    workers[1].send_signal(signal.SIGTERM)
     seconds, ends = end(workers, [143, 143], "resuming from",
                         "interrupted by SIGTERM to another worker")
     assert seconds < LONGEST, seconds

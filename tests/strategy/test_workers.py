@@ -71,8 +71,8 @@ def test_a_killed_worker_ends_the_run_and_both_resume_exactly(whole, place, tiny
         return begin_workers([place] * 2, tiny, "name=killed", *CHOSEN, clocks=(1, 7))
 
     workers = begin()
-    wait_for_epochs(run, 2, workers[0].process)
-    workers[1].process.kill()
+    wait_for_epochs(run, 2, workers[0])
+    workers[1].kill()
     start = time.monotonic()
     ends = end_workers(workers)
     assert time.monotonic() - start < 60

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from flowerexp.train import launch
+from tests import forked
 from tests.processes import begin, execute, read, wait_for_epochs
 
 
@@ -59,15 +58,13 @@ def test_a_folder_resumes_by_itself_from_anywhere(tmp_path, tiny):
     other_place = tmp_path / "another place"
     other_place.mkdir()
     moved = run.rename(other_place / "run folder")
-    resumed = subprocess.Popen([sys.executable, "-m", "flowerexp", "resume", "run folder"],
-                                cwd=other_place, stdout=subprocess.PIPE, text=True)
+    resumed = forked.Command(["-m", "flowerexp", "resume", "run folder"], other_place)
     wait_for_epochs(moved, len(read(moved, "history.json")) + 1, resumed)
     resumed.terminate()
     output, _ = resumed.communicate(timeout=60)
     assert resumed.returncode == 128 + signal.SIGTERM
     assert "resuming from" in output
-    nothing = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(other_place)],
-                             capture_output=True, text=True, check=False)
+    nothing = forked.run(["-m", "flowerexp", "resume", other_place], tmp_path)
     assert nothing.returncode == 1
     assert "is not a run folder" in nothing.stderr
     assert Path(json.loads((moved / "status.json").read_text())["working_directory"]) == tmp_path

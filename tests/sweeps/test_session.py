@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from flowerexp import composition
 from flowerexp.sweeps import jobs, session
+from tests import forked
 from tests.folders import write_run
 from tests.processes import (
     RUN,
@@ -109,12 +110,11 @@ def test_a_dry_run_prints_the_plan_of_all_eight_and_starts_nothing(tmp_path, tin
 def test_a_dry_run_plans_with_the_published_sizes_where_the_competition_is_not_here(tmp_path):
     if Path("/kaggle/input/tpu-getting-started").exists():
         pytest.skip("the competition is here")
-    words = [sys.executable, RUN, "sweep=notebook", "hardware=cpu"]
+    words = [RUN, "sweep=notebook", "hardware=cpu"]
     environment = {key: value for key, value in os.environ.items() if key != "FLOWERS_ROOT"}
 
     def execute_here(*more):
-        return subprocess.run([*words, *more], cwd=tmp_path, env=environment, text=True,
-                              capture_output=True, timeout=240)
+        return forked.run([*words, *more], tmp_path, environment)
 
     done = execute_here("dry_run=true")
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import csv
 import os
 import shutil
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from flowerexp.runs.log import RunLogger
 from flowerexp.train import checkpoint, experiment, launch
 from tests.processes import (
     begin,
+    command,
     execute,
     history_of,
     read,
@@ -326,9 +328,10 @@ def test_rerunning_the_command_of_a_fresh_run_resumes_it(tiny, tmp_path):
 
 
 def test_a_chosen_folder_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
-    done = execute(tmp_path, tiny, f"hydra.run.dir={tmp_path}/my run", "dataset.cache=none",
-                   "model.summary=true", "loop.epochs=2",
-                   env={**os.environ, "TF_USE_LEGACY_KERAS": "1"})
+    words = command(tiny, f"hydra.run.dir={tmp_path}/my run", "dataset.cache=none",
+                    "model.summary=true", "loop.epochs=2")
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
+                          capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "block1_conv" in done.stdout
     run = tmp_path / "my run"

@@ -1,8 +1,6 @@
 """`data check`: which faults it lists, which of them stop a run, and how it prints them."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
+from tests import forked
 from tests.data.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
 
 
@@ -227,8 +226,7 @@ def test_masked_crc_is_that_of_tensorflow(tmp_path):
 
 
 def command(*words, folder="."):
-    return subprocess.run([sys.executable, "-m", "flowerexp", "data", "check", *map(str, words)],
-                          cwd=folder, text=True, capture_output=True, timeout=120)
+    return forked.run(["-m", "flowerexp", "data", "check", *words], folder)
 
 
 def test_the_command_lists_faults_counts_and_a_verdict(root):

@@ -3,8 +3,6 @@
 import csv
 import io
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from flowerexp.data import layout, records, resizing
 from flowerexp.data.prepare import checks, convert, photos
 from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
+from tests import forked
 from tests.photo_folders import files_of, garden, picture, records_of, run, save, source_of
 from tests.processes import RUN, read
 
@@ -277,11 +276,9 @@ def test_from_photos_to_a_trained_run(tmp_path):
     done = CliRunner().invoke(app, ["data", "from-folder", str(images), str(tmp_path / "my data"),
                                     "--size", "16"])
     assert done.exit_code == 0, done.output
-    ended = subprocess.run(
-        [sys.executable, str(RUN), "dataset=tfrecords", f"dataset.root='{tmp_path}/my data'",
-         "model=small_cnn", "loop.epochs=1", "loop.batch_size_per_replica=4",
-         f"hydra.run.dir='{tmp_path}/run'"], cwd=tmp_path, text=True, capture_output=True,
-        timeout=240)
+    ended = forked.run([RUN, "dataset=tfrecords", f"dataset.root='{tmp_path}/my data'",
+                        "model=small_cnn", "loop.epochs=1", "loop.batch_size_per_replica=4",
+                        f"hydra.run.dir='{tmp_path}/run'"], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert read(tmp_path / "run", "classes.json")["names"] == ["rose, red", "tulip"]
     listed = (tmp_path / "my data/tfrecords-jpeg-16x16/test_labels.csv").read_text().splitlines()

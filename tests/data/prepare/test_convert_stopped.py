@@ -5,8 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 
 import filelock
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from flowerexp.data.prepare import parts, photos
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
+from tests import forked
 from tests.photo_folders import files_of, garden, picture, run, save
 from tests.processes import read, wait_for
 
@@ -71,9 +70,8 @@ def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
     large = save(images / "c/0.jpg", picture(5000, 2000, 2000))
     for number in range(1, 20):  # the second part takes a while
         os.link(large, images / f"c/{number}.jpg")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flowerexp", "data", "from-folder", str(images), str(out), "--size",
-         "16", "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forked.Command(["-m", "flowerexp", "data", "from-folder", images, out, "--size", "16",
+                              "--workers", "1"], tmp_path)
     wait_for(lambda: process.poll() is not None or list(out.rglob("part-*.json")))
     process.send_signal(stop)
     said, wrong = process.communicate(timeout=60)
