@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -29,6 +30,7 @@ from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint, nearest
 from flowerexp.models import backbones
 
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the user set the variable; flowerexp.cli.run sets it later, so that Hydra raises."""
 
@@ -316,13 +318,10 @@ def explain_alone(error: BaseException) -> str | None:
     return f"{text}: several values are a sweep, add -m" if "Ambiguous value" in text else None
 
 
-def option_files(group: str) -> dict[str, dict[str, Any]]:
-    """The options of a group in conf/, and the keys and values of each, unresolved."""
-    found = {}
-    for path in sorted((conf_folder() / group).glob("*.yaml")):
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path))
-        found[path.stem] = identity.flatten(plain)
-    return found
+def option_files(group: str) -> dict[str, list[str]]:
+    """The options of a group in conf/, and the dotted keys of each."""
+    return {path.stem: list(identity.flatten(yaml.load(path.read_bytes(), YAML_LOADER)))
+            for path in sorted((conf_folder() / group).glob("*.yaml"))}
 
 
 def unknown_key(key: str) -> str:
