@@ -14,6 +14,14 @@ from flowerexp.errors import UserError
 
 NAMES = ("acc", "recall", "precision", "f1")
 
+Counts = npt.NDArray[np.integer]
+"""A confusion matrix, int [classes, classes], rows are labels; or images, int [classes]."""
+Ids = npt.NDArray[np.integer]
+"""Class ids, int [images]."""
+Floats = npt.NDArray[np.float64]
+Row = Mapping[str, float | None]
+"""An epoch of the history."""
+
 
 class Metric(Protocol):
     """A further validation metric, constructed with its keys in the config; higher is better.
@@ -21,8 +29,7 @@ class Metric(Protocol):
     Its value is `valid NAME` in the history, where NAME is its entry in the group `metrics`.
     """
 
-    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
-                 probabilities: npt.NDArray[np.float64]) -> float:
+    def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
         """The metric of the validation set.
 
         Args:
@@ -36,8 +43,7 @@ class Metric(Protocol):
 class Kappa:
     """Cohen's kappa (Cohen 1960): agreement beyond chance, 1 if all are correct."""
 
-    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
-                 probabilities: npt.NDArray[np.float64]) -> float:
+    def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
         images = confusion.sum()
         chance = float(confusion.sum(0) @ confusion.sum(1)) / images**2
         return float((np.trace(confusion) / images - chance) / (1 - chance))
@@ -52,22 +58,16 @@ class TopK:
     def __post_init__(self) -> None:
         check_range("k", self.k, 1)
 
-    def __call__(self, confusion: npt.NDArray[np.int64], labels: npt.NDArray[np.integer],
-                 probabilities: npt.NDArray[np.float64]) -> float:
+    def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
         own = probabilities[np.arange(len(labels)), labels]
         return float(((probabilities > own[:, None]).sum(-1) < self.k).mean())
 
 
-def further(chosen: Mapping[str, Any], confusion: npt.NDArray[np.int64],
-            labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.float64]
+def further(chosen: Mapping[str, Any], confusion: Counts, labels: Ids, probabilities: Floats
             ) -> dict[str, float | None]:
-    """The further metrics of a run, as a part of the history; non-finite values are None.
+    """The further metrics of a run, parts by name, as a part of the history.
 
-    Args:
-        chosen: name -> part.
-
-    Raises:
-        UserError: for a metric that does not return a number.
+    Non-finite values are None. Raises UserError for a metric that does not return a number.
     """
     row: dict[str, float | None] = {}
     for name, part in chosen.items():
@@ -79,84 +79,49 @@ def further(chosen: Mapping[str, Any], confusion: npt.NDArray[np.int64],
     return row
 
 
-def confusion_matrix(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer],
-                     num_classes: int) -> npt.NDArray[np.int64]:
-    """Counts by (label, prediction).
-
-    Args:
-        labels, predictions: int [examples], class ids below `num_classes`.
-
-    Returns:
-        int64 [classes, classes], rows are labels.
-    """
+def confusion_matrix(labels: Ids, predictions: Ids, num_classes: int) -> npt.NDArray[np.int64]:
+    """Counts by (label, prediction), int64 [classes, classes], of ids below `num_classes`."""
     cells = np.asarray(labels, np.int64) * num_classes + predictions
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def class_scores(confusion: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float64]]:
-    """Recall, precision and F1 of every class, 0 if undefined.
-
-    Args:
-        confusion: int [classes, classes], rows are labels.
-
-    Returns:
-        float64 [classes] by name.
+def class_scores(confusion: Counts) -> dict[str, Floats]:
+    """Recall, precision and F1 by name, float64 [classes]: 0 for a class without labels or
+    predictions, NaN for one without both.
     """
-    from sklearn.metrics import precision_recall_fscore_support  # takes a second
-
-    labels, predictions = np.nonzero(confusion)  # a cell is weighted by its count
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predictions, labels=range(len(confusion)), zero_division=0,
-        sample_weight=confusion[labels, predictions])
-    return {"recall": recall, "precision": precision, "f1": f1}
+    right, labels, predictions = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    absent = labels + predictions == 0
+    return {name: np.where(absent, np.nan, hits / np.maximum(of, 1)) for name, hits, of in (
+        ("recall", right, labels), ("precision", right, predictions),
+        ("f1", 2 * right, labels + predictions))}
 
 
-def f1_where_present(confusion: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """float64 [classes], every class's F1; NaN if neither labels nor predictions have it."""
-    present = confusion.sum(0) + confusion.sum(1) > 0
-    return np.where(present, class_scores(confusion)["f1"], np.nan)
-
-
-def recalls(labels: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer], classes: int
-            ) -> npt.NDArray[np.float64]:
-    """float64 [classes], the recall of every class, NaN for one without images.
-
-    Args:
-        labels, predictions: int [examples], class ids; labels below `classes`.
-    """
+def recalls(labels: Ids, predictions: Ids, classes: int) -> Floats:
+    """float64 [classes], the recall of every class, NaN for one without images."""
     counts = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[labels == predictions], minlength=classes)
     return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
 
 
-def thirds(train_counts: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
-    """Head, medium and tail: the classes by training count, in three parts of nearly equal size.
-
-    Args:
-        train_counts: int [classes], training images.
-
-    Returns:
-        Three int64 arrays of class ids; of classes with equal counts the lower id is first.
+def thirds(train_counts: Counts) -> list[npt.NDArray[np.int64]]:
+    """Head, medium and tail: class ids by training count, int [classes], in three arrays of nearly
+    equal size; of classes with equal counts the lower id is first.
     """
     return np.array_split(np.argsort(-train_counts, kind="stable"), 3)
 
 
-def scores(confusion: npt.NDArray[np.integer]) -> dict[str, float]:
-    """Accuracy and the macro averages over the classes present in labels or predictions.
-
-    Args:
-        confusion: int [classes, classes], rows are labels; at least one example.
+def scores(confusion: Counts) -> dict[str, float]:
+    """Accuracy and the macro averages over the classes present in labels or predictions, of at
+    least one example.
     """
     examples = confusion.sum()
     assert examples > 0, "scores of no examples"
-    present = (confusion.sum(0) + confusion.sum(1)) > 0
-    by_class = class_scores(confusion)
-    return {"acc": float(np.trace(confusion) / examples),
-            **{name: float(by_class[name][present].mean()) for name in NAMES[1:]}}
+    means = {name: float(values[~np.isnan(values)].mean())
+             for name, values in class_scores(confusion).items()}
+    return {"acc": float(np.trace(confusion) / examples), **means}
 
 
-def epoch_scores(prefix: str, loss: float, confusion: npt.NDArray[np.integer]
-                 ) -> dict[str, float | None]:
+def epoch_scores(prefix: str, loss: float, confusion: Counts) -> dict[str, float | None]:
     """A split's part of the history: `train loss`, `train acc` and so on for the prefix `train`.
 
     A loss that is not finite is None, because JSON has no number for it.
@@ -173,28 +138,25 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     return probabilities
 
 
-def best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
+def best_epoch(history: Sequence[Row]) -> int | None:
     """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
-    if not history:
-        return None
-    return max(range(len(history)), key=lambda epoch: (history[epoch]["valid f1"] or 0.0, -epoch))
+    return max(range(len(history)), key=lambda epoch: history[epoch]["valid f1"] or 0.0,
+               default=None)
 
 
-def should_stop_early(history: Sequence[Mapping[str, float | None]], patience: int | None) -> bool:
+def should_stop_early(history: Sequence[Row], patience: int | None) -> bool:
     """Whether validation F1 has not risen above its best for `patience` epochs; None: never."""
     best = best_epoch(history)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
 
 
-def describe(row: Mapping[str, float | None]) -> str:
+def describe(row: Row) -> str:
     """An epoch's metrics in a line."""
-    def of(prefix: str) -> str:
-        values = {name: value for key, value in row.items()
-                  for start, _, name in [key.partition(" ")]
-                  if start == prefix and name != "timing"}
-        return ", ".join(f"{name} {score_text(value)}" for name, value in values.items())
+    def of(split: str) -> str:
+        return ", ".join(f"{key.removeprefix(split)} {score_text(row[key])}" for key in row
+                         if key.startswith(split) and key != "train timing")
 
-    return f"train {of('train')}; valid {of('valid')}; {row['train timing']:.1f} s"
+    return f"train {of('train ')}; valid {of('valid ')}; {row['train timing']:.1f} s"
 
 
 def score_text(value: float | None) -> str:

@@ -30,6 +30,7 @@ import orjson
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowerexp.config import TYPED
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import hint
 
@@ -98,14 +99,20 @@ class Part:
             return self.factory(**self.keys, **arguments)
 
     def check_signature(self, **arguments: Any) -> None:
-        """Raises UserError for keys and arguments that the constructor does not take."""
+        """Raises UserError for arguments that the constructor does not take or never gets."""
         try:
-            inspect.signature(self.factory).bind(**self.keys, **arguments)
-        except TypeError as error:
-            raise UserError(f"{self}: {first_line(error)}; its signature is "
-                            f"{inspect.signature(self.factory)}") from error
+            signature = inspect.signature(self.factory)
         except ValueError:  # a builtin that does not tell its signature
-            pass
+            return
+        cls, own = TYPED.get(self.group, (None, None))
+        for each in dataclasses.fields(cls) if cls else ():
+            if each.name in signature.parameters and each.name != own:
+                raise UserError(f"{self} takes {each.name}, but {self.group}.{each.name} is a key "
+                                "of the run and would not reach it: rename that argument")
+        try:
+            signature.bind(**self.keys, **arguments)
+        except TypeError as error:
+            raise UserError(f"{self}: {first_line(error)}; its signature is {signature}") from error
 
 
 @contextlib.contextmanager

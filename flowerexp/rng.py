@@ -1,8 +1,6 @@
 """Random numbers as a function of their key: the same draw in any batch, process and order.
 
-A key is folded from the seed of the run, the purpose of the draw, the epoch and the position of
-the image in the epoch. SplitMix64 (Steele, Lea and Flood 2014) with the finalizer Mix13 of
-Stafford (2011), on tensors. The order of an epoch is drawn with NumPy in data/sampling.py.
+SplitMix64 (Steele, Lea and Flood 2014) with the finalizer Mix13 of Stafford (2011), on tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def mix(values: tf.Tensor) -> tf.Tensor:
-    """The finalizer: uint64 [...] -> uint64 [...], a bijection that spreads every bit."""
+    """The finalizer, a bijection of uint64 that spreads every bit."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         shifted = tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64))
         values = tf.bitwise.bitwise_xor(values, shifted) * tf.constant(factor, tf.uint64)
@@ -32,16 +30,9 @@ def fold(key: tf.Tensor, value: Any) -> tf.Tensor:
 
 
 def keys(seed: int, purpose: str, epoch: Any, positions: Any) -> tf.Tensor:
-    """One key for every position of an epoch.
+    """One key, uint64 [n], for each of `positions`, int64 [n], in an epoch, int64 scalar.
 
-    Args:
-        seed: seed of the run.
-        purpose: separates the draws of one use from those of all others.
-        epoch: int, or int64 scalar.
-        positions: int64 [n], positions in the epoch.
-
-    Returns:
-        uint64 [n].
+    `purpose` separates the draws of one use from those of all others.
     """
     key = fold(fold(tf.constant(0, tf.uint64), seed), zlib.crc32(purpose.encode()))
     return fold(fold(key, epoch), positions)
@@ -67,8 +58,7 @@ def symmetric_beta(alpha: float, uniform: tf.Tensor) -> tf.Tensor:
     """Beta(alpha, alpha) from two numbers in [0, 1): float64 [n, 2] -> float64 [n] in [0, 1].
 
     Devroye 1996, "Random variate generation in one line of code": Bailey's Student t with
-    2 alpha degrees of freedom, mapped to the beta distribution. Exact for every alpha > 0 and
-    without rejection, which a keyed draw would have to count.
+    2 alpha degrees of freedom, mapped to the beta distribution; exact, and without rejection.
     """
     # Half a step from 0 keeps the power finite for alpha of 0.04 and more; below, 1 / inf is 0.
     radius = tf.pow(uniform[:, 0] + 2.0**-33, -1 / alpha) - 1

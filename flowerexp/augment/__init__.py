@@ -1,11 +1,7 @@
 """Augmentation of training images on the host, in the input pipeline.
 
-`base` holds the protocols `Transform` and `MixingTransform` and the `Augment` that applies the
-transforms of a run; `geometric` moves pixels (`Perspective`, `Flip`, `Rotation`), `color` changes
-their values (`ColorJitter`), `erasing` blackens some (`GridMask`), `mixing` combines two images
-(`CutMix`, `MixUp`), and `keras_layers` adapts preprocessing layers of Keras. To add a transform,
-write one class here, or in a module of your own, and one file in `conf/augmentation` that names it.
-Nothing here imports TensorFlow before it is used.
+`base` holds the protocols and applies the transforms of a run, each a class in `geometric`,
+`color`, `erasing` or `mixing`, or a layer of Keras. No TensorFlow before it is used.
 """
 
 from flowerexp.augment.base import Augment, MixingTransform, Transform, build, check_transforms

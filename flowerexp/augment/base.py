@@ -1,21 +1,20 @@
 """The protocols of transforms, and the augmentation of a batch by several of them in order.
 
 Every random number is keyed by (seed, name of the transform, epoch, position in the epoch), so
-that an image gets the same pixels in any batch, process and order. A transform of your own is
-one class, named by `_target_` in a file of the config group `augmentation`; see `Transform`.
-Preprocessing layers of Keras are transforms too (augment/keras_layers.py).
+that an image gets the same pixels in any batch, process and order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from flowerexp import parts, rng
-from flowerexp.augment.keras_layers import KerasLayer, is_keras_layer
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -23,9 +22,8 @@ from flowerexp.lazy import tf
 class Transform(Protocol):
     """Changes the images of a batch.
 
-    Its constructor gets the other keys of its config node, before TensorFlow is imported, and
-    raises UserError for a wrong one with a sentence that begins with the key. `str(transform)`
-    describes it in the log of the run. Example:
+    Its constructor gets the other keys of its config node, before TensorFlow is imported. The log
+    of the run shows its `str`. Example:
 
         @dataclass(frozen=True)
         class Noise:
@@ -39,7 +37,7 @@ class Transform(Protocol):
     """
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor, /) -> tf.Tensor:
-        """The transformed images, a function of the images and the keys alone.
+        """The transformed images, uint8 [n, height, width, 3], a function of the arguments alone.
 
         It is traced for a `tf.data` pipeline on the CPU, without AutoGraph: TensorFlow operations
         only. An image must not depend on the others of its batch.
@@ -47,9 +45,6 @@ class Transform(Protocol):
         Args:
             images: uint8 [n, height, width, 3].
             keys: uint64 [n], the key of each image, for `flowerexp.rng`.
-
-        Returns:
-            uint8 [n, height, width, 3].
 
         Raises:
             UserError: for images that are too small.
@@ -60,11 +55,7 @@ class MixingTransform(Protocol):
     """Mixes every image with another one of its micro-batch; a run has at most one of these."""
 
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int, /) -> Mixed:
-        """The mixed images.
-
-        Args:
-            images, keys: as in `Transform`; n is a multiple of `micro_batch`.
-            micro_batch: number of images in a micro-batch.
+        """The mixed images; see `Transform`. n is a multiple of `micro_batch`, a number of images.
         """
 
 
@@ -84,7 +75,7 @@ class Augment:
     """The augmentation of a run; a call applies it to one replica's images of one update."""
 
     transforms: Mapping[str, Any]
-    """Name in the config -> part, see `built`, in the order of application."""
+    """Name in the config -> part, in the order of application."""
     seed: int
     """Seed of the run."""
     micro_batch: int
@@ -99,11 +90,7 @@ class Augment:
             name if text.startswith("<") else text for name, text in texts.items())
 
     def check(self, images: int, image_size: int) -> None:
-        """Traces the transforms without computing anything, so that a wrong one is found early.
-
-        Args:
-            images: number of images that a call gets.
-            image_size: height and width in pixels.
+        """Traces the transforms of `images` images, so that a wrong one is found early.
 
         Raises:
             UserError: see `__call__`.
@@ -136,7 +123,7 @@ class Augment:
                 transform = built(part)
                 images, keys = batch["image"], rng.keys(self.seed, name, epoch, positions)
                 with parts.failures_named(part):
-                    if is_mixing(transform):
+                    if hasattr(transform, "mix"):
                         mixed = transform.mix(images, keys, self.micro_batch)
                         batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
                     else:
@@ -146,12 +133,7 @@ class Augment:
 
 
 def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment | None:
-    """The augmentation of a run, or None without transforms.
-
-    Args:
-        transforms: name in the config -> part, see `built`, in the order of application.
-        seed: seed of the run.
-        micro_batch: number of images in a micro-batch.
+    """The augmentation of a run, see `Augment`, or None without transforms.
 
     Raises:
         UserError: see `check_transforms`.
@@ -166,19 +148,18 @@ def built(part: Any) -> Any:
     return KerasLayer(transform) if is_keras_layer(transform) else transform
 
 
-def is_mixing(transform: Any) -> bool:
-    """Whether a transform gives images a second label."""
-    return hasattr(transform, "mix")
-
-
 def check_transforms(transforms: Mapping[str, Any]) -> None:
-    """Raises UserError for an object that is not a transform, or two that mix labels."""
-    mixing = [f"augmentation.{name}" for name, each in transforms.items() if is_mixing(each)]
+    """Raises UserError for an object that is not a transform, or two that mix labels.
+
+    A `parts.Part` is looked at when it is built.
+    """
+    mixing = []
     for name, transform in transforms.items():
-        if isinstance(transform, parts.Part):  # imported when the run starts
+        if isinstance(transform, parts.Part):
             continue
         try:
-            if is_mixing(transform):
+            if hasattr(transform, "mix"):
+                mixing.append(f"augmentation.{name}")
                 inspect.signature(transform.mix).bind("images", "keys", "micro_batch")
             else:
                 inspect.signature(transform).bind("images", "keys")
@@ -223,3 +204,64 @@ def image_size(images: tf.Tensor) -> tuple[Any, Any]:
     shape = tf.shape(images)
     return tuple(shape[axis] if images.shape[axis] is None else images.shape[axis]
                  for axis in (1, 2))
+
+
+# Preprocessing layers of Keras
+
+
+def is_keras_layer(part: Any) -> bool:
+    """Whether an object is a layer of Keras or tf_keras, checked without importing either."""
+    return any(cls.__name__ == "Layer" and cls.__module__.startswith(("keras.", "tf_keras."))
+               for cls in type(part).__mro__)
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """A layer of Keras 3, for example RandomZoom, called with one image at a time.
+
+    Its random numbers are drawn from the key of the image instead of the layer's own state, so
+    that a resumed run repeats them. Pixels are rounded and clipped to uint8.
+    """
+
+    layer: Any
+
+    def __str__(self) -> str:
+        return f"{type(self.layer).__name__} of Keras"
+
+    def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        def transform(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            image, key = pair
+            with keyed(self.layer, key):
+                pixels = self.layer(tf.cast(image, tf.float32)[None], training=True)[0]
+            return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+
+        shape = tf.TensorSpec(images.shape[1:], tf.uint8)
+        return tf.map_fn(transform, (images, keys), fn_output_signature=shape)
+
+
+@contextlib.contextmanager
+def keyed(layer: Any, key: tf.Tensor) -> Iterator[None]:
+    """Makes the seed generators of a layer and its sublayers draw from `key`, uint64 scalar.
+
+    Raises UserError for a layer that has no seed generator of Keras 3.
+    """
+    from keras.random import SeedGenerator
+
+    generators = [value for each in layer._flatten_layers() for value in vars(each).values()
+                  if isinstance(value, SeedGenerator)]
+    if not generators:
+        raise UserError(f"{type(layer).__name__} draws no random numbers from a seed generator of "
+                        "Keras 3, so it cannot be a transform")
+    count = itertools.count()
+
+    def next_seed(ordered: bool = True) -> tf.Tensor:
+        """Two numbers of 32 bits, as `SeedGenerator.next` returns them."""
+        return tf.bitcast(rng.fold(key, next(count)), tf.uint32)
+
+    for generator in generators:
+        generator.next = next_seed
+    try:
+        yield
+    finally:
+        for generator in generators:
+            del generator.next

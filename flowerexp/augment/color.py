@@ -29,13 +29,8 @@ class ColorJitter:
     """Factor uniform in [1 - saturation, 1 + saturation]: 0 is the image in grayscale."""
 
     def __post_init__(self) -> None:
-        check_range("brightness", self.brightness, 0, 1)
-        check_range("contrast", self.contrast, 0, 1)
-        check_range("saturation", self.saturation, 0, 1)
-
-    def __str__(self) -> str:
-        return (f"colour: brightness up to {self.brightness:g}, contrast {self.contrast:g}, "
-                f"saturation {self.saturation:g}")
+        for key, value in vars(self).items():
+            check_range(key, value, 0, 1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         spread = tf.constant([self.brightness, self.contrast, self.saturation], tf.float64)
@@ -43,9 +38,8 @@ class ColorJitter:
 
 
 def adjust_color(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """The three blends as one linear map of a pixel, its gray and the image's mean gray.
-
-    Rounded and clipped once, at the end. `factors`: float64 [n, 3].
+    """The three blends, by float64 [n, 3], as one linear map of a pixel, its gray and the image's
+    mean gray, rounded and clipped once.
     """
     brightness, contrast, saturation = (
         factor[:, None, None, None] for factor in tf.unstack(tf.cast(factors, tf.float32), axis=1))

@@ -36,10 +36,6 @@ class GridMask:
             raise UserError(f"d_max must be at least d_min, {self.d_min:g}, not {self.d_max:g}")
         check_range("ratio", self.ratio, 0, 1)
 
-    def __str__(self) -> str:
-        return (f"gridmask with probability {self.probability:g}, units of {self.d_min:.2g} to "
-                f"{self.d_max:.2g} of the edge, ratio {self.ratio:g}")
-
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         edges = image_size(images)
         shorter = tf.cast(tf.minimum(*edges), tf.float64)

@@ -1,7 +1,4 @@
-"""Transforms that move pixels: perspective, flip, and rotation with zoom and shift.
-
-Points are (y, x) in pixels without a half-pixel shift; every pixel is reproducible bit for bit.
-"""
+"""Transforms that move pixels. Points are (y, x) in pixels without a half-pixel shift."""
 
 from __future__ import annotations
 
@@ -36,18 +33,11 @@ class Perspective:
     def __post_init__(self) -> None:
         check_range("probability", self.probability, 0, 1)
 
-    def __str__(self) -> str:
-        then = " and ".join(word for word, chosen in (("rotated", self.rotate),
-                                                      ("reflected", self.reflect)) if chosen)
-        return (f"perspective with probability {self.probability:g}"
-                + (f", {then} corners" if then else ""))
-
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        height, width = image_size(images)
-        target = random_corners(keys, height, width, self.probability, rotate=self.rotate,
+        size = image_size(images)
+        target = random_corners(keys, *size, self.probability, rotate=self.rotate,
                                 reflect=self.reflect)
-        source = tf.broadcast_to(source_corners(height, width), tf.shape(target))
-        return warp(images, perspective_matrix(source, target))
+        return warp(images, perspective_matrix(source_corners(*size)[None], target))
 
 
 @dataclass(frozen=True)
@@ -66,10 +56,6 @@ class Flip:
     def __post_init__(self) -> None:
         check_range("horizontal", self.horizontal, 0, 1)
         check_range("vertical", self.vertical, 0, 1)
-
-    def __str__(self) -> str:
-        return (f"flip left/right with probability {self.horizontal:g} and up/down with "
-                f"{self.vertical:g}")
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         chosen = rng.uniform(keys, 2) < [self.horizontal, self.vertical]
@@ -98,10 +84,6 @@ class Rotation:
         check_range("zoom", self.zoom, 0, below=1)
         check_range("shift", self.shift, 0, 1)
         one_of("fill", self.fill, ("constant", "nearest", "reflect"))
-
-    def __str__(self) -> str:
-        return (f"rotation up to {self.angle:g} degrees, zoom up to {self.zoom:g}, shift up to "
-                f"{self.shift:g} of the edge")
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         signed = 2 * rng.uniform(keys, 4) - 1
@@ -148,21 +130,12 @@ def source_corners(height: Any, width: Any) -> tf.Tensor:
 
 def random_corners(keys: tf.Tensor, height: Any, width: Any, probability: float, *,
                    rotate: bool = True, reflect: bool = True) -> tf.Tensor:
-    """Four target corners for every image.
+    """Four target corners, int32 [n, 4, 2], for every image with keys uint64 [n].
 
     With `probability` each corner is drawn up to a quarter of the edge around the image's own:
     integers in [-s, s) or [3 s, 5 s), where s is the edge // 4; otherwise the corners are unmoved.
     Then, moved or not, they are rotated by 0 to 3 places and reordered by one of three
-    reflections, all equally likely.
-
-    Args:
-        keys: uint64 [n], one for each image.
-        height, width: size of the images in pixels, int or int32 scalar.
-        probability: from 0 to 1.
-        rotate, reflect: False switches one off, and changes no other draw.
-
-    Returns:
-        int32 [n, 4, 2] in (y, x).
+    reflections, all equally likely; switching one off changes no other draw.
 
     Raises:
         UserError: for an edge of less than 4 pixels.
@@ -183,18 +156,13 @@ def random_corners(keys: tf.Tensor, height: Any, width: Any, probability: float,
 
 
 def perspective_matrix(source: Any, target: Any) -> tf.Tensor:
-    """The projective map of four points to four others.
+    """The projective maps, float64 [n, 3, 3], of four points to four others, each [n or 1, 4, 2].
 
     With points as homogeneous columns (y, x, 1), [p1 p2 p3] s = p4 is solved and the columns are
     scaled by s; the map is M(target) M(source)^-1. The operations and their order are those of the
     reference: another order moves coordinates that should be whole numbers across a pixel's edge.
-
-    Args:
-        source, target: [n, 4, 2] in (y, x), any number type.
-
-    Returns:
-        float64 [n, 3, 3]; the identity if three of the source or of the target points are on a
-        line, because the map then has no inverse.
+    The identity if three of the source or of the target points are on a line, because the map then
+    has no inverse.
     """
     with tf.device("CPU:0"):
         sides = (tf.cast(source, tf.float64), tf.cast(target, tf.float64))
@@ -223,9 +191,6 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
         images: [n, height, width, channels] of any number type; n may be unknown or 0.
         matrices: [n, 3, 3], (y, x, 1) of the source to that of the target, up to a common scale.
 
-    Returns:
-        As `images`.
-
     Raises:
         UserError: for an edge of less than 4 pixels.
     """
@@ -235,15 +200,10 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
 
 
 def resample(images: tf.Tensor, inverses: tf.Tensor, fill: str) -> tf.Tensor:
-    """The pixels of `images` at the maps `inverses` of every target pixel (y, x).
+    """The pixels of `images` at the maps `inverses`, float64 [n, 3, 3], of every target pixel.
 
     XLA may fuse a product and a sum, which rounds once while the method rounds twice. So the
     products are made here, one for each row and each column, and only sums are left to XLA.
-
-    Args:
-        images: [n, height, width, channels].
-        inverses: float64 [n, 3, 3], target to source.
-        fill: see `pixels_at`.
     """
     with tf.device("CPU:0"):
         height, width = image_size(images)
@@ -259,9 +219,7 @@ def pixels_at(images: tf.Tensor, by_row: tf.Tensor, by_column: tf.Tensor, consta
 
     Args:
         images: [n, height, width, channels].
-        by_row: float64 [n, 3, height].
-        by_column: float64 [n, 3, width].
-        constant: float64 [n, 3].
+        by_row, by_column, constant: float64 [n, 3, height], [n, 3, width] and [n, 3].
         fill: `black` truncates toward zero, so that (-1, 0) is row or column 0, and leaves 0
             outside; `constant` leaves 0 outside and counts (-1, 0) as outside; `nearest` repeats
             the pixels of the edge, `reflect` mirrors the image.

@@ -29,11 +29,8 @@ class CutMix:
         check_range("alpha", self.alpha, above=0)
         check_range("probability", self.probability, 0, 1)
 
-    def __str__(self) -> str:
-        return f"cutmix with alpha {self.alpha:g} and probability {self.probability:g}"
-
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int) -> Mixed:
-        own, common = micro_batch_draws(rng.uniform(keys, 6), micro_batch)
+        common, partner = draw(keys, 6, micro_batch)
         kept = tf.where(common[:, 3] < self.probability,
                         rng.symmetric_beta(self.alpha, common[:, 1:3]), 1)
         edges = tf.stack(image_size(images))
@@ -42,7 +39,6 @@ class CutMix:
         center = rng.integers(common[:, 4:], 0, edges)
         low, high = tf.maximum(center - half, 0), tf.minimum(center + half, edges)
         area = tf.reduce_prod(tf.cast(high - low, tf.float64), -1)
-        partner = partners(own[:, 0], micro_batch)
         return Mixed(compiled(paste)(images, partner, low, high), partner,
                      1 - area / tf.reduce_prod(lengths))
 
@@ -62,21 +58,20 @@ class MixUp:
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, above=0)
 
-    def __str__(self) -> str:
-        return f"mixup with alpha {self.alpha:g} and probability 1"
-
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int) -> Mixed:
-        own, common = micro_batch_draws(rng.uniform(keys, 3), micro_batch)
+        common, partner = draw(keys, 3, micro_batch)
         weight = rng.symmetric_beta(self.alpha, common[:, 1:])
         share = tf.maximum(weight, 1 - weight)
-        partner = partners(own[:, 0], micro_batch)
         return Mixed(compiled(average)(images, partner, share), partner, share)
 
 
-def micro_batch_draws(uniform: tf.Tensor, micro_batch: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The draws of every image, and those of the first image of its micro-batch."""
-    rows = tf.range(tf.shape(uniform)[0])
-    return uniform, tf.gather(uniform, rows - rows % micro_batch)
+def draw(keys: tf.Tensor, count: int, micro_batch: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """`count` numbers of the first image of every image's micro-batch, and the images' partners.
+
+    The first number of each image draws its partner.
+    """
+    uniform, rows = rng.uniform(keys, count), tf.range(tf.shape(keys)[0])
+    return tf.gather(uniform, rows - rows % micro_batch), partners(uniform[:, 0], micro_batch)
 
 
 def partners(uniform: tf.Tensor, micro_batch: int) -> tf.Tensor:

@@ -140,7 +140,7 @@ def matrices(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.in
 
 def class_f1(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.float64]:
     """float64 [classes], the F1 of every class averaged over the runs, NaN for an absent class."""
-    found = [metrics.f1_where_present(matrix) for matrix in matrices(runs, epoch, classes)]
+    found = [metrics.class_scores(matrix)["f1"] for matrix in matrices(runs, epoch, classes)]
     means: npt.NDArray[np.float64] = np.ma.masked_invalid(found).mean(axis=0).filled(np.nan)
     return means
 

@@ -1,12 +1,13 @@
 """Backbones: the part of a model that maps images to feature maps.
 
-A custom backbone implements the protocol `Backbone`. Weights are random, a file, or named.
+Weights are random, a file, or named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,14 +21,13 @@ NAMED_WEIGHTS = (None, "imagenet", "noisy-student")
 
 
 class Backbone(Protocol):
-    """A backbone, constructed with its config keys.
-
-    Its Keras Dropout layers are replaced by `KeyedDropout`, whose masks are reproducible.
-    """
+    """A backbone, constructed with its config keys."""
 
     def __call__(self, image_size: int) -> Any:
         """A functional Keras model: images float32 [n, image_size, image_size, 3], scaled by
         `model.input_scaling` -> features float32 [n, height, width, channels].
+
+        Its Keras Dropout layers are replaced by `KeyedDropout`, whose masks are reproducible.
         """
 
 
@@ -47,19 +47,18 @@ class SmallCNN:
 
     def __call__(self, image_size: int) -> Any:
         inputs = tf.keras.Input((image_size, image_size, 3))
-        features = inputs
+        layers, features = tf.keras.layers, inputs
         for block, channels in enumerate((16, 32, 64, 128), start=1):
-            features = tf.keras.layers.Conv2D(channels, 3, padding="same", use_bias=False,
-                                              name=f"block{block}_conv")(features)
+            features = layers.Conv2D(channels, 3, padding="same", use_bias=False,
+                                     name=f"block{block}_conv")(features)
             # With momentum 0.99 the statistics would lag five of the short epochs behind.
-            features = tf.keras.layers.BatchNormalization(momentum=0.9,
-                                                          name=f"block{block}_norm")(features)
-            features = tf.keras.layers.ReLU(name=f"block{block}_relu")(features)
-            features = tf.keras.layers.MaxPooling2D(padding="same",
-                                                    name=f"block{block}_pool")(features)
+            features = layers.BatchNormalization(momentum=0.9, name=f"block{block}_norm")(features)
+            features = layers.ReLU(name=f"block{block}_relu")(features)
+            features = layers.MaxPooling2D(padding="same", name=f"block{block}_pool")(features)
         backbone = tf.keras.Model(inputs, features, name="small_cnn")
         if self.weights:
-            load_weights(backbone, self.weights, self.name)
+            with failures_explained(self, image_size):
+                backbone.load_weights(self.weights)
         return backbone
 
 
@@ -84,9 +83,8 @@ class KerasApplication:
                             f"{self.name}: choose imagenet, null or a path")
 
     def __call__(self, image_size: int) -> Any:
-        factory = find_factory(tf.keras.applications, "keras", self.name)
-        return build(factory, self, image_size, {} if self.alpha is None else
-                     {"alpha": self.alpha})
+        options = {} if self.alpha is None else {"alpha": self.alpha}
+        return from_library(tf.keras.applications, "keras", self, image_size, **options)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,42 @@ class EfficientNet:
     def __call__(self, image_size: int) -> Any:
         import efficientnet.tfkeras as library
 
-        return build(find_factory(library, "efficientnet", self.name), self, image_size, {})
+        return from_library(library, "efficientnet", self, image_size)
+
+
+def from_library(library: Any, source: str, backbone: Any, image_size: int, **options: Any) -> Any:
+    """A library's model of the backbone's name; raises UserError if it cannot be built."""
+    names = [each for each in dir(library) if each[0].isupper()
+             and callable(getattr(library, each)) and not inspect.isclass(getattr(library, each))]
+    if backbone.name not in names:
+        raise UserError(f"model.name={backbone.name} is not a model of {source}: choose one of "
+                        f"{', '.join(names)}{nearest(backbone.name, names)}")
+    with failures_explained(backbone, image_size):
+        return getattr(library, backbone.name)(
+            include_top=False, weights=backbone.weights,
+            input_shape=(image_size, image_size, 3), **options)
+
+
+@contextlib.contextmanager
+def failures_explained(backbone: Any, image_size: int) -> Iterator[None]:
+    """Converts any exception of a library that builds a backbone into a UserError."""
+    name, weights = backbone.name, backbone.weights
+    try:
+        yield
+    except Exception as error:  # h5py, Keras and the file system raise different types
+        first = first_line(error)
+        if "URL fetch failure" in str(error) or (weights in NAMED_WEIGHTS
+                                                 and isinstance(error, OSError)):
+            raise UserError(
+                f"the {weights} weights of {name} cannot be downloaded ({first}): copy the file "
+                "without its top (`no_top`, `notop`) to this machine and give "
+                "model.weights=PATH, or model.weights=null for random ones") from error
+        if weights not in NAMED_WEIGHTS:
+            alpha = getattr(backbone, "alpha", None)
+            raise UserError(f"model.weights={weights} does not fit {name} without its top"
+                            f"{f' at alpha {alpha}' if alpha else ''}: {first}") from error
+        raise UserError(f"{name} cannot be built at dataset.image_size={image_size} with "
+                        f"model.weights={weights}: {first}") from error
 
 
 def check_scaling(model: Model) -> None:
@@ -112,69 +145,19 @@ def check_scaling(model: Model) -> None:
                         "keras.applications only: choose raw, unit, symmetric or imagenet")
 
 
-def find_factory(library: Any, source: str, name: str) -> Callable[..., Any]:
-    """The function that builds a backbone, by name; raises UserError if the name is unknown."""
-    names = [each for each in dir(library) if each[0].isupper()
-             and callable(getattr(library, each)) and not inspect.isclass(getattr(library, each))]
-    if name not in names:
-        raise UserError(f"model.name={name} is not a model of {source}: choose one of "
-                        f"{', '.join(names)}{nearest(name, names)}")
-    factory: Callable[..., Any] = getattr(library, name)
-    return factory
-
-
-def build(factory: Callable[..., Any], backbone: Any, image_size: int, options: dict[str, Any]
-          ) -> Any:
-    """The backbone from a library's factory; raises UserError if it cannot be built."""
-    arguments = {"include_top": False, "weights": backbone.weights,
-                 "input_shape": (image_size, image_size, 3), **options}
-    if "classifier_activation" in inspect.signature(factory).parameters:
-        arguments["classifier_activation"] = None
-    try:
-        return factory(**arguments)
-    except Exception as error:  # backbones raise different types
-        raise backbone_error(backbone, image_size, error) from error
-
-
-def backbone_error(backbone: Any, image_size: int, error: Exception) -> UserError:
-    """The UserError for an exception from a backbone's factory."""
-    first, weights = first_line(error), backbone.weights
-    if "URL fetch failure" in str(error) or (weights in NAMED_WEIGHTS
-                                             and isinstance(error, OSError)):
-        return UserError(
-            f"the {weights} weights of {backbone.name} cannot be downloaded ({first}): copy the "
-            "file without its top (`no_top`, `notop`) to this machine and give "
-            "model.weights=PATH, or model.weights=null for random ones")
-    if weights not in NAMED_WEIGHTS:
-        alpha = getattr(backbone, "alpha", None)
-        return UserError(f"model.weights={weights} does not fit {backbone.name} without its "
-                         f"top{f' at alpha {alpha}' if alpha else ''}: {first}")
-    return UserError(f"{backbone.name} cannot be built at dataset.image_size={image_size} with "
-                     f"model.weights={weights}: {first}")
-
-
-def load_weights(backbone: Any, path: str, name: str) -> None:
-    """Loads a weight file into a built backbone; raises UserError if it does not fit."""
-    try:
-        backbone.load_weights(path)
-    except Exception as error:  # h5py, Keras and the file system raise different types
-        raise UserError(f"model.weights={path} does not fit {name}: {first_line(error)}") from error
-
-
 def name_of(backbone: Any) -> str:
     """The name of the Keras model."""
     return str(parts.plain(backbone).get("name") or parts.name(backbone))
 
 
-def weights_of(backbone: Any) -> str | None:
+def weights_of(backbone: Any) -> Any:
     """The weights that a backbone's config names, or None."""
-    weights: str | None = parts.plain(backbone).get("weights")
-    return weights
+    return parts.plain(backbone).get("weights")
 
 
 def check_weights_exist(backbone: Any) -> None:
-    """Raises UserError if the weight file does not exist."""
-    weights = weights_of(backbone)
+    """Raises UserError if a built-in backbone's weight file does not exist."""
+    weights = None if isinstance(backbone, parts.Part) else backbone.weights
     if weights not in NAMED_WEIGHTS and not tf.io.gfile.exists(weights):
         raise UserError(f"model.weights={weights} does not exist: give imagenet, null or the path "
                         "of a weight file")

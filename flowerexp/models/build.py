@@ -1,11 +1,8 @@
-"""Builds a Keras model from backbone, dropout and head: pixels (0 to 255) -> logits.
+"""Builds a Keras model from backbone, dropout and head: pixels (0 to 255) -> logits."""
 
-Uses only the API that Keras 3 and tf_keras share.
-"""
-
+import math
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from flowerexp import parts
@@ -27,8 +24,7 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     """
     tf.keras.mixed_precision.set_global_policy(precision)
     tf.keras.utils.set_random_seed(seed)
-    with parts.failures_named(model.backbone):
-        backbone = layers.with_keyed_dropout(build_backbone(model.backbone, image_size))
+    backbone = build_backbone(model.backbone, image_size)
     backbone.trainable = model.trainable
     inputs = tf.keras.Input((image_size, image_size, 3), name="image")
     scaled = layers.scale_inputs(model, inputs)
@@ -38,39 +34,34 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     with parts.failures_named(model.head):
         logits = parts.built(model.head)(features, num_classes)
         network = tf.keras.Model(inputs, logits, name=backbones.name_of(model.backbone))
-    check_head(model.head, network, num_classes)
+        check_head(model.head, features, logits, num_classes)
     return network
 
 
 def build_backbone(part: Any, image_size: int) -> Any:
-    """The backbone's Keras model; raises UserError for anything but a model of feature maps."""
+    """The backbone with keyed dropout; raises UserError for anything but a model of features."""
     backbones.check_weights_exist(part)
     with parts.failures_named(part):
         backbone = parts.built(part)(image_size)
-    shape = getattr(backbone, "output_shape", None)
-    if not isinstance(backbone, tf.keras.Model) or not isinstance(shape, tuple) or len(shape) != 4:
-        raise UserError(f"{part} must return a functional Keras model of feature maps, "
-                        f"[n, height, width, channels], not {type(backbone).__name__}"
-                        + (f" with outputs {shape}" if shape else ""))
-    return backbone
+        shape = getattr(backbone, "output_shape", None)
+        if not isinstance(backbone, tf.keras.Model) or not (isinstance(shape, tuple)
+                                                            and len(shape) == 4):
+            raise UserError(f"{part} must return a functional Keras model of feature maps, "
+                            f"[n, height, width, channels], not {type(backbone).__name__}"
+                            + (f" with outputs {shape}" if shape else ""))
+        return layers.with_keyed_dropout(backbone)
 
 
-def check_head(head: Any, network: Any, num_classes: int) -> None:
-    """Raises UserError for logits of the wrong shape or dtype, and for dropout without a key."""
-    logits = network.output
+def check_head(head: Any, features: Any, logits: Any, num_classes: int) -> None:
+    """Raises UserError for wrong logits, or a layer that draws without a key or cannot be saved."""
     if tuple(logits.shape) != (None, num_classes) or tf.as_dtype(logits.dtype) != tf.float32:
         raise UserError(f"{head} must return logits float32 [n, {num_classes}], not "
                         f"{tf.as_dtype(logits.dtype).name} {list(logits.shape)}")
-    for layer in network._flatten_layers():
-        if layers.draws_without_key(layer):
-            raise UserError(f"{head} has the layer {layer.name} ({type(layer).__name__}), which "
-                            "draws numbers that do not repeat: take "
-                            "flowerexp.models.layers.KeyedDropout")
+    layers.with_layers_replaced(tf.keras.Model(features, logits), layers.check_repeats)
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:
     """The number of parameters of a model, and of trainable ones."""
-    def total(variables: Any) -> int:
-        return int(sum(np.prod(variable.shape) for variable in variables))
-
-    return total(model.weights), total(model.trainable_weights)
+    everything, trained = (sum(math.prod(variable.shape) for variable in variables)
+                           for variables in (model.weights, model.trainable_weights))
+    return everything, trained

@@ -1,4 +1,4 @@
-"""Heads: a feature map -> logits. A custom head implements the protocol `Head`."""
+"""Heads: a feature map -> logits."""
 
 from __future__ import annotations
 

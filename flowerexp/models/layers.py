@@ -1,11 +1,12 @@
 """Keras objects: input scaling, keyed dropout, and a table of learning rates as a schedule.
 
-Input scaling is part of the model, so that a saved model takes pixels. Saved models contain Keras
-layers only: see `portable`. Uses only the API that Keras 3 and tf_keras share.
+Input scaling is part of the model, so that a saved model takes pixels. Uses only the API that
+Keras 3 and tf_keras share.
 """
 
 import contextlib
 import contextvars
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,21 +19,14 @@ import tensorflow as tf
 from flowerexp.config import Model
 from flowerexp.errors import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-DropoutKey = tuple[tf.Tensor, tf.Tensor]
-_dropout_key: contextvars.ContextVar[DropoutKey | None] = contextvars.ContextVar(
+_dropout_key: contextvars.ContextVar[tuple[tf.Tensor, tf.Tensor] | None] = contextvars.ContextVar(
     "dropout_key", default=None)
 
 
 @contextlib.contextmanager
 def dropout_key(seed: int, micro_batch: tf.Tensor) -> Iterator[None]:
-    """Sets the key of dropout layers called inside the block: the seed and a micro-batch number.
-
-    Args:
-        seed: the run's seed.
-        micro_batch: int64 scalar, the number of the micro-batch over all replicas and updates.
+    """Sets the key of dropout layers called inside the block: the seed of the run and the number
+    of the micro-batch over all replicas and updates, int64 scalar.
     """
     token = _dropout_key.set((tf.constant(seed, tf.int64), micro_batch))
     try:
@@ -85,13 +79,8 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
                 "noise_shape": self.noise_shape}
 
 
-@tf.keras.utils.register_keras_serializable(package="flowerexp")
 class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A schedule whose learning rate in update u is entry u of a table.
-
-    Args:
-        rates: float [updates], see flowerexp.models.schedules.
-    """
+    """A schedule whose learning rate in update u is entry u of `rates`, float [updates]."""
 
     def __init__(self, rates: npt.NDArray[np.float64]) -> None:
         super().__init__()
@@ -100,9 +89,6 @@ class TableSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type
     def __call__(self, step: Any) -> tf.Tensor:
         last = len(self.rates) - 1
         return tf.gather(tf.constant(self.rates), tf.minimum(tf.cast(step, tf.int64), last))
-
-    def get_config(self) -> dict[str, Any]:
-        return {"rates": self.rates.tolist()}
 
 
 def scale_inputs(model: Model, inputs: Any) -> Any:
@@ -113,7 +99,7 @@ def scale_inputs(model: Model, inputs: Any) -> Any:
     """
     if model.input_scaling == "preprocess_input":
         return preprocess_input(model.backbone.name, inputs)
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    mean, std = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
     scale: Any
     scale, offset = {
         "raw": (1.0, 0.0),
@@ -149,13 +135,18 @@ def preprocess_input(application: str, pixels: Any) -> Any:
     return tf.keras.Model(inputs, scaled, name="input_scaling")(pixels)
 
 
-def draws_without_key(layer: Any) -> bool:
-    """Whether a layer draws random numbers of its own, which no checkpoint holds."""
-    if isinstance(layer, KeyedDropout | tf.keras.Model):
-        return False
-    return (isinstance(layer, tf.keras.layers.Dropout) or hasattr(layer, "drop_path_rate")
-            or any(getattr(layer, name, None) is not None
-                   for name in ("seed_generator", "_random_generator")))
+def check_repeats(layer: Any) -> None:
+    """Raises UserError for a layer that draws numbers of its own, which no checkpoint holds."""
+    for each in layer._flatten_layers():  # itself, and the layers inside it
+        if isinstance(each, tf.keras.layers.Dropout):
+            draws = each.rate
+        else:
+            draws = not isinstance(each, KeyedDropout) and any(
+                getattr(each, name, None)
+                for name in ("drop_path_rate", "seed_generator", "_random_generator"))
+        if draws:
+            raise UserError(f"its layer {each.name} ({type(each).__name__}) draws numbers that do "
+                            "not repeat: take flowerexp.models.layers.KeyedDropout")
 
 
 def with_keyed_dropout(backbone: Any) -> Any:
@@ -164,10 +155,7 @@ def with_keyed_dropout(backbone: Any) -> Any:
 
     def keyed(layer: Any) -> Any:
         if not isinstance(layer, tf.keras.layers.Dropout):
-            if draws_without_key(layer):
-                raise UserError(f"its layer {layer.name} ({type(layer).__name__}) draws numbers "
-                                "that do not repeat: take flowerexp.models.layers.KeyedDropout")
-            return None
+            return check_repeats(layer)
         shape = layer.noise_shape
         if spatial := re.fullmatch(r"SpatialDropout(\d)D", type(layer).__name__):
             ones = (1,) * int(spatial[1])
@@ -200,14 +188,37 @@ def portable(model: Any) -> Any:
 
 
 def with_layers_replaced(model: Any, replacement: Callable[[Any], Any]) -> Any:
-    """A copy of a functional model in which `replacement(layer)`, unless None, replaces a layer."""
+    """A copy of a functional model in which `replacement(layer)`, unless None, replaces a layer.
+
+    Raises UserError for a layer whose get_config() does not give the same layer again.
+    """
     def clone(layer: Any) -> Any:
         if isinstance(layer, tf.keras.Model):
             return with_layers_replaced(layer, replacement)
         replaced = replacement(layer)
-        return layer.__class__.from_config(layer.get_config()) if replaced is None else replaced
+        return rebuilt(layer) if replaced is None else replaced
 
     copy = tf.keras.models.clone_model(model, clone_function=clone)
     copy.trainable = model.trainable
     copy.set_weights(model.get_weights())
+    return copy
+
+
+def rebuilt(layer: Any) -> Any:
+    """A new layer of the same config; raises UserError if that does not hold all of its arguments.
+
+    Keras would drop them without a word when it loads the saved model.
+    """
+    cls = type(layer)
+    mistake = UserError(f"its layer {layer.name} ({cls.__name__}) cannot be saved: get_config() "
+                        "must return every argument of the constructor")
+    try:
+        config = layer.get_config()
+        copy = cls.from_config(config)
+        whole = all(name in config or getattr(layer, name, None) == getattr(copy, name, None)
+                    for name in inspect.signature(cls).parameters)
+    except Exception as error:  # whatever a layer of the user's raises
+        raise mistake from error
+    if not whole:
+        raise mistake
     return copy

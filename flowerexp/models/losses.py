@@ -1,4 +1,4 @@
-"""Per-example losses, so that sums can be weighted. A custom loss implements `Loss`."""
+"""Losses of single examples, so that their sums can be weighted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flowerexp.config import check_range
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
+Counts = npt.NDArray[np.int64]
 ExampleLoss = Callable[[Any, Any], Any]
 """(labels int [n], logits float32 [n, classes]) -> float32 [n]"""
 
@@ -21,8 +22,7 @@ ExampleLoss = Callable[[Any, Any], Any]
 class Loss(Protocol):
     """A loss, constructed with its config keys; traced once into the graph of an update."""
 
-    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
-                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         """The loss of every example, float32 [n].
 
         Args:
@@ -32,13 +32,11 @@ class Loss(Protocol):
         """
 
 
-def bind(part: Any, class_counts: npt.NDArray[np.int64]) -> ExampleLoss:
+def bind(part: Any, class_counts: Counts) -> ExampleLoss:
     """A run's loss; calling it raises UserError if the part returns a wrong shape or dtype."""
-    loss = parts.built(part)
-
     def example_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         with parts.failures_named(part):
-            losses = tf.convert_to_tensor(loss(labels, logits, class_counts))
+            losses = tf.convert_to_tensor(parts.built(part)(labels, logits, class_counts))
         if (losses.shape.rank != 1 or losses.dtype != tf.float32
                 or not losses.shape.is_compatible_with(tf.convert_to_tensor(labels).shape)):
             raise UserError(f"{part} must return the loss of every example, float32 [n], not "
@@ -61,8 +59,7 @@ class CrossEntropy:
     def __post_init__(self) -> None:
         check_range("label_smoothing", self.label_smoothing, 0, below=1)
 
-    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
-                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         if not self.label_smoothing:
             return losses
@@ -80,8 +77,7 @@ class Focal:
     def __post_init__(self) -> None:
         check_range("gamma", self.gamma, 0)
 
-    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
-                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         # 1 - p by expm1, kept away from 0, where a fractional power has no finite gradient.
         missing = tf.maximum(-tf.math.expm1(-losses), 1e-7)
@@ -101,8 +97,7 @@ class LogitAdjusted:
     def __post_init__(self) -> None:
         check_range("tau", self.tau, 0)
 
-    def __call__(self, labels: tf.Tensor, logits: tf.Tensor,
-                 class_counts: npt.NDArray[np.int64]) -> tf.Tensor:
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         counts = np.maximum(class_counts, 1)
         adjustment = tf.constant(self.tau * np.log(counts / counts.sum()), tf.float32)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + adjustment)

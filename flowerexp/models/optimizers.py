@@ -1,13 +1,10 @@
 """Optimizers, with a table of learning rates as their schedule.
 
-A custom optimizer implements the protocol `Optimizer`; a class from keras.optimizers can be used
-directly: `_target_: keras.optimizers.Lion`. The trainer clips gradients, because only it sees the
-gradient of the whole update.
+The trainer clips gradients, because only it sees the gradient of the whole update.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,17 +19,20 @@ from flowerexp.lazy import tf
 
 
 class Optimizer(Protocol):
-    """An optimizer, constructed with its config keys."""
+    """An optimizer, constructed with its config keys.
+
+    A class of keras.optimizers can be used as it is: `_target_: keras.optimizers.Lion`.
+    """
 
     def __call__(self, learning_rate: Any) -> Any:
-        """A Keras optimizer with this learning rate (a Keras LearningRateSchedule)."""
+        """A Keras optimizer with this learning rate, a Keras LearningRateSchedule."""
 
 
 class KerasOptimizer:
-    """Base of built-in optimizers: builds the Keras class of the same name with the set keys."""
+    """Base of the built-in optimizers: builds the Keras class of the same name with the set keys.
+    """
 
     def __call__(self, learning_rate: Any) -> Any:
-        assert dataclasses.is_dataclass(self)
         keys = {key: value for key, value in vars(self).items() if value is not None}
         return getattr(tf.keras.optimizers, type(self).__name__)(learning_rate, **keys)
 
@@ -88,8 +88,7 @@ def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any
     """
     from flowerexp.models.layers import TableSchedule  # imports TensorFlow
 
-    schedule = TableSchedule(rates)
-    base = tf.keras.optimizers.Optimizer
+    schedule, base = TableSchedule(rates), tf.keras.optimizers.Optimizer
     if isinstance(algorithm, parts.Part) and inspect.isclass(algorithm.factory) and issubclass(
             algorithm.factory, base):
         optimizer = algorithm.build(learning_rate=schedule)

@@ -1,7 +1,4 @@
-"""Learning rate schedules as tables with one rate per update. NumPy only.
-
-A custom schedule implements the protocol `Schedule`.
-"""
+"""Learning rate schedules as tables with one rate per update. NumPy only."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,8 +47,8 @@ class Constant:
 
     def check_end(self) -> None:
         """Raises UserError for an end_lr that the schedule cannot reach."""
-        if self.end_lr not in (None, self.max_lr):
-            raise UserError(f"end_lr={self.end_lr:g} contradicts schedule=constant, which "
+        if self.end != self.max_lr:
+            raise UserError(f"end_lr={self.end:g} contradicts schedule=constant, which "
                             f"ends at schedule.max_lr={self.max_lr:g}: leave it out or choose "
                             "schedule=exponential, linear or cosine")
 
@@ -77,7 +74,7 @@ class Exponential(Constant):
     """Warm-up, then max * (end / max)^x."""
 
     def check_end(self) -> None:
-        if self.end_lr == 0:
+        if self.end == 0:
             raise UserError("end_lr must be greater than 0 with schedule=exponential, which never "
                             "reaches 0: choose schedule=linear or cosine")
 
@@ -109,10 +106,7 @@ class Cosine(Linear):
 
 
 def learning_rates(schedule: Any, updates: int, lr_scaling: float = 1.0) -> Rates:
-    """The learning rate of every update times `lr_scaling` (linear scaling, Goyal et al. 2017).
-
-    Returns:
-        float64 [updates].
+    """float64 [updates], every rate times `lr_scaling` (linear scaling, Goyal et al. 2017).
 
     Raises:
         UserError: if the schedule does not return that many finite rates of at least 0.

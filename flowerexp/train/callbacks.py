@@ -234,7 +234,7 @@ class Figures:
         figures: dict[str, Callable[[], Figure]] = {
             "history.png": lambda: history.draw([state.history]),
             "classes.png": lambda: classes.draw(
-                state.class_counts, metrics.f1_where_present(matrix), names)}
+                state.class_counts, metrics.class_scores(matrix)["f1"], names)}
         if len(names) <= confusion.MOST_CLASSES:
             figures["confusion.png"] = lambda: confusion.draw(matrix, names)
         else:

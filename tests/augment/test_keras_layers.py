@@ -7,7 +7,6 @@ import tensorflow as tf
 import tf_keras
 
 from flowerexp.augment import base
-from flowerexp.augment.keras_layers import is_keras_layer
 from flowerexp.errors import UserError
 from tests.transforms import apply, random_images
 
@@ -58,6 +57,6 @@ def test_the_layers_own_generator_is_given_back():
                                   lambda: tf_keras.layers.RandomZoom(0.1)])
 def test_a_layer_without_seeds_of_keras_3_is_refused(make):
     layer = make()
-    assert is_keras_layer(layer)
+    assert base.is_keras_layer(layer)
     with pytest.raises(UserError, match=r"draws no random numbers from a seed generator of Keras"):
         base.build({"mine": layer}, 0, 4).check(8, 16)

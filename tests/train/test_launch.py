@@ -171,7 +171,7 @@ def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(tiny, t
         assert execute_here(tmp_path / name, tiny, f"dataset.cache={cache}", *chosen) == 0
         printed = capsys.readouterr().out
         assert "flip" in printed
-        assert "perspective with probability 0.35" in printed
+        assert "Perspective(probability=0.35" in printed
         assert "make 48 examples" in printed
     same_results(tmp_path / "one", tmp_path / "two")
 
