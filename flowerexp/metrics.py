@@ -130,14 +130,6 @@ def epoch_scores(prefix: str, loss: float, confusion: Counts) -> dict[str, float
     return {f"{prefix} {name}": value for name, value in values.items()}
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Probabilities as they are stored: float16 [images, classes]."""
-    from scipy.special import softmax as of_rows
-
-    probabilities: npt.NDArray[np.float16] = of_rows(logits, axis=-1).astype(np.float16)
-    return probabilities
-
-
 def best_epoch(history: Sequence[Row]) -> int | None:
     """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
     return max(range(len(history)), key=lambda epoch: history[epoch]["valid f1"] or 0.0,

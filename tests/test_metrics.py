@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import scipy.special
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,27 +93,3 @@ def test_epoch_scores():
     ([0.5, 0.4, 0.5], 0)])
 def test_best_epoch_is_the_earliest_of_the_highest_f1(f1, best):
     assert metrics.best_epoch([{"valid f1": value} for value in f1]) == best
-
-
-def test_softmax_by_hand():
-    found = metrics.softmax(np.log(np.array([[1, 1, 2], [8, 1, 1]], np.float32)))
-    np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0.8, 0.1, 0.1]], atol=5e-4)
-    assert found.dtype == np.float16
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.floats(-200, 200, width=32), min_size=4, max_size=4), min_size=1,
-                max_size=6))
-def test_softmax_is_that_of_scipy(logits):
-    logits = np.array(logits, np.float32)
-    found = metrics.softmax(logits)
-    assert found.shape == logits.shape
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, scipy.special.softmax(logits.astype(np.float64), axis=1),
-                               rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.sum(-1, dtype=np.float64), 1, atol=2e-3)
-
-
-def test_softmax_of_great_logits():
-    found = metrics.softmax(np.array([[1e5, 0, -1e5]], np.float32))
-    assert found.tolist() == [[1, 0, 0]]

@@ -12,7 +12,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from flowerexp import parts, rng
 from flowerexp.errors import UserError
@@ -20,54 +20,36 @@ from flowerexp.lazy import tf
 
 
 class Transform(Protocol):
-    """Changes the images of a batch.
-
-    Its constructor gets the other keys of its config node, before TensorFlow is imported. The log
-    of the run shows its `str`. Example:
-
-        @dataclass(frozen=True)
-        class Noise:
-            amount: int = 8
-
-            def __call__(self, images, keys):
-                drawn = rng.uniform(keys, math.prod(images.shape[1:]))
-                noise = self.amount * (2 * tf.reshape(drawn, tf.shape(images)) - 1)
-                noisy = tf.cast(images, tf.float64) + noise
-                return tf.cast(tf.clip_by_value(noisy, 0, 255), tf.uint8)
+    """Changes the images of a batch; constructed with its config keys before TensorFlow is
+    imported. The log of the run shows its `str`. `Noise` in examples/own_parts is one.
     """
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor, /) -> tf.Tensor:
-        """The transformed images, uint8 [n, height, width, 3], a function of the arguments alone.
+        """The transformed images, uint8 [n, height, width, 3]; raises UserError if they are too
+        small.
 
         It is traced for a `tf.data` pipeline on the CPU, without AutoGraph: TensorFlow operations
-        only. An image must not depend on the others of its batch.
+        only. An image must depend on nothing but itself and its key.
 
         Args:
             images: uint8 [n, height, width, 3].
             keys: uint64 [n], the key of each image, for `flowerexp.rng`.
-
-        Raises:
-            UserError: for images that are too small.
         """
 
 
 class MixingTransform(Protocol):
     """Mixes every image with another one of its micro-batch; a run has at most one of these."""
 
-    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int, /) -> Mixed:
-        """The mixed images; see `Transform`. n is a multiple of `micro_batch`, a number of images.
+    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int, /
+            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The images, each mixed with a partner, of the arguments of `Transform`; n is a multiple
+        of `micro_batch`.
+
+        Returns:
+            images: uint8 [n, height, width, 3].
+            partner: int32 [n], the partners' rows in the batch; an image may be its own.
+            share: float64 [n] in [0, 1], the weight of each image itself.
         """
-
-
-class Mixed(NamedTuple):
-    """Images that are each mixed with a partner."""
-
-    images: tf.Tensor
-    """The mixed images, uint8 [n, height, width, 3]"""
-    partner: tf.Tensor
-    """The partners' rows in the batch, int32 [n]; an image may be its own, as in the papers."""
-    share: tf.Tensor
-    """The weight of each image itself, float64 [n] in [0, 1]"""
 
 
 @dataclass(frozen=True)
@@ -77,24 +59,18 @@ class Augment:
     transforms: Mapping[str, Any]
     """Name in the config -> part, in the order of application."""
     seed: int
-    """Seed of the run."""
     micro_batch: int
     """Number of images in a micro-batch, within which pairs are mixed."""
 
     @property
     def sentence(self) -> str:
-        """Description for the log of the run."""
         texts = {name: str(built(part)) for name, part in self.transforms.items()}
         # The default repr of an object shows an address in memory.
         return "augmentation: " + "; then ".join(
             name if text.startswith("<") else text for name, text in texts.items())
 
     def check(self, images: int, image_size: int) -> None:
-        """Traces the transforms of `images` images, so that a wrong one is found early.
-
-        Raises:
-            UserError: see `__call__`.
-        """
+        """Traces the transforms of `images` images, so that a wrong one is found early."""
         batch = {"image": tf.TensorSpec([images, image_size, image_size, 3], tf.uint8),
                  "label": tf.TensorSpec([images], tf.int32)}
         tf.function(self.__call__, autograph=False).get_concrete_function(
@@ -124,8 +100,8 @@ class Augment:
                 images, keys = batch["image"], rng.keys(self.seed, name, epoch, positions)
                 with parts.failures_named(part):
                     if hasattr(transform, "mix"):
-                        mixed = transform.mix(images, keys, self.micro_batch)
-                        batch |= mixed_labels(batch["label"], mixed) | {"image": mixed.images}
+                        batch["image"], *mixed = transform.mix(images, keys, self.micro_batch)
+                        batch |= mixed_labels(batch["label"], *mixed)
                     else:
                         batch["image"] = transform(images, keys)
                 check_images(name, part, images, batch["image"])
@@ -133,11 +109,7 @@ class Augment:
 
 
 def build(transforms: Mapping[str, Any], seed: int, micro_batch: int) -> Augment | None:
-    """The augmentation of a run, see `Augment`, or None without transforms.
-
-    Raises:
-        UserError: see `check_transforms`.
-    """
+    """The augmentation of a run, or None without transforms; raises UserError for a wrong one."""
     check_transforms({name: built(part) for name, part in transforms.items()})
     return Augment(dict(transforms), seed, micro_batch) if transforms else None
 
@@ -184,19 +156,18 @@ def check_images(name: str, part: Any, images: tf.Tensor, result: Any) -> None:
                         f"{images.shape.as_list()}, not {found}")
 
 
-def mixed_labels(label: tf.Tensor, mixed: Mixed) -> dict[str, tf.Tensor]:
+def mixed_labels(label: tf.Tensor, partner: tf.Tensor, share: tf.Tensor) -> dict[str, tf.Tensor]:
     """`label` of the larger share, `second_label` of the smaller, and `mix_weight`, the larger."""
-    partner_label = tf.gather(label, mixed.partner)
-    own = mixed.share >= 0.5
+    partner_label, own = tf.gather(label, partner), share >= 0.5
     return {"label": tf.where(own, label, partner_label),
             "second_label": tf.where(own, partner_label, label),
-            "mix_weight": tf.cast(tf.maximum(mixed.share, 1 - mixed.share), tf.float32)}
+            "mix_weight": tf.cast(tf.maximum(share, 1 - share), tf.float32)}
 
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Any:
     """`function` compiled with XLA, once per process and on first use."""
-    return tf.function(function, jit_compile=True, reduce_retracing=True)
+    return tf.function(function, autograph=False, jit_compile=True, reduce_retracing=True)
 
 
 def image_size(images: tf.Tensor) -> tuple[Any, Any]:

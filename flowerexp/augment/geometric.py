@@ -49,9 +49,7 @@ class Flip:
     """
 
     horizontal: float = 0.5
-    """Probability of exchanging left and right."""
     vertical: float = 0.0
-    """Probability of exchanging up and down."""
 
     def __post_init__(self) -> None:
         check_range("horizontal", self.horizontal, 0, 1)
@@ -250,8 +248,8 @@ def bounded(coordinate: tf.Tensor, edge: tf.Tensor, fill: str) -> tf.Tensor:
 def has_inverse(matrices: tf.Tensor) -> tf.Tensor:
     """Whether a determinant exceeds the rounding error: float64 [..., 3, 3] -> bool [...].
 
-    The measure is the permanent of the absolute values: the determinant's six products, none of
-    which cancels. So rows and columns may differ in scale, as those of a perspective do.
+    Its measure is the permanent of the absolute values, so that rows and columns may differ in
+    scale, as those of a perspective do.
     """
     first, second, third = tf.unstack(tf.abs(matrices), axis=-2)
     permanent = sum(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerexp import rng
-from flowerexp.augment.base import Mixed, compiled, image_size
+from flowerexp.augment.base import compiled, image_size
 from flowerexp.config import check_range
 from flowerexp.lazy import tf
 
@@ -29,7 +29,8 @@ class CutMix:
         check_range("alpha", self.alpha, above=0)
         check_range("probability", self.probability, 0, 1)
 
-    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int) -> Mixed:
+    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int
+            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         common, partner = draw(keys, 6, micro_batch)
         kept = tf.where(common[:, 3] < self.probability,
                         rng.symmetric_beta(self.alpha, common[:, 1:3]), 1)
@@ -39,8 +40,8 @@ class CutMix:
         center = rng.integers(common[:, 4:], 0, edges)
         low, high = tf.maximum(center - half, 0), tf.minimum(center + half, edges)
         area = tf.reduce_prod(tf.cast(high - low, tf.float64), -1)
-        return Mixed(compiled(paste)(images, partner, low, high), partner,
-                     1 - area / tf.reduce_prod(lengths))
+        return (compiled(paste)(images, partner, low, high), partner,
+                1 - area / tf.reduce_prod(lengths))
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ class MixUp:
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, above=0)
 
-    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int) -> Mixed:
+    def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int
+            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         common, partner = draw(keys, 3, micro_batch)
         weight = rng.symmetric_beta(self.alpha, common[:, 1:])
         share = tf.maximum(weight, 1 - weight)
-        return Mixed(compiled(average)(images, partner, share), partner, share)
+        return compiled(average)(images, partner, share), partner, share
 
 
 def draw(keys: tf.Tensor, count: int, micro_batch: int) -> tuple[tf.Tensor, tf.Tensor]:

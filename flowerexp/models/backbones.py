@@ -150,11 +150,6 @@ def name_of(backbone: Any) -> str:
     return str(parts.plain(backbone).get("name") or parts.name(backbone))
 
 
-def weights_of(backbone: Any) -> Any:
-    """The weights that a backbone's config names, or None."""
-    return parts.plain(backbone).get("weights")
-
-
 def check_weights_exist(backbone: Any) -> None:
     """Raises UserError if a built-in backbone's weight file does not exist."""
     weights = None if isinstance(backbone, parts.Part) else backbone.weights

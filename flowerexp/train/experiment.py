@@ -207,7 +207,7 @@ def build_trainer(config: Config, strategy: Any, plan: batching.Plan, data: Data
     everything, trained = build.parameter_counts(model)
     backbone = config.model.backbone
     logger.info(f"model: {backbones.name_of(backbone)}, {everything:,} parameters, {trained:,} of "
-                f"them trainable; weights {backbones.weights_of(backbone)}, input scaling "
+                f"them trainable; weights {parts.plain(backbone).get('weights')}, input scaling "
                 f"{config.model.input_scaling}")
     if config.model.summary:
         model.summary(expand_nested=True, print_fn=lambda text, **_: logger.info(text))
@@ -364,6 +364,7 @@ def test_rows(test: records.Table, logits: npt.NDArray[np.float32], counts: npt.
     An unreadable record gets the most common class of the training set, with probability 1.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
-    probabilities = records.scatter_rows(metrics.softmax(logits), test.kept, commonest)
+    probabilities = records.scatter_rows(softmax(logits, axis=-1).astype(np.float16), test.kept,
+                                         commonest)
     predicted = records.scatter_rows(logits.argmax(-1), test.kept, counts.argmax())
     return probabilities, predicted.tolist()

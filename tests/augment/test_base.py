@@ -178,9 +178,8 @@ def test_cutmix_rectangles_have_the_papers_size():
 
 
 def test_cutmix_swaps_labels_at_less_than_a_half():
-    mixed = base.Mixed(None, tf.constant([1, 2, 0]),
-                       tf.constant([0.5, 0.25, 1.0], tf.float64))
-    result = base.mixed_labels(tf.constant([7, 8, 9]), mixed)
+    result = base.mixed_labels(tf.constant([7, 8, 9]), tf.constant([1, 2, 0]),
+                               tf.constant([0.5, 0.25, 1.0], tf.float64))
     assert result["label"].numpy().tolist() == [7, 9, 9]
     assert result["second_label"].numpy().tolist() == [8, 8, 7]
     assert result["mix_weight"].numpy().tolist() == [0.5, 0.75, 1.0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp.models import layers, optimizers
+from flowerexp.models import optimizers
 from flowerexp.models.optimizers import SGD, Adam, AdamW
 
 RATES = np.array([0.1, 0.2, 0.0, 0.4])
@@ -54,9 +54,3 @@ def test_adam_with_and_without_decoupled_decay(kind, decay):
 def test_mixed_float16_scales_the_loss():
     built = optimizers.build(Adam(), RATES, "mixed_float16")
     assert isinstance(built, tf.keras.mixed_precision.LossScaleOptimizer)
-
-
-def test_the_schedule_is_saved_and_read_back():
-    schedule = layers.TableSchedule(RATES)
-    again = layers.TableSchedule.from_config(schedule.get_config())
-    assert [float(again(step)) for step in range(4)] == pytest.approx(RATES.tolist())
