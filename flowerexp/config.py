@@ -246,3 +246,18 @@ def check_range(key: str, value: float | None, least: float = -math.inf, most: f
         if {least, most}.isdisjoint((-math.inf, math.inf)):
             texts = [f"from {least} to {most}"]
         raise UserError(f"{key} must be {' and '.join(texts)}, not {value}")
+
+
+class Checked:
+    """Base of dataclasses that checks the fields of `ranged`."""
+
+    def __post_init__(self) -> None:
+        this: Any = self
+        for each in fields(this):
+            if each.metadata:
+                check_range(each.name, getattr(self, each.name), **each.metadata)
+
+
+def ranged(default: Any, least: float = -math.inf, most: float = math.inf, **bounds: float) -> Any:
+    """The field of a number that is checked by `check_range`."""
+    return field(default=default, metadata={"least": least, "most": most, **bounds})

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.errors import UserError
 
 NAMES = ("acc", "recall", "precision", "f1")
@@ -50,13 +50,10 @@ class Kappa:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Checked):
     """Share of the images whose class is among the k most probable ones."""
 
-    k: int = 5
-
-    def __post_init__(self) -> None:
-        check_range("k", self.k, 1)
+    k: int = ranged(5, 1)
 
     def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
         own = probabilities[np.arange(len(labels)), labels]

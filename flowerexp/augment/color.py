@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.lazy import tf
 
 GRAY = (0.299, 0.587, 0.114)
@@ -14,23 +14,19 @@ GRAY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(Checked):
     """Scales brightness, contrast and saturation, in this order, by uniform factors per image.
 
     Howard 2013, "Some improvements on deep convolutional neural network based image
     classification", section 2; blending and the default 0.4 as in fb.resnet.torch (2016).
     """
 
-    brightness: float = 0.4
+    brightness: float = ranged(0.4, 0, 1)
     """Factor uniform in [1 - brightness, 1 + brightness]: 0 is black, 1 the image."""
-    contrast: float = 0.4
+    contrast: float = ranged(0.4, 0, 1)
     """Factor uniform in [1 - contrast, 1 + contrast]: 0 is the image's mean gray."""
-    saturation: float = 0.4
+    saturation: float = ranged(0.4, 0, 1)
     """Factor uniform in [1 - saturation, 1 + saturation]: 0 is the image in grayscale."""
-
-    def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            check_range(key, value, 0, 1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         spread = tf.constant([self.brightness, self.contrast, self.saturation], tf.float64)

@@ -6,35 +6,32 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
 
 @dataclass(frozen=True)
-class GridMask:
+class GridMask(Checked):
     """Blackens squares in a grid of units of d pixels; `ratio` d of each edge are kept.
 
     Chen, Liu, Zhao and Jia 2020, "GridMask data augmentation", section 3: d uniform between its
     bounds, the grid's offsets uniform in [0, d - 1].
     """
 
-    probability: float = 0.8
+    probability: float = ranged(0.8, 0, 1)
     """Probability that an image is masked; constant, while the paper raises it up to this value."""
-    d_min: float = 96 / 224
+    d_min: float = ranged(96 / 224, above=0)
     """Smallest edge of a unit of the grid, as a share of the image's shorter edge."""
-    d_max: float = 1.0
+    d_max: float = ranged(1.0)
     """Largest edge of a unit; the paper's 96 to 224 pixels of 224 are 0.43 to 1."""
-    ratio: float = 0.6
+    ratio: float = ranged(0.6, 0, 1)
     """Share of a unit's edge that is kept: (1 - ratio)^2 of the image is black."""
 
     def __post_init__(self) -> None:
-        check_range("probability", self.probability, 0, 1)
-        check_range("d_min", self.d_min, above=0)
-        check_range("d_max", self.d_max)
+        super().__post_init__()
         if self.d_max < self.d_min:
             raise UserError(f"d_max must be at least d_min, {self.d_min:g}, not {self.d_max:g}")
-        check_range("ratio", self.ratio, 0, 1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         edges = image_size(images)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import check_range, one_of
+from flowerexp.config import Checked, one_of, ranged
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -20,18 +20,15 @@ TRIPLES = ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
 
 
 @dataclass(frozen=True)
-class Perspective:
+class Perspective(Checked):
     """Warps an image to corners drawn around its own, then rotated and reflected."""
 
-    probability: float = 0.35
+    probability: float = ranged(0.35, 0, 1)
     """Probability that corners are drawn; the other images keep their own."""
     rotate: bool = True
     """Whether the corners, moved or not, are rotated by 0 to 3 places."""
     reflect: bool = True
     """Whether the corners, moved or not, are kept, flipped up/down or flipped left/right."""
-
-    def __post_init__(self) -> None:
-        check_range("probability", self.probability, 0, 1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         size = image_size(images)
@@ -41,19 +38,15 @@ class Perspective:
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Checked):
     """Mirrors images, left/right and up/down, each with its probability.
 
     Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural
     networks", section 4.1, which has left/right only.
     """
 
-    horizontal: float = 0.5
-    vertical: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range("horizontal", self.horizontal, 0, 1)
-        check_range("vertical", self.vertical, 0, 1)
+    horizontal: float = ranged(0.5, 0, 1)
+    vertical: float = ranged(0.0, 0, 1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         chosen = rng.uniform(keys, 2) < [self.horizontal, self.vertical]
@@ -61,26 +54,24 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(Checked):
     """A rotation, a zoom and a shift about the center of every image, by the nearest pixel.
 
     Simard, Steinkraus and Platt 2003, "Best practices for convolutional neural networks applied to
     visual document analysis", section 2; parameters as in Keras' RandomRotation.
     """
 
-    angle: float = 15.0
+    angle: float = ranged(15.0, 0, 180)
     """Largest angle in degrees; uniform in [-angle, angle]."""
-    zoom: float = 0.1
+    zoom: float = ranged(0.1, 0, below=1)
     """Magnification by a factor uniform in [1 - zoom, 1 + zoom]."""
-    shift: float = 0.1
+    shift: float = ranged(0.1, 0, 1)
     """Shift as a share of the edge, up/down and left/right: uniform in [-shift, shift]."""
     fill: str = "reflect"
     """Pixels beyond the image's edge: constant (black) | nearest | reflect."""
 
     def __post_init__(self) -> None:
-        check_range("angle", self.angle, 0, 180)
-        check_range("zoom", self.zoom, 0, below=1)
-        check_range("shift", self.shift, 0, 1)
+        super().__post_init__()
         one_of("fill", self.fill, ("constant", "nearest", "reflect"))
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

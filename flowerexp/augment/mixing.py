@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.lazy import tf
 
 
 @dataclass(frozen=True)
-class CutMix:
+class CutMix(Checked):
     """Pastes a rectangle of another image at the same place.
 
     Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with localizable
@@ -20,14 +20,10 @@ class CutMix:
     pixels. One rectangle per micro-batch, as in the authors' code.
     """
 
-    alpha: float = 1.0
+    alpha: float = ranged(1.0, above=0)
     """Parameter of Beta(alpha, alpha), from which the share is drawn once per micro-batch."""
-    probability: float = 1.0
+    probability: float = ranged(1.0, 0, 1)
     """Probability that a micro-batch is mixed: 1 on ImageNet in the paper, 0.5 on CIFAR."""
-
-    def __post_init__(self) -> None:
-        check_range("alpha", self.alpha, above=0)
-        check_range("probability", self.probability, 0, 1)
 
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int
             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -45,7 +41,7 @@ class CutMix:
 
 
 @dataclass(frozen=True)
-class MixUp:
+class MixUp(Checked):
     """Averages two images, weighted by lambda from Beta(alpha, alpha), rounded to nearest.
 
     Zhang et al. 2018, "mixup: beyond empirical risk minimization", section 2; one lambda per
@@ -53,11 +49,8 @@ class MixUp:
     an image may always have the larger of lambda and 1 - lambda.
     """
 
-    alpha: float = 0.2
+    alpha: float = ranged(0.2, above=0)
     """Parameter of Beta(alpha, alpha), from which the weight is drawn once per micro-batch."""
-
-    def __post_init__(self) -> None:
-        check_range("alpha", self.alpha, above=0)
 
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int
             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

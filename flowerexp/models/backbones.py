@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowerexp import parts
-from flowerexp.config import Model, check_range
+from flowerexp.config import Checked, Model, ranged
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import nearest
 from flowerexp.lazy import tf
@@ -63,21 +63,21 @@ class SmallCNN:
 
 
 @dataclass(frozen=True)
-class KerasApplication:
+class KerasApplication(Checked):
     """A model from keras.applications, without its top."""
 
     name: str
     """Name of the model, for example ResNet50V2."""
     weights: str | None = None
     """imagenet, the path of a weight file, or null (random initialization)."""
-    alpha: float | None = None
+    alpha: float | None = ranged(None, above=0)
     """Width multiplier of MobileNet."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.alpha is not None and not self.name.startswith("MobileNet"):
             raise UserError(f"alpha is not supported by {self.name}: leave it out or choose "
                             "model=mobilenet")
-        check_range("alpha", self.alpha, above=0)
         if self.weights == "noisy-student":
             raise UserError("weights=noisy-student exists for EfficientNet only, not for "
                             f"{self.name}: choose imagenet, null or a path")

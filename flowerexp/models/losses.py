@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -47,17 +47,14 @@ def bind(part: Any, class_counts: Counts) -> ExampleLoss:
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Checked):
     """Softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
     The label is mixed with the uniform distribution, (1 - e) * one-hot + e / classes.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = ranged(0.0, 0, below=1)
     """Fraction of a label that is spread over all classes."""
-
-    def __post_init__(self) -> None:
-        check_range("label_smoothing", self.label_smoothing, 0, below=1)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -68,14 +65,11 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class Focal:
+class Focal(Checked):
     """-(1 - p)^gamma log p, where p is the label's probability (Lin et al. 2017, equation 4)."""
 
-    gamma: float = 2.0
+    gamma: float = ranged(2.0, 0)
     """Focusing parameter: greater values down-weight easy examples more."""
-
-    def __post_init__(self) -> None:
-        check_range("gamma", self.gamma, 0)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -85,17 +79,14 @@ class Focal:
 
 
 @dataclass(frozen=True)
-class LogitAdjusted:
+class LogitAdjusted(Checked):
     """Cross-entropy of logits + tau * log(prior of the class) (Menon et al. 2021, equation 10).
 
     The prior is the class's fraction of the training images; an empty class counts as one image.
     """
 
-    tau: float = 1.0
+    tau: float = ranged(1.0, 0)
     """Strength of the adjustment in favor of rare classes."""
-
-    def __post_init__(self) -> None:
-        check_range("tau", self.tau, 0)
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
         counts = np.maximum(class_counts, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -28,7 +28,7 @@ class Optimizer(Protocol):
         """A Keras optimizer with this learning rate, a Keras LearningRateSchedule."""
 
 
-class KerasOptimizer:
+class KerasOptimizer(Checked):
     """Base of the built-in optimizers: builds the Keras class of the same name with the set keys.
     """
 
@@ -41,38 +41,28 @@ class KerasOptimizer:
 class Adam(KerasOptimizer):
     """Adam (Kingma and Ba 2015)."""
 
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-7
-    weight_decay: float | None = None
+    beta_1: float = ranged(0.9, 0, below=1)
+    beta_2: float = ranged(0.999, 0, below=1)
+    epsilon: float = ranged(1e-7, above=0)
+    weight_decay: float | None = ranged(None, 0)
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
-
-    def __post_init__(self) -> None:
-        check_range("beta_1", self.beta_1, 0, below=1)
-        check_range("beta_2", self.beta_2, 0, below=1)
-        check_range("epsilon", self.epsilon, above=0)
-        check_range("weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    weight_decay: float | None = 0.004
+    weight_decay: float | None = ranged(0.004, 0)
 
 
 @dataclass(frozen=True)
 class SGD(KerasOptimizer):
     """Stochastic gradient descent with momentum."""
 
-    momentum: float = 0.0
+    momentum: float = ranged(0.0, 0, below=1)
     nesterov: bool = False
-    weight_decay: float | None = None
+    weight_decay: float | None = ranged(None, 0)
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
-
-    def __post_init__(self) -> None:
-        check_range("momentum", self.momentum, 0, below=1)
-        check_range("weight_decay", self.weight_decay, 0)
 
 
 def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any:

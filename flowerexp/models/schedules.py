@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import check_range
+from flowerexp.config import Checked, ranged
 from flowerexp.errors import UserError
 
 Rates = npt.NDArray[np.float64]
@@ -22,27 +22,24 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Checked):
     """A linear warm-up from start_lr to max_lr, then max_lr.
 
     With w = int(updates * warmup), the rate of update u is start + (max - start) * u / w if u < w,
     else `decay(x)` with x = (u - w) / (updates - w).
     """
 
-    start_lr: float | None = None
+    start_lr: float | None = ranged(None, 0)
     """Learning rate of the first update; null: max_lr / 100."""
-    max_lr: float = 1e-5
+    max_lr: float = ranged(1e-5, above=0)
     """Learning rate at the end of the warm-up."""
-    end_lr: float | None = None
+    end_lr: float | None = ranged(None, 0)
     """Learning rate to which the schedule decays; null: max_lr."""
-    warmup: float = 0.2
+    warmup: float = ranged(0.2, 0, 1)
     """Fraction of the updates in which the rate rises linearly from start_lr to max_lr."""
 
     def __post_init__(self) -> None:
-        check_range("max_lr", self.max_lr, above=0)
-        for key in ("start_lr", "end_lr"):
-            check_range(key, getattr(self, key), 0)
-        check_range("warmup", self.warmup, 0, 1)
+        super().__post_init__()
         self.check_end()
 
     def check_end(self) -> None:
