@@ -15,7 +15,7 @@ from flowerexp.errors import UserError
 NAMES = ("acc", "recall", "precision", "f1")
 
 Counts = npt.NDArray[np.integer]
-"""A confusion matrix, int [classes, classes], rows are labels; or images, int [classes]."""
+"""A confusion matrix, int64 [classes, classes], rows are labels; or images, int64 [classes]."""
 Ids = npt.NDArray[np.integer]
 """Class ids, int [images]."""
 Floats = npt.NDArray[np.float64]
@@ -30,13 +30,7 @@ class Metric(Protocol):
     """
 
     def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
-        """The metric of the validation set.
-
-        Args:
-            confusion: int64 [classes, classes], rows are labels.
-            labels: int [images], class ids.
-            probabilities: float64 [images, classes].
-        """
+        """The metric of the validation set; probabilities are float64 [images, classes]."""
 
 
 @dataclass(frozen=True)

@@ -91,16 +91,9 @@ def flip(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
 
 def affine_inverse(height: Any, width: Any, angle: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor
                    ) -> tf.Tensor:
-    """The map from a target pixel's (y, x, 1) to the point of the source under its center.
-
-    Args:
-        height, width: size of the images in pixels.
-        angle: float64 [n] in radians, counter-clockwise.
-        zoom: float64 [n], magnification.
-        shift: float64 [n, 2], down and right, shares of the edges.
-
-    Returns:
-        float64 [n, 3, 3].
+    """The map, float64 [n, 3, 3], from a target pixel's (y, x, 1) to the point of the source under
+    its center. The angle, float64 [n], is in radians, counter-clockwise; the zoom, float64 [n],
+    magnifies; the shift, float64 [n, 2], is down and right, in shares of the edges.
     """
     edges = tf.cast(tf.stack([height, width]), tf.float64)
     cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
@@ -119,15 +112,13 @@ def source_corners(height: Any, width: Any) -> tf.Tensor:
 
 def random_corners(keys: tf.Tensor, height: Any, width: Any, probability: float, *,
                    rotate: bool = True, reflect: bool = True) -> tf.Tensor:
-    """Four target corners, int32 [n, 4, 2], for every image with keys uint64 [n].
+    """Four target corners, int32 [n, 4, 2], for every image with keys uint64 [n]; raises UserError
+    for an edge of less than 4 pixels.
 
     With `probability` each corner is drawn up to a quarter of the edge around the image's own:
     integers in [-s, s) or [3 s, 5 s), where s is the edge // 4; otherwise the corners are unmoved.
     Then, moved or not, they are rotated by 0 to 3 places and reordered by one of three
     reflections, all equally likely; switching one off changes no other draw.
-
-    Raises:
-        UserError: for an edge of less than 4 pixels.
     """
     check_size(height, width)
     uniform = rng.uniform(keys, 11)
@@ -174,14 +165,12 @@ def warp(images: Any, matrices: Any) -> tf.Tensor:
     """Each target pixel (y, x) takes the source pixel at the inverse map of (y, x).
 
     The mapped point is divided by its third coordinate and truncated toward zero; what is outside,
-    or not finite, is 0. A matrix without an inverse leaves its image unchanged.
+    or not finite, is 0. A matrix without an inverse leaves its image unchanged. Raises UserError
+    for an edge of less than 4 pixels.
 
     Args:
         images: [n, height, width, channels] of any number type; n may be unknown or 0.
         matrices: [n, 3, 3], (y, x, 1) of the source to that of the target, up to a common scale.
-
-    Raises:
-        UserError: for an edge of less than 4 pixels.
     """
     images = tf.convert_to_tensor(images)
     check_size(*image_size(images))

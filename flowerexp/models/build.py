@@ -16,11 +16,8 @@ def build(model: Model, image_size: int, num_classes: int, precision: str = "flo
     """A Keras model: images [n, size, size, 3], 0 to 255 -> float32 logits [n, classes].
 
     Dropout comes before the head, as in the method that this reproduces. Sets the global dtype
-    policy of Keras, which keras.applications reads.
-
-    Raises:
-        UserError: for an unknown name, weights that are unavailable or do not fit, images that are
-            too small for the backbone, or a part that returns something else.
+    policy of Keras, which keras.applications reads. Raises UserError for weights that are
+    unavailable or do not fit, images that are too small, or a part that returns something else.
     """
     tf.keras.mixed_precision.set_global_policy(precision)
     tf.keras.utils.set_random_seed(seed)

@@ -44,9 +44,8 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
     training mode outside `dropout_key`.
 
     Args:
-        rate: fraction of the units to drop.
+        rate, noise_shape: as in keras.layers.Dropout.
         number: number of this layer in its model.
-        noise_shape: as in keras.layers.Dropout; None is the input's size on that axis.
     """
 
     def __init__(self, rate: float, number: int, noise_shape: tuple[int | None, ...] | None = None,
@@ -70,9 +69,6 @@ class KeyedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
         keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
         scale = tf.constant(1 / (1 - self.rate), inputs.dtype)
         return tf.where(keep, inputs * scale, tf.zeros_like(inputs))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "number": self.number,
@@ -115,10 +111,6 @@ def preprocess_input(application: str, pixels: Any) -> Any:
 
     Each of these functions is affine in every channel, and some reverse the channels. Their
     constants are inferred from the output for four colors, because Keras does not publish them.
-
-    Args:
-        application: name of the model, for example ResNet50.
-        pixels: Keras tensor [n, size, size, 3], 0 to 255.
     """
     module = sys.modules[getattr(tf.keras.applications, application).__module__]
     black_red_green_blue = np.vstack([np.zeros(3), 255 * np.eye(3)])

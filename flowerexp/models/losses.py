@@ -23,12 +23,8 @@ class Loss(Protocol):
     """A loss, constructed with its config keys; traced once into the graph of an update."""
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
-        """The loss of every example, float32 [n].
-
-        Args:
-            labels: int [n], class ids.
-            logits: float32 [n, classes].
-            class_counts: int64 [classes], training images of each class.
+        """The loss of every example, float32 [n], of labels, int [n], and logits, float32
+        [n, classes]; class_counts, int64 [classes], are the training images of each class.
         """
 
 

@@ -66,15 +66,10 @@ class SGD(KerasOptimizer):
 
 
 def build(algorithm: Any, rates: npt.NDArray[np.float64], precision: str) -> Any:
-    """A Keras optimizer, with loss scaling for mixed_float16 (Micikevicius et al. 2018).
+    """A Keras optimizer of the learning rates, float64 [updates].
 
-    Args:
-        algorithm: the optimizer part of the config.
-        rates: float64 [updates], see flowerexp.models.schedules.
-        precision: the config's hardware.precision.
-
-    Raises:
-        UserError: if the part does not return an optimizer of the Keras in use.
+    With loss scaling for the precision mixed_float16 (Micikevicius et al. 2018). Raises UserError
+    if the part `algorithm` does not return an optimizer of the Keras in use.
     """
     from flowerexp.models.layers import TableSchedule  # imports TensorFlow
 

@@ -105,8 +105,7 @@ class Cosine(Linear):
 def learning_rates(schedule: Any, updates: int, lr_scaling: float = 1.0) -> Rates:
     """float64 [updates], every rate times `lr_scaling` (linear scaling, Goyal et al. 2017).
 
-    Raises:
-        UserError: if the schedule does not return that many finite rates of at least 0.
+    Raises UserError if the schedule does not return that many finite rates of at least 0.
     """
     with parts.failures_named(schedule):
         rates = np.asarray(parts.built(schedule)(updates))

@@ -36,7 +36,6 @@ def prove(option: str) -> None:
     """Builds one backbone and holds its size, its logits and its gradient."""
     import numpy as np
     import tensorflow as tf
-    from hydra import compose, initialize_config_dir
 
     from flowerexp import composition
     from flowerexp.models import build, layers
@@ -44,8 +43,7 @@ def prove(option: str) -> None:
     composition.register()
     overrides = [f"model={option}", "model.weights=null"]
     overrides += ["model.name=ResNet50"] * (option == "keras_application")
-    with initialize_config_dir(str(composition.conf_folder()), version_base="1.3"):
-        config = composition.check(compose("config", overrides))
+    config = composition.check(composition.compose(overrides))
     model = build.build(config.model, SIZE, CLASSES)
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     with layers.dropout_key(0, tf.constant(0, tf.int64)), tf.GradientTape() as tape:
