@@ -129,6 +129,8 @@ def preprocess_input(application: str, pixels: Any) -> Any:
 
 def check_repeats(layer: Any) -> None:
     """Raises UserError for a layer that draws numbers of its own, which no checkpoint holds."""
+    if not isinstance(layer, tf.keras.layers.Layer):  # an operation
+        return
     for each in layer._flatten_layers():  # itself, and the layers inside it
         if isinstance(each, tf.keras.layers.Dropout):
             draws = each.rate
