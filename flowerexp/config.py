@@ -25,13 +25,14 @@ def key(default: Any, *options: str, **bounds: float) -> Any:
     return field(default=default, metadata={"options": options, "bounds": bounds})
 
 
-@dataclass
 class Checked:
-    """Checks each `key` of a group, whose name in the config is that of the class."""
+    """Base of a dataclass that checks each `key`; a group's class has its name in the config."""
 
     def __post_init__(self) -> None:
-        group = "" if isinstance(self, Common) else f"{type(self).__name__.lower()}."
-        for each in fields(self):
+        this: Any = self
+        is_group = type(self).__module__ == __name__ and not isinstance(self, Common)
+        group = f"{type(self).__name__.lower()}." if is_group else ""
+        for each in fields(this):
             if options := each.metadata.get("options"):
                 one_of(f"{group}{each.name}", getattr(self, each.name), options)
             if bounds := each.metadata.get("bounds"):
@@ -246,18 +247,3 @@ def check_range(key: str, value: float | None, least: float = -math.inf, most: f
         if {least, most}.isdisjoint((-math.inf, math.inf)):
             texts = [f"from {least} to {most}"]
         raise UserError(f"{key} must be {' and '.join(texts)}, not {value}")
-
-
-class Checked:
-    """Base of dataclasses that checks the fields of `ranged`."""
-
-    def __post_init__(self) -> None:
-        this: Any = self
-        for each in fields(this):
-            if each.metadata:
-                check_range(each.name, getattr(self, each.name), **each.metadata)
-
-
-def ranged(default: Any, least: float = -math.inf, most: float = math.inf, **bounds: float) -> Any:
-    """The field of a number that is checked by `check_range`."""
-    return field(default=default, metadata={"least": least, "most": most, **bounds})

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 
 NAMES = ("acc", "recall", "precision", "f1")
@@ -47,7 +47,7 @@ class Kappa:
 class TopK(Checked):
     """Share of the images whose class is among the k most probable ones."""
 
-    k: int = ranged(5, 1)
+    k: int = key(5, least=1)
 
     def __call__(self, confusion: Counts, labels: Ids, probabilities: Floats) -> float:
         own = probabilities[np.arange(len(labels)), labels]

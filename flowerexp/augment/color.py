@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.lazy import tf
 
 GRAY = (0.299, 0.587, 0.114)
@@ -21,11 +21,11 @@ class ColorJitter(Checked):
     classification", section 2; blending and the default 0.4 as in fb.resnet.torch (2016).
     """
 
-    brightness: float = ranged(0.4, 0, 1)
+    brightness: float = key(0.4, least=0, most=1)
     """Factor uniform in [1 - brightness, 1 + brightness]: 0 is black, 1 the image."""
-    contrast: float = ranged(0.4, 0, 1)
+    contrast: float = key(0.4, least=0, most=1)
     """Factor uniform in [1 - contrast, 1 + contrast]: 0 is the image's mean gray."""
-    saturation: float = ranged(0.4, 0, 1)
+    saturation: float = key(0.4, least=0, most=1)
     """Factor uniform in [1 - saturation, 1 + saturation]: 0 is the image in grayscale."""
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

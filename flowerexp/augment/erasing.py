@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -19,13 +19,13 @@ class GridMask(Checked):
     bounds, the grid's offsets uniform in [0, d - 1].
     """
 
-    probability: float = ranged(0.8, 0, 1)
+    probability: float = key(0.8, least=0, most=1)
     """Probability that an image is masked; constant, while the paper raises it up to this value."""
-    d_min: float = ranged(96 / 224, above=0)
+    d_min: float = key(96 / 224, above=0)
     """Smallest edge of a unit of the grid, as a share of the image's shorter edge."""
-    d_max: float = ranged(1.0)
+    d_max: float = key(1.0, above=0)
     """Largest edge of a unit; the paper's 96 to 224 pixels of 224 are 0.43 to 1."""
-    ratio: float = ranged(0.6, 0, 1)
+    ratio: float = key(0.6, least=0, most=1)
     """Share of a unit's edge that is kept: (1 - ratio)^2 of the image is black."""
 
     def __post_init__(self) -> None:

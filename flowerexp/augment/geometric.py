@@ -8,7 +8,7 @@ from typing import Any
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import Checked, one_of, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -23,7 +23,7 @@ TRIPLES = ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
 class Perspective(Checked):
     """Warps an image to corners drawn around its own, then rotated and reflected."""
 
-    probability: float = ranged(0.35, 0, 1)
+    probability: float = key(0.35, least=0, most=1)
     """Probability that corners are drawn; the other images keep their own."""
     rotate: bool = True
     """Whether the corners, moved or not, are rotated by 0 to 3 places."""
@@ -45,8 +45,8 @@ class Flip(Checked):
     networks", section 4.1, which has left/right only.
     """
 
-    horizontal: float = ranged(0.5, 0, 1)
-    vertical: float = ranged(0.0, 0, 1)
+    horizontal: float = key(0.5, least=0, most=1)
+    vertical: float = key(0.0, least=0, most=1)
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         chosen = rng.uniform(keys, 2) < [self.horizontal, self.vertical]
@@ -61,18 +61,14 @@ class Rotation(Checked):
     visual document analysis", section 2; parameters as in Keras' RandomRotation.
     """
 
-    angle: float = ranged(15.0, 0, 180)
+    angle: float = key(15.0, least=0, most=180)
     """Largest angle in degrees; uniform in [-angle, angle]."""
-    zoom: float = ranged(0.1, 0, below=1)
+    zoom: float = key(0.1, least=0, below=1)
     """Magnification by a factor uniform in [1 - zoom, 1 + zoom]."""
-    shift: float = ranged(0.1, 0, 1)
+    shift: float = key(0.1, least=0, most=1)
     """Shift as a share of the edge, up/down and left/right: uniform in [-shift, shift]."""
-    fill: str = "reflect"
-    """Pixels beyond the image's edge: constant (black) | nearest | reflect."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("fill", self.fill, ("constant", "nearest", "reflect"))
+    fill: str = key("reflect", "constant", "nearest", "reflect")
+    """Pixels beyond the image's edge; constant is black."""
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         signed = 2 * rng.uniform(keys, 4) - 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowerexp import rng
 from flowerexp.augment.base import compiled, image_size
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.lazy import tf
 
 
@@ -20,9 +20,9 @@ class CutMix(Checked):
     pixels. One rectangle per micro-batch, as in the authors' code.
     """
 
-    alpha: float = ranged(1.0, above=0)
+    alpha: float = key(1.0, above=0)
     """Parameter of Beta(alpha, alpha), from which the share is drawn once per micro-batch."""
-    probability: float = ranged(1.0, 0, 1)
+    probability: float = key(1.0, least=0, most=1)
     """Probability that a micro-batch is mixed: 1 on ImageNet in the paper, 0.5 on CIFAR."""
 
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int
@@ -49,7 +49,7 @@ class MixUp(Checked):
     an image may always have the larger of lambda and 1 - lambda.
     """
 
-    alpha: float = ranged(0.2, above=0)
+    alpha: float = key(0.2, above=0)
     """Parameter of Beta(alpha, alpha), from which the weight is drawn once per micro-batch."""
 
     def mix(self, images: tf.Tensor, keys: tf.Tensor, micro_batch: int

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowerexp import parts
-from flowerexp.config import Checked, Model, ranged
+from flowerexp.config import Checked, Model, key
 from flowerexp.errors import UserError, first_line
 from flowerexp.hints import nearest
 from flowerexp.lazy import tf
@@ -70,7 +70,7 @@ class KerasApplication(Checked):
     """Name of the model, for example ResNet50V2."""
     weights: str | None = None
     """imagenet, the path of a weight file, or null (random initialization)."""
-    alpha: float | None = ranged(None, above=0)
+    alpha: float | None = key(None, above=0)
     """Width multiplier of MobileNet."""
 
     def __post_init__(self) -> None:

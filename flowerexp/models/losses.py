@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -49,7 +49,7 @@ class CrossEntropy(Checked):
     The label is mixed with the uniform distribution, (1 - e) * one-hot + e / classes.
     """
 
-    label_smoothing: float = ranged(0.0, 0, below=1)
+    label_smoothing: float = key(0.0, least=0, below=1)
     """Fraction of a label that is spread over all classes."""
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
@@ -64,7 +64,7 @@ class CrossEntropy(Checked):
 class Focal(Checked):
     """-(1 - p)^gamma log p, where p is the label's probability (Lin et al. 2017, equation 4)."""
 
-    gamma: float = ranged(2.0, 0)
+    gamma: float = key(2.0, least=0)
     """Focusing parameter: greater values down-weight easy examples more."""
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:
@@ -81,7 +81,7 @@ class LogitAdjusted(Checked):
     The prior is the class's fraction of the training images; an empty class counts as one image.
     """
 
-    tau: float = ranged(1.0, 0)
+    tau: float = key(1.0, least=0)
     """Strength of the adjustment in favor of rare classes."""
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor, class_counts: Counts) -> tf.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -41,10 +41,10 @@ class KerasOptimizer(Checked):
 class Adam(KerasOptimizer):
     """Adam (Kingma and Ba 2015)."""
 
-    beta_1: float = ranged(0.9, 0, below=1)
-    beta_2: float = ranged(0.999, 0, below=1)
-    epsilon: float = ranged(1e-7, above=0)
-    weight_decay: float | None = ranged(None, 0)
+    beta_1: float = key(0.9, least=0, below=1)
+    beta_2: float = key(0.999, least=0, below=1)
+    epsilon: float = key(1e-7, above=0)
+    weight_decay: float | None = key(None, least=0)
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
 
@@ -52,16 +52,16 @@ class Adam(KerasOptimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    weight_decay: float | None = ranged(0.004, 0)
+    weight_decay: float | None = key(0.004, least=0)
 
 
 @dataclass(frozen=True)
 class SGD(KerasOptimizer):
     """Stochastic gradient descent with momentum."""
 
-    momentum: float = ranged(0.0, 0, below=1)
+    momentum: float = key(0.0, least=0, below=1)
     nesterov: bool = False
-    weight_decay: float | None = ranged(None, 0)
+    weight_decay: float | None = key(None, least=0)
     """Decoupled weight decay: an update shrinks weights by this times the learning rate."""
 
 

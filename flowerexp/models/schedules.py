@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import parts
-from flowerexp.config import Checked, ranged
+from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 
 Rates = npt.NDArray[np.float64]
@@ -29,13 +29,13 @@ class Constant(Checked):
     else `decay(x)` with x = (u - w) / (updates - w).
     """
 
-    start_lr: float | None = ranged(None, 0)
+    start_lr: float | None = key(None, least=0)
     """Learning rate of the first update; null: max_lr / 100."""
-    max_lr: float = ranged(1e-5, above=0)
+    max_lr: float = key(1e-5, above=0)
     """Learning rate at the end of the warm-up."""
-    end_lr: float | None = ranged(None, 0)
+    end_lr: float | None = key(None, least=0)
     """Learning rate to which the schedule decays; null: max_lr."""
-    warmup: float = ranged(0.2, 0, 1)
+    warmup: float = key(0.2, least=0, most=1)
     """Fraction of the updates in which the rate rises linearly from start_lr to max_lr."""
 
     def __post_init__(self) -> None:
