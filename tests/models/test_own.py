@@ -228,7 +228,8 @@ def test_a_part_with_another_signature_is_named(group):
 
 def test_a_loss_that_is_nan_is_named(tiny, tmp_path):
     found = sentence(train, tmp_path / "run", tiny, "loss._target_=wrong_parts.NaNLoss")
-    assert found.startswith("loss (wrong_parts.NaNLoss) is NaN or infinite from update 0 on")
+    assert found.startswith("the loss is NaN or infinite from update 0 on")
+    assert "correct loss (wrong_parts.NaNLoss), " in found
 
 
 def test_layers_of_ones_own_in_a_saved_model_are_loaded_if_they_are_trusted(tiny, tmp_path, path):
