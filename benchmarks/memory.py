@@ -45,7 +45,7 @@ def plain_epoch(folder: Path, size: int, policy: Any, batch: int) -> tf.data.Dat
         image = tf.cast(tf.io.decode_jpeg(found["image"], channels=3), tf.float32) / 255.0
         return tf.reshape(image, [size, size, 3]), found["class"]
 
-    data = tf.data.TFRecordDataset([file.path for file in files])
+    data = tf.data.TFRecordDataset(files)
     data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE).cache().enumerate().flat_map(
         lambda number, pair: tf.data.Dataset.from_tensors(pair).repeat(repeats[number]))
     return data.shuffle(BUFFER).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)

@@ -42,7 +42,7 @@ def files_of(out):
 
 
 def source_of(out, **options):
-    return sources.TFRecords(str(out), **options)()
+    return sources.find(sources.TFRecords(str(out), **options))
 
 
 def records_of(out):

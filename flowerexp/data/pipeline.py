@@ -4,6 +4,7 @@ Images stay uint8 until the device. An element is one replica's part of an updat
 step (evaluation); a strategy feeds consecutive elements to consecutive replicas.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp.data import records, sampling
+from flowerexp.data import records, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.records import Table
-from flowerexp.data.tfrecord import FRAME, RecordFile
+from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
 
 PREFETCH = 2
 """Batches prefetched for each replica; the number that tf.data chooses grows with memory."""
+MAX_EMPTY_DRAWS = 100
+"""Draws of an epoch in a row that may choose no image of a worker's own files."""
 
 Batch = dict[str, tf.Tensor]
 Augment = Callable[[Batch, tf.Tensor, tf.Tensor], Batch]
@@ -125,38 +128,33 @@ def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, see
     labels = tf.constant(images.table.labels)
     if images.streamed:
         for worker in range(plan.workers):  # here, so that an error on one stops all
-            worker_files(images.table, plan.workers, worker)
+            check_worker_files(images.table, plan.workers, worker)
         buffer = shuffle_buffer(images, plan)
 
-    def finish(image: tf.Tensor, label: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+    def prepare(what: Any, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        if images.streamed:
+            image, label = decode_all(what[0], images.image_size), what[1]
+        else:
+            image, label = load(images, what), tf.gather(labels, what)
         shape = [plan.per_replica_batch, images.image_size, images.image_size, 3]
         batch = {"image": tf.ensure_shape(image, shape), "label": tf.ensure_shape(label, shape[:1])}
         return augment(batch, epoch, positions) if augment else batch
 
-    def from_table(indices: tf.Tensor, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
-        return finish(load(images, indices), tf.gather(labels, indices), positions, epoch)
-
-    def from_stream(pair: tuple[tf.Tensor, tf.Tensor], positions: tf.Tensor,
-                    epoch: tf.Tensor) -> Batch:
-        return finish(decode_all(pair[0], images.image_size), pair[1], positions, epoch)
-
-    prepare = tf.function(from_stream if images.streamed else from_table,  # traced once
-                          autograph=False)
+    traced = tf.function(prepare, autograph=False)  # once, not in every epoch
 
     def elements(epoch: int, start: int, worker: int) -> tf.data.Dataset:
         examples = plan.updates_per_epoch * plan.update_size
         positions = worker_rows(np.arange(examples), plan, start, worker)
         if images.streamed:
-            pairs = stream_epoch(images, sampler, plan, seed, epoch, worker, buffer)
-            pairs = pairs.batch(plan.per_replica_batch).skip(start * plan.replicas_per_worker)
-            chosen = (pairs, tf.data.Dataset.from_tensor_slices(positions))
+            chosen = stream_epoch(images, sampler, plan, seed, epoch, worker, buffer).batch(
+                plan.per_replica_batch).skip(start * plan.replicas_per_worker)
         else:
             order = sampling.epoch_indices(images.table.labels, sampler, seed, epoch, examples)
-            rows = worker_rows(order, plan, start, worker)
-            chosen = tuple(map(tf.data.Dataset.from_tensor_slices, (rows, positions)))
+            chosen = tf.data.Dataset.from_tensor_slices(worker_rows(order, plan, start, worker))
         number = tf.constant(epoch, tf.int64)
-        return without_autotune(tf.data.Dataset.zip(chosen).map(
-            lambda what, where: prepare(what, where, number),
+        both = tf.data.Dataset.zip((chosen, tf.data.Dataset.from_tensor_slices(positions)))
+        return without_autotune(both.map(
+            lambda what, where: traced(what, where, number),
             num_parallel_calls=tf.data.AUTOTUNE).prefetch(PREFETCH * plan.replicas_per_worker))
 
     return lambda epoch, start: strategy.distribute_datasets_from_function(
@@ -192,7 +190,7 @@ def count_workers(strategy: Any) -> int:
     return int(input_contexts(strategy)[0].num_input_pipelines)
 
 
-def files_here(strategy: Any, images: Split) -> Sequence[RecordFile]:
+def files_here(strategy: Any, images: Split) -> Sequence[str]:
     """The files of a split that this process reads: all, or its workers' own if streamed."""
     files = images.table.files
     return files if not images.streamed else [
@@ -215,35 +213,48 @@ def stream_epoch(images: Split, sampler: Any, plan: Plan, seed: int, epoch: int,
     Files are shuffled and read four at a time, records are repeated by the sampler and shuffled in
     a buffer of `buffer` records: a function of (files, seed, epoch, worker, buffer).
     """
-    mine, offsets = worker_files(images.table, plan.workers, worker)
-    wanted = worker_examples(plan)
+    files = np.arange(len(images.table.files))[worker::plan.workers]
+    offsets = tf.constant(np.cumsum((0, *images.table.counts)), tf.int64)
     stream_file = file_reader(images.table)
 
-    def draw_of(draw: int) -> tf.data.Dataset:
-        repeats = sampling.example_repeats(images.table.labels, sampler, seed, epoch, draw)
+    def one_draw(draw: int, repeats: tf.Tensor) -> tf.data.Dataset:
         random = np.random.default_rng((seed, epoch, draw, 2 + worker))
-        shuffled = random.permutation(len(mine))
-        chosen = tf.data.Dataset.from_tensor_slices(
-            (np.array(mine)[shuffled], np.array(offsets)[shuffled]))
-        repeats_tensor = tf.constant(repeats)
+        chosen = tf.data.Dataset.from_tensor_slices(files[random.permutation(len(files))])
 
-        def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-            numbered = stream_file(path).enumerate(offset)
+        def read(file: tf.Tensor) -> tf.data.Dataset:
+            numbered = stream_file(file).enumerate(offsets[file])
             return numbered.flat_map(lambda number, serialized: tf.data.Dataset.from_tensors(
-                (serialized, number)).repeat(repeats_tensor[number]))
+                (serialized, number)).repeat(repeats[number]))
 
         records_read = chosen.interleave(read, cycle_length=4, block_length=16)
         return records_read.shuffle(buffer, seed=int(random.integers(2**31)),
                                     reshuffle_each_iteration=False)
 
-    mine_in_one = sum(count for file, count in zip(images.table.files, images.table.counts,
-                                                   strict=True) if file.path in set(mine))
-    stream = draw_of(0)
-    for draw in range(1, -(-wanted // max(mine_in_one, 1)) + 1):
-        stream = stream.concatenate(draw_of(draw))
+    draws = stream_draws(images.table, sampler, plan, seed, epoch, worker)
+    stream = functools.reduce(tf.data.Dataset.concatenate, (
+        one_draw(draw, tf.constant(repeats)) for draw, repeats in enumerate(draws)))
     labels = tf.constant(images.table.labels)
-    return stream.take(wanted).map(lambda serialized, number: (
-        records.parse_image(serialized), labels[number]))
+    return stream.take(worker_examples(plan)).map(lambda serialized, number: (
+        tfrecord.parse_image(serialized), labels[number]))
+
+
+def stream_draws(table: Table, sampler: Any, plan: Plan, seed: int, epoch: int, worker: int
+                 ) -> list[npt.NDArray[np.int64]]:
+    """How often each image is seen, int64 [images], in each of the draws that one worker needs.
+
+    Raises:
+        UserError: for a sampler that chooses no image of the worker's files.
+    """
+    mine, draws = file_rows(table, plan.workers, worker), list[npt.NDArray[np.int64]]()
+    missing, empty = worker_examples(plan), 0
+    while missing > 0:
+        draws.append(sampling.example_repeats(table.labels, sampler, seed, epoch, len(draws)))
+        seen = int(draws[-1][mine].sum())
+        missing, empty = missing - seen, 0 if seen else empty + 1
+        if empty == MAX_EMPTY_DRAWS:
+            raise UserError(f"dataset.cache=none: {sampler} chooses no image of the training files "
+                            f"of worker {worker}: choose dataset.cache=encoded")
+    return draws
 
 
 def worker_examples(plan: Plan) -> int:
@@ -256,54 +267,39 @@ def shuffle_buffer(images: Split, plan: Plan) -> int:
 
     It is computed from the sizes of all files, so that it is the same on every worker.
     """
-    bytes_each = max(1, mean_record_bytes(images.table))
-    fitting = min(images.shuffle_bytes / bytes_each, worker_examples(plan))
+    record_bytes = float(np.mean(images.table.spans[:, 1] + FRAME))
+    fitting = min(images.shuffle_bytes / record_bytes, worker_examples(plan))
     return int(max(plan.per_replica_batch, fitting))
 
 
-def worker_files(table: Table, workers: int, worker: int) -> tuple[list[str], list[int]]:
-    """The files that one worker reads, and the index of each one's first record."""
-    offsets = np.cumsum((0, *table.counts))[:-1].tolist()
-    paths = [file.path for file in table.files]
-    if len(paths) < workers:
-        raise UserError(f"dataset.cache=none: {workers} workers cannot share {len(paths)} "
-                                "training files: write more files or choose dataset.cache=encoded")
+def check_worker_files(table: Table, workers: int, worker: int) -> None:
+    """Raises UserError if a worker has no file of its own, or no record in them."""
+    if len(table.files) < workers:
+        raise UserError(f"dataset.cache=none: {workers} workers cannot share {len(table.files)} "
+                        "training files: write more files or choose dataset.cache=encoded")
     if not sum(table.counts[worker::workers]):
         raise UserError(f"dataset.cache=none: the training files of worker {worker} hold no good "
                         "record: write more files or choose dataset.cache=encoded")
-    return paths[worker::workers], offsets[worker::workers]
 
 
 def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A function from a file's path to the data of its records that are in the table, in order.
+    """A function from a file's number to the data of its records that are in the table, in order.
 
     If records were skipped, a file is read whole and cut at the positions of the others, because
     TensorFlow reads nothing after a damaged record.
     """
-    if table.skipped is None:
-        return lambda path: tf.data.TFRecordDataset(path)
-    paths = tf.constant([file.path for file in table.files])
-    kept = [span for spans in table.skipped.spans for span in spans]
-    # A test split may hold no good record.
-    places = tf.reshape(tf.constant(kept, tf.int64), [-1, 2])
+    paths = tf.constant(table.files, tf.string)
+    if not table.issues:
+        return lambda file: tf.data.TFRecordDataset(paths[file])
+    places = tf.constant(table.spans, tf.int64)
     ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
 
-    def read(path: tf.Tensor) -> tf.data.Dataset:
-        file = tf.argmax(tf.cast(paths == path, tf.int32))
-        content = tf.io.read_file(path)
+    def read(file: tf.Tensor) -> tf.data.Dataset:
+        content = tf.io.read_file(paths[file])
         mine = tf.data.Dataset.from_tensor_slices(places[ends[file]:ends[file + 1]])
         return mine.map(lambda place: tf.strings.substr(content, place[0], place[1]))
 
     return read
-
-
-def mean_record_bytes(table: Table) -> float:
-    """The mean size of a record in bytes."""
-    if table.skipped is not None:
-        kept = [span.length + FRAME for spans in table.skipped.spans for span in spans]
-        return float(np.mean(kept))
-    length = sum(int(tf.io.gfile.stat(file.path).length) for file in table.files)
-    return length / max(1, sum(table.counts))
 
 
 def evaluation_rows(images: Split, plan: Plan) -> npt.NDArray[np.int64]:
@@ -357,6 +353,6 @@ def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
 
 def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data.Dataset:
     """The JPEG bytes in a worker's own files of a streamed split, in order."""
-    paths = tf.constant([file.path for file in images.table.files[worker::workers]], tf.string)
-    return tf.data.Dataset.from_tensor_slices(paths).flat_map(file_reader(images.table)).map(
-        records.parse_image)
+    files = np.arange(len(images.table.files))[worker::workers]
+    return tf.data.Dataset.from_tensor_slices(files).flat_map(file_reader(images.table)).map(
+        tfrecord.parse_image)

@@ -1,7 +1,8 @@
 """Reads and checks the records of a split into a table in memory.
 
 A record is a tf.train.Example with the features `image` (JPEG bytes), `class` (int64; absent in a
-test split) and `id` (bytes; optional if there are labels). Issues are named by file and record.
+test split) and `id` (bytes; optional if there are labels). Runs that stop at bad records, runs that
+skip them and `data check` share the sentences about issues.
 """
 
 from __future__ import annotations
@@ -12,22 +13,15 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flowerexp.data.issues import (
-    DataIssue,
-    Labels,
-    feature_issues,
-    image_issues,
-    label_issues,
-    parse_features,
-    values_of,
-)
-from flowerexp.data.tfrecord import RawRecord, RecordFile, RecordSpan, raw_records
+from flowerexp.data import tfrecord
+from flowerexp.data.tfrecord import FEATURES, RawRecord, RecordSpan
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
@@ -42,6 +36,25 @@ ALIGNMENT = 64
 """Alignment, in bytes, of memory that TensorFlow uses without a copy."""
 MAX_IMAGE_SIZE = 8192
 """Maximum height and width of images in pixels."""
+MAX_LABELS = 2**20
+"""Upper bound of labels if the number of classes is not given; every class takes memory."""
+BROKEN_IMAGE = "its image is not a valid JPEG"
+
+
+class Labels(Enum):
+    """Requirements on the features `class` and `id`; the value names the required features."""
+
+    REQUIRED = ("image", "class")
+    """Training and validation."""
+    ABSENT = ("image", "id")
+    """Test; `class` is ignored."""
+    OPTIONAL = ("image",)
+    """Prediction."""
+
+    @classmethod
+    def of(cls, split: str) -> Labels:
+        """The requirements on records of train, val or test."""
+        return cls.ABSENT if split == "test" else cls.REQUIRED
 
 
 @dataclass(frozen=True)
@@ -63,41 +76,42 @@ class ReadSpec:
     skip_bad: bool = False
 
 
-class Example(NamedTuple):
-    """The features of a record: JPEG bytes, -1 without a label, an empty string without an id."""
+@dataclass(frozen=True)
+class DataIssue:
+    """An issue with a record, or with a file if `record` is None.
 
-    image: bytes
-    label: int
-    id: str
+    record: number of the record in the file, from 0.
+    id: id of the record; None if it cannot be read.
+    message: the sentence without file and record.
+    lost: number of records that cannot be read because of it.
+    """
+
+    file: str
+    record: int | None
+    id: str | None
+    message: str
+    lost: int = 1
+
+    @property
+    def sentence(self) -> str:
+        if self.record is None:
+            return f"{self.file} {self.message}"
+        return f"{self.file}, record {self.record}: {self.message}"
 
 
-class Entry(NamedTuple):
+class Record(NamedTuple):
     """A record and its issues or, if `span` is None, the issue with the end of its file.
 
-    example: None if the features cannot be read.
-    id: None if it cannot be read.
+    image: JPEG bytes; None if the features have issues.
+    label: -1 without a label.
+    id: empty without an id; None if it cannot be read.
     """
 
     span: RecordSpan | None
-    example: Example | None
+    image: bytes | None
+    label: int
     id: str | None
     issues: tuple[DataIssue, ...]
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """The records that were left out of a split.
-
-    issues: issues of bad records and of files that end too early, in reading order.
-    ids: ids of all records, good or bad; empty if a record has none.
-    kept: bool [records], whether a record is in the table.
-    spans: by file, the positions of the records that are in the table.
-    """
-
-    issues: tuple[DataIssue, ...]
-    ids: tuple[str, ...]
-    kept: npt.NDArray[np.bool_]
-    spans: tuple[tuple[RecordSpan, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -108,31 +122,34 @@ class Table:
         ids were kept.
     labels: int32 [n]; -1 in a split without labels.
     ids: n strings, empty if a record has none.
-    files: files in reading order; empty for arrays in memory.
+    files: paths in reading order; empty for arrays in memory.
     counts: number of the table's records in each file.
-    skipped: records that were left out; None if the table holds every record.
+    spans: int64 [n, 2], start and length in bytes of each record's data in its file.
+    issues: issues of records that were left out, and of files that end too early, in reading order.
+    bad: id, perhaps empty, of each record that was left out, by its row among all records.
     """
 
     images: tf.Tensor | None
     labels: npt.NDArray[np.int32]
     ids: list[str]
-    files: tuple[RecordFile, ...] = ()
+    files: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
-    skipped: Skipped | None = None
-
-    @property
-    def issues(self) -> tuple[DataIssue, ...]:
-        return self.skipped.issues if self.skipped else ()
-
-    @property
-    def all_ids(self) -> Sequence[str]:
-        """The ids of all records, including those that were left out."""
-        return self.skipped.ids if self.skipped else self.ids
+    spans: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    issues: tuple[DataIssue, ...] = ()
+    bad: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
         """bool [records], whether each record is in the table."""
-        return self.skipped.kept if self.skipped else np.ones(len(self.labels), np.bool_)
+        kept = np.ones(len(self.ids) + len(self.bad), np.bool_)
+        kept[list(self.bad)] = False
+        return kept
+
+    @property
+    def all_ids(self) -> list[str]:
+        """The ids of all records, including those that were left out."""
+        good = iter(self.ids)
+        return [next(good) if kept else self.bad[row] for row, kept in enumerate(self.kept)]
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -152,12 +169,11 @@ def as_tensor(pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
 
 
-def read(files: Sequence[RecordFile], spec: ReadSpec, all_gather: AllGather = single_process
-         ) -> Table:
+def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_process) -> Table:
     """Reads and checks every record of a split, file by file.
 
     Args:
-        files: files of the split.
+        files: paths of the split's files.
         spec: requirements on the records, and what happens to bad ones.
         all_gather: distributes the files among workers, which exchange labels and ids (only
             without keep_images).
@@ -170,38 +186,38 @@ def read(files: Sequence[RecordFile], spec: ReadSpec, all_gather: AllGather = si
     """
     parts = all_gather(lambda worker, workers: [read_file(file, spec)
                                                 for file in files[worker::workers]])
-    table = assemble(files, [parts[number % len(parts)][number // len(parts)]
-                             for number in range(len(files))], spec.keep_images)
-    if not len(table.kept) or (spec.labels is Labels.REQUIRED and not table.kept.any()):
-        raise UserError(f"{files[0].path} and the other files of its folder hold no "
+    reads = [parts[number % len(parts)][number // len(parts)] for number in range(len(files))]
+    found = [record for each in reads for record in each]
+    good = [record for record in found if not record.issues]
+    issues = tuple(issue for record in found for issue in record.issues)
+    bad = {row: record.id or "" for row, record in enumerate(found)
+           if record.issues and record.span}
+    if not good and (spec.labels is Labels.REQUIRED or not bad):
+        raise UserError(f"{files[0]} and the other files of its folder hold no "
                         f"{'good ' * spec.skip_bad}record, which leaves the split empty"
-                        + (f"; the first issue: {table.issues[0].sentence}" if table.issues
-                           else ""))
+                        + (f"; the first issue: {issues[0].sentence}" if issues else ""))
+    table = Table(tf.constant([record.image for record in good], tf.string)
+                  if spec.keep_images else None,
+                  np.array([record.label for record in good], np.int32),
+                  [record.id or "" for record in good], tuple(files),
+                  tuple(sum(not record.issues for record in each) for each in reads),
+                  np.array([record.span for record in good], np.int64).reshape(-1, 2), issues, bad)
     if spec.labels is Labels.ABSENT:
         check_rows_named(table)
     return table
 
 
-def read_file(file: RecordFile, spec: ReadSpec) -> list[Entry]:
-    entries = inspect(file, spec) if spec.skip_bad else read_strictly(file, spec)
-    return [entry if spec.keep_images or not entry.example else
-            entry._replace(example=entry.example._replace(image=b"")) for entry in entries]
+def read_file(file: str, spec: ReadSpec) -> list[Record]:
+    """The records of a file; without `skip_bad`, only the headers of images are read.
 
-
-def assemble(files: Sequence[RecordFile], reads: Sequence[Sequence[Entry]], keep_images: bool
-             ) -> Table:
-    """The table of the entries that were read from all files."""
-    records = [entry for entries in reads for entry in entries if entry.span]
-    good = [[(entry.span, entry.example) for entry in entries
-             if entry.span and entry.example and not entry.issues] for entries in reads]
-    examples = [example for each in good for _, example in each]
-    issues = tuple(issue for entries in reads for entry in entries for issue in entry.issues)
-    skipped = Skipped(issues, tuple(entry.id or "" for entry in records),
-                      np.array([not entry.issues for entry in records], np.bool_),
-                      tuple(tuple(span for span, _ in each) for each in good)) if issues else None
-    images = tf.constant([each.image for each in examples], tf.string) if keep_images else None
-    return Table(images, np.array([each.label for each in examples], np.int32),
-                 [each.id for each in examples], tuple(files), tuple(map(len, good)), skipped)
+    There, the first issue raises UserError; it is found by decoding the images too.
+    """
+    found = []
+    for record in inspect(file, spec, decode=spec.skip_bad):
+        if record.issues and not spec.skip_bad:
+            raise UserError(first_issue([file], spec) or record.issues[0].sentence)
+        found.append(record if spec.keep_images else record._replace(image=b""))
+    return found
 
 
 def check_rows_named(table: Table) -> None:
@@ -214,26 +230,91 @@ def check_rows_named(table: Table) -> None:
                             f"image in a submission: {why}")
 
 
-def read_strictly(file: RecordFile, spec: ReadSpec) -> Iterator[Entry]:
-    """The records of a file; only the headers of images are read.
+def first_issue(files: Sequence[str], spec: ReadSpec) -> str | None:
+    """The sentence of the first issue in some files, or None; decodes their images."""
+    return next((issue.sentence for file in files for record in inspect(file, spec)
+                 for issue in record.issues), None)
 
-    Raises:
-        UserError: for the first issue of the file, which is found by decoding its images too.
+
+def inspect(file: str, spec: ReadSpec, decode: bool = True) -> Iterator[Record]:
+    """Every record of a file with all its issues.
+
+    After them comes the issue with the end of the file, if any.
+
+    Args:
+        decode: whether to decode the images, if the spec gives their size; else only their headers
+            are read, unless one of a batch has an issue.
     """
-    entries = inspect(file, spec, decode=False)
-    while chunk := list(itertools.islice(entries, BATCH)):
-        images = [entry.example.image for entry in chunk if entry.example]
-        if any(entry.issues for entry in chunk) or not have_size(images, spec.image_size):
-            raise UserError(first_issue([file], spec)
-                            or f"{file.path} changed while it was read: rerun the command")
-        yield from chunk
+    numbered, count, whole = enumerate(tfrecord.raw_records(file)), 0, True
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            while batch := list(itertools.islice(numbered, BATCH)):
+                found = [] if decode else [check(file, spec, False, *each) for each in batch]
+                if decode or not have_size(found, spec.image_size):
+                    found = list(pool.map(lambda each: check(file, spec, True, *each), batch))
+                yield from found
+                count, whole = count + len(found), found[-1].span is not None
+    except tf.errors.OpError as error:
+        yield end_of_file(file, f"cannot be read: {str(error.message).split(' [Op')[0]}")
+        return
+    stated = tfrecord.stated_count(file)
+    if whole and stated is not None and stated != count:
+        yield end_of_file(file, f"holds {count} records where its name says {stated}: copy the "
+                          "file again, or rename it if it is complete", max(0, stated - count))
 
 
-def have_size(images: list[bytes], image_size: int | None) -> bool:
+def end_of_file(file: str, message: str, lost: int = 1) -> Record:
+    return Record(None, None, -1, None, (DataIssue(file, None, None, message, lost),))
+
+
+def check(file: str, spec: ReadSpec, decode: bool, number: int, raw: RawRecord) -> Record:
+    """A record with its issues, and with its id if that can be read."""
+    values = tfrecord.parse(raw.data)
+    image, label, lost, messages = None, -1, 1, list[str]()
+    ids = (values or {}).get("id") or ()
+    identifier = ids[0].decode("utf-8", "backslashreplace") if len(ids) == 1 else None
+    if raw.damage:
+        messages = [raw.damage]
+        if raw.span is None and (stated := tfrecord.stated_count(file) or 0) > number:
+            lost = stated - number
+            messages[0] += f"; {lost} of the {stated} records that its name promises are lost"
+    elif not (messages := feature_issues(values, spec.labels)):
+        assert values is not None
+        image, identifier = values["image"][0], identifier or ""
+        if "class" in values and spec.labels is not Labels.ABSENT:
+            label = values["class"][0]
+        if decode and spec.image_size is not None:
+            messages = image_issues(image, spec.image_size)
+        bound = spec.num_classes or MAX_LABELS
+        if spec.labels is Labels.REQUIRED and not 0 <= label < bound:
+            messages.append(f"its label {label} is out of range: labels are from 0 to {bound - 1}"
+                            + ("" if spec.num_classes
+                               else " unless dataset.num_classes says otherwise"))
+    return Record(raw.span, image, label, identifier, tuple(
+        DataIssue(file, number, identifier, message, lost) for message in messages))
+
+
+def feature_issues(values: Mapping[str, Sequence[Any]] | None, labels: Labels) -> list[str]:
+    """Issues with the features that `tfrecord.parse` returned."""
+    if values is None:
+        return ["not a tf.train.Example: were these files written by another program?"]
+    messages = []
+    for name, kind in FEATURES.items():
+        if name not in values:
+            if name in labels.value:
+                messages.append(f"the feature '{name}' is missing (it has: "
+                                f"{', '.join(map(repr, sorted(values))) or 'none'})")
+        elif len(values[name]) != 1 and not (name == "class" and labels is Labels.ABSENT):
+            messages.append(f"the feature '{name}' must be one value of type {kind}")
+    return messages
+
+
+def have_size(found: Sequence[Record], image_size: int | None) -> bool:
     """Whether the headers of all JPEGs give this height and width."""
+    images = [record.image for record in found if record.image is not None]
     try:
         return image_size is None or bool(
-            np.all(jpeg_shapes()(tf.constant(images))[:, :2] == image_size))
+            np.all(jpeg_shapes()(tf.constant(images, tf.string))[:, :2] == image_size))
     except tf.errors.InvalidArgumentError:
         return False
 
@@ -243,98 +324,25 @@ def jpeg_shapes() -> Any:
     """A tf.function: JPEGs, string [n] -> heights, widths and channels, int32 [n, 3]."""
     return tf.function(
         lambda images: tf.map_fn(tf.io.extract_jpeg_shape, images,
-                                 fn_output_signature=tf.TensorSpec([3], tf.int32)),
+                                 fn_output_signature=tf.TensorSpec([3], tf.int32),
+                                 parallel_iterations=1),  # more at once cost more in all
         input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
-def first_issue(files: Sequence[RecordFile], spec: ReadSpec) -> str | None:
-    """The sentence of the first issue in some files, or None; decodes their images."""
-    return next((issue.sentence for file in files for entry in inspect(file, spec)
-                 for issue in entry.issues), None)
-
-
-def inspect(file: RecordFile, spec: ReadSpec, decode: bool = True) -> Iterator[Entry]:
-    """Every record of a file with all its issues.
-
-    Args:
-        file: the file.
-        spec: requirements on its records.
-        decode: whether to check the images, if the spec gives their size.
-
-    Yields:
-        The records in order, then the issue with the end of the file, if any.
-    """
-    numbered, count, whole = enumerate(raw_records(file.path)), 0, True
+def image_issues(image: bytes, image_size: int) -> list[str]:
+    """Issues with a JPEG, which is decoded only if its header states the right size."""
     try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            apply = pool.map if decode else map
-            while chunk := list(itertools.islice(numbered, BATCH)):
-                for entry in apply(
-                        lambda each: inspect_record(file, each[0], each[1], spec, decode), chunk):
-                    yield entry
-                    count, whole = count + 1, entry.span is not None
-    except tf.errors.OpError as error:
-        message = f"cannot be read: {str(error.message).split(' [Op')[0]}"
-        yield Entry(None, None, None, (DataIssue(file.path, None, None, message),))
-        return
-    if whole and (message := file.count_issue(count) or ""):
-        lost = max(0, (file.count or 0) - count)
-        yield Entry(None, None, None, (DataIssue(file.path, None, None, message, lost),))
+        height, width = tf.io.extract_jpeg_shape(image).numpy()[:2].tolist()
+        if (height, width) != (image_size, image_size):
+            return [f"its image is {width}x{height} pixels where dataset.image_size is "
+                    f"{image_size}x{image_size}"]
+        tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
+    except tf.errors.InvalidArgumentError:
+        return [BROKEN_IMAGE]
+    return []
 
 
-def inspect_record(file: RecordFile, number: int, record: RawRecord, spec: ReadSpec, decode: bool
-                   ) -> Entry:
-    """A record with its issues, and with its id if that can be read."""
-    example, features, lost = None, parse_features(record.data), 1
-    if record.damage:
-        messages = [record.damage]
-        if record.span is None and (file.count or 0) > number:
-            lost = (file.count or 0) - number
-            messages[0] += f"; {lost} of the {file.count} records that its name promises are lost"
-    elif not (messages := feature_issues(features, spec.labels)):
-        example = parse(features or {}, spec.labels)
-        if decode and spec.image_size is not None:
-            messages = image_issues(example.image, spec.image_size)
-        if spec.labels is Labels.REQUIRED:
-            messages += label_issues(example.label, spec.num_classes)
-    identifier = example.id if example else readable_id(features or {})
-    return Entry(record.span, example, identifier, tuple(
-        DataIssue(file.path, number, identifier, message, lost) for message in messages))
-
-
-def parse(features: Mapping[str, tf.train.Feature], labels: Labels) -> Example:
-    """The example with these features, which have no issues."""
-    label = None if labels is Labels.ABSENT else values_of(features, "class")
-    return Example(features["image"].bytes_list.value[0], label[0] if label else -1,
-                   readable_id(features) or "")
-
-
-def readable_id(features: Mapping[str, tf.train.Feature]) -> str | None:
-    """The id of a record, or None if it does not have exactly one."""
-    values = values_of(features, "id") or []
-    return values[0].decode("utf-8", "backslashreplace") if len(values) == 1 else None
-
-
-def parse_image(serialized: tf.Tensor) -> tf.Tensor:
-    """The JPEG bytes, string [], of a record, string [], that `read` has checked."""
-    features = {"image": tf.io.FixedLenFeature([], tf.string)}
-    return tf.io.parse_single_example(serialized, features)["image"]
-
-
-def scatter_rows(rows: npt.NDArray[Any], kept: npt.NDArray[np.bool_], filling: npt.ArrayLike
-                 ) -> npt.NDArray[Any]:
-    """Scatters rows [kept records, ...] to all records; the others get `filling`.
-
-    Args:
-        kept: bool [records].
-        filling: [...], one row.
-    """
-    filled = np.empty((len(kept), *rows.shape[1:]), rows.dtype)
-    filled[kept], filled[~kept] = rows, filling
-    return filled
-
-
-def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single_process) -> int:
+def first_image_size(files: Sequence[str], all_gather: AllGather = single_process) -> int:
     """The most common height, in pixels, of the first images in the first file with a readable one.
 
     Each of several workers reads its own files; all use the size from the first such file.
@@ -349,19 +357,44 @@ def first_image_size(files: Sequence[RecordFile], all_gather: AllGather = single
 
     _, size = min(all_gather(look))
     if not 0 < size <= MAX_IMAGE_SIZE:
-        raise UserError(f"{files[0].path}: the size of its first images cannot be read"
+        raise UserError(f"{files[0]}: the size of its first images cannot be read"
                         + (f" ({size} pixels are more than {MAX_IMAGE_SIZE})" if size else
                            ", nor in another file of its folder")
                         + "; give dataset.image_size=PIXELS (--size for data check)")
     return size
 
 
-def most_common_height(file: RecordFile) -> int:
+def most_common_height(file: str) -> int:
     """The most common height of a file's first images (one may be bad) in pixels; 0 if none."""
     heights: Counter[int] = Counter()
     spec = ReadSpec(None, Labels.OPTIONAL)
-    for entry in itertools.islice(inspect(file, spec, decode=False), FIRST_IMAGES):
-        if entry.example:
+    for record in itertools.islice(inspect(file, spec, decode=False), FIRST_IMAGES):
+        if record.image is not None:
             with contextlib.suppress(tf.errors.InvalidArgumentError):
-                heights[int(tf.io.extract_jpeg_shape(entry.example.image)[0])] += 1
+                heights[int(tf.io.extract_jpeg_shape(record.image)[0])] += 1
     return heights.most_common(1)[0][0] if heights else 0
+
+
+def count_skipped(issues: Sequence[DataIssue]) -> int:
+    """The number of records that were left out, however many issues they have."""
+    return sum({(issue.file, issue.record): issue.lost for issue in issues}.values())
+
+
+def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
+    """The entry `skipped` of status.json: the number of records left out, and every issue.
+
+    A record with two issues is counted once and listed twice; an issue with a whole file has the
+    record null. A file that ends too early counts as the missing records that its name states, or
+    as one if it states none.
+    """
+    return {"count": count_skipped(issues), "records": [
+        {"file": issue.file, "record": issue.record, "id": issue.id, "fault": issue.message}
+        for issue in issues]}
+
+
+def skipped_sentence(issues: Sequence[DataIssue]) -> str:
+    """The sentence about skipped records that a run logs at its start."""
+    if not issues:
+        return "skipped 0 records"
+    return (f"skipped {count_skipped(issues)} bad records, all listed in status.json; the first: "
+            f"{issues[0].sentence}")

@@ -19,7 +19,7 @@ from flowerexp.lazy import tf
 
 Plane = npt.NDArray[np.float64]
 """One value per sample of the canvas (or three, channels first)."""
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 """Red, green and blue, from 0 to 255."""
 
 IMAGE_SIZE = 64
@@ -34,20 +34,20 @@ class Kind:
 
     name: str
     petals: tuple[int, int]             # minimum and maximum
-    tip: tuple[Colour, Colour]          # range of the petals' colour
-    base: tuple[Colour, Colour]         # range of their colour near the centre
-    disk: float                         # radius of the centre
-    disk_colour: Colour
+    tip: tuple[Color, Color]          # range of the petals' color
+    base: tuple[Color, Color]         # range of their color near the center
+    disk: float                         # radius of the center
+    disk_color: Color
     waist: float                        # how far out the petals are joined
     point: float = 0.0                  # from round petals (0) to pointed ones (1)
     notch: float = 0.0                  # depth of the notch in the end of a petal
-    stripe: float = 0.0                 # how strongly the base colour runs along the petals
-    eye: float = 0.35                   # how far out the base colour reaches
+    stripe: float = 0.0                 # how strongly the base color runs along the petals
+    eye: float = 0.35                   # how far out the base color reaches
     layers: int = 1                     # rings of petals
 
 
-WHITE: Colour = (248.0, 246.0, 240.0)
-YELLOW: Colour = (250.0, 206.0, 48.0)
+WHITE: Color = (248.0, 246.0, 240.0)
+YELLOW: Color = (250.0, 206.0, 48.0)
 
 KINDS = (
     Kind("golden daisy", (10, 15), ((250, 196, 24), (255, 226, 110)),
@@ -86,14 +86,39 @@ PIXELS_SHA256 = {
     "val": "c437728750404775d8e52608a0804a468575473118959974a96eefd7730cfdeb",
     "test": "4220cadcf7892ed834a4471c9810aaa43d9b010de582fa7205b3672728ecc982",
 }
-"""Hash of each split's pixels and labels, as `pixels_sha256` computes it."""
+"""Hash of each split's pixels, followed by its labels as little-endian 32-bit integers."""
 
 
-class Dice:
-    """Random numbers from the raw Philox stream, which NumPy keeps the same in all versions."""
+def inside(distance: Plane, softness: float) -> Plane:
+    """The coverage of each sample, 0 to 1; `distance` is positive inside the shape."""
+    return np.clip(distance / softness + 0.5, 0.0, 1.0)
+
+
+def multiple_angle(x: Plane, y: Plane, times: int) -> tuple[Plane, Plane]:
+    """Cosine and sine of a multiple of the angle whose cosine is x and sine y: (x + iy)^times."""
+    if times == 1:
+        return x, y
+    cosine, sine = multiple_angle(x, y, times // 2)
+    cosine, sine = cosine * cosine - sine * sine, 2.0 * (cosine * sine)
+    if times % 2:
+        cosine, sine = cosine * x - sine * y, cosine * y + sine * x
+    return cosine, sine
+
+
+class Drawing:
+    """An image being drawn, and the random numbers that decide what is drawn.
+
+    They are from the raw Philox stream, which NumPy keeps the same in all versions. Lengths are in
+    half image sides.
+    """
 
     def __init__(self, key: int) -> None:
         self._stream = np.random.Philox(key=key)
+        size = IMAGE_SIZE * OVERSAMPLING
+        # The samples' coordinates go from -1 to 1, y pointing down: x [1, size] and y [size, 1].
+        axis = (2.0 * np.arange(size, dtype=np.float64) + 1.0 - size) / size
+        self.x, self.y = axis[None, :], axis[:, None]
+        self.canvas = np.zeros((3, size, size))
 
     def raw(self, count: int) -> npt.NDArray[np.uint64]:
         """Integers of 64 random bits, uint64 [count]."""
@@ -114,177 +139,131 @@ class Dice:
         length = 1.0 + slope * slope
         return side * (1.0 - slope * slope) / length, side * 2.0 * slope / length
 
-    def colour(self, first: Colour, second: Colour, jitter: float) -> Colour:
-        """A random colour between two, with each channel changed by up to `jitter`."""
+    def color(self, first: Color, second: Color, jitter: float) -> Plane:
+        """A random color [3, 1, 1] between two, each channel changed by up to `jitter`."""
         share = self.between(0.0, 1.0)
-        red, green, blue = (one + (two - one) * share + self.between(-jitter, jitter)
-                            for one, two in zip(first, second, strict=True))
-        return red, green, blue
+        return np.array([one + (two - one) * share + self.between(-jitter, jitter)
+                         for one, two in zip(first, second, strict=True)]).reshape(3, 1, 1)
 
+    def paint(self, coverage: Plane, color: Plane) -> None:
+        """Blends color [3, rows or 1, columns or 1] into the canvas by coverage, 0 to 1."""
+        rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
+        if rows.size:  # only the bounding box is computed
+            box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            part = self.canvas[:, *box]
+            part += coverage[box] * (np.broadcast_to(color, self.canvas.shape)[:, *box] - part)
 
-def column(colour: Colour) -> Plane:
-    """A colour as [3, 1, 1], to broadcast over the canvas."""
-    return np.array(colour, np.float64).reshape(3, 1, 1)
+    def background(self) -> None:
+        """Fills the canvas with a gradient of two greens (or earth, or sky) and blurred spots."""
+        dark: Color = (28.0, 62.0, 30.0)
+        light = ((120, 160, 80), (150, 130, 96), (140, 176, 200))[self.integer(0, 2)]
+        near, far = self.color(dark, light, 18.0), self.color(dark, light, 18.0)
+        across, down = self.direction()
+        self.canvas[:] = near
+        self.paint(np.clip(0.5 + 0.4 * (across * self.x + down * self.y), 0.0, 1.0), far)
+        for _ in range(self.integer(2, 4)):
+            x, y = self.x - self.between(-1.0, 1.0), self.y - self.between(-1.0, 1.0)
+            size = self.between(0.15, 0.5)
+            spot = self.color(dark, (196.0, 206.0, 150.0), 20.0)
+            self.paint(0.5 * np.clip(1.4 - 1.4 * (x * x + y * y) / (size * size), 0.0, 1.0), spot)
 
+    def leaf(self, width: float) -> None:
+        """Draws a pointed leaf with a light rib at a random place."""
+        across, down = self.direction()
+        x, y = self.x - self.between(-0.8, 0.8), self.y - self.between(-0.8, 0.8)
+        along = (across * x + down * y) / self.between(0.45, 0.8)
+        aside = across * y - down * x
+        green = self.color((40.0, 92.0, 36.0), (112.0, 164.0, 70.0), 14.0)
+        light = 0.85 + 0.3 * inside(aside, 0.5 * width) + 0.25 * inside(
+            0.012 - np.abs(aside), 0.02)
+        self.paint(inside(width * (1.0 - along * along) - np.abs(aside), 0.03), light * green)
 
-def inside(distance: Plane, softness: float) -> Plane:
-    """The coverage of each sample, 0 to 1; `distance` is positive inside the shape."""
-    return np.clip(distance / softness + 0.5, 0.0, 1.0)
+    def stem(self, left: float, top: float) -> None:
+        """Draws a bent stem from a flower at (left, top) down to the lower edge."""
+        below = self.y - top
+        middle = left + self.between(-0.35, 0.35) * below * below
+        green = self.color((52.0, 104.0, 40.0), (104.0, 150.0, 66.0), 12.0)
+        coverage = inside(0.04 - np.abs(self.x - middle), 0.03) * inside(below, 0.05)
+        self.paint(coverage, (0.9 + 4.0 * (self.x - middle)) * green)
 
+    def flower(self, kind: Kind, left: float, top: float, radius: float) -> None:
+        """Draws a flower at (left, top), randomly rotated and tilted."""
+        across, down = self.direction()
+        tilt = self.between(1.0, 1.65)
+        x, y = self.x - left, self.y - top
+        u, v = (across * x + down * y) / radius, (across * y - down * x) * tilt / radius
+        distance = np.sqrt(u * u + v * v) + 1e-9
+        # Rotated after tilting, or the tilt would always be along a petal.
+        turn, other = self.direction()
+        u, v = (u * turn - v * other) / distance, (u * other + v * turn) / distance
+        petals = self.integer(*kind.petals)
+        cosine, sine = multiple_angle(u, v, petals)
+        waist = kind.waist + self.between(-0.08, 0.08)
+        point = kind.point + self.between(-0.15, 0.15)
+        notch = kind.notch * self.between(0.5, 1.4)
+        tip, base = self.color(*kind.tip, 16.0), self.color(*kind.base, 16.0)
+        whirl = self.between(-0.12, 0.12)
+        for layer in range(kind.layers):
+            # The next ring is smaller and rotated by half a petal, which only flips the sign.
+            sign, size = 1.0 - 2.0 * (layer % 2), 1.0 - 0.28 * layer
+            middle = np.sqrt(np.clip(0.5 + 0.5 * sign * cosine, 0.0, 1.0))
+            edge = np.sqrt(np.clip(0.5 - 0.5 * sign * cosine, 0.0, 1.0))
+            rounded = np.sqrt(middle)
+            fourth = middle * middle * middle * middle
+            outline = rounded + point * ((1.0 - edge) - rounded) - notch * fourth * fourth
+            outline = size * (waist + (1.0 - waist) * outline)
+            reach = distance / outline
+            shadow = np.array((12.0, 22.0, 14.0)).reshape(3, 1, 1)
+            self.paint(0.45 * inside(outline - distance + 0.04, 0.30), shadow)
+            near = np.clip((kind.eye - reach) / 0.25 + 0.5, 0.0, 1.0)
+            middle_line = np.clip(1.0 - 5.0 * edge, 0.0, 1.0)
+            stripe = kind.stripe * middle_line * np.clip(1.3 - reach, 0.0, 1.0)
+            color = tip + np.maximum(near, stripe) * (base - tip)
+            light = 0.66 + 0.26 * rounded + 0.12 * reach + whirl * sign * sine
+            self.paint(inside(outline - distance, 0.03 / radius), light * color)
+        # The center: a dome with a frayed edge, darker in the middle.
+        disk = kind.disk * self.between(0.85, 1.15) * (1.0 + 0.06 * sine)
+        color = self.color(kind.disk_color, kind.disk_color, 20.0)
+        height = distance / disk
+        light = 0.72 + 0.75 * height * height - 0.55 * height * height * height
+        self.paint(inside(disk - distance, 0.06), light * color)
 
-def paint(canvas: Plane, coverage: Plane, colour: Plane) -> None:
-    """Blends colour [3, rows or 1, columns or 1] into canvas [3, rows, columns], in place.
-
-    Coverage [rows, columns] is from 0 to 1. Only its bounding box is computed.
-    """
-    rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
-    if rows.size:
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        part = canvas[:, *box]
-        part += coverage[box] * (np.broadcast_to(colour, canvas.shape)[:, *box] - part)
-
-
-def multiple_angle(x: Plane, y: Plane, times: int) -> tuple[Plane, Plane]:
-    """Cosine and sine of a multiple of the angle whose cosine is x and sine y: (x + iy)^times."""
-    if times == 1:
-        return x, y
-    cosine, sine = multiple_angle(x, y, times // 2)
-    cosine, sine = cosine * cosine - sine * sine, 2.0 * (cosine * sine)
-    if times % 2:
-        cosine, sine = cosine * x - sine * y, cosine * y + sine * x
-    return cosine, sine
-
-
-def draw_background(dice: Dice, canvas: Plane, x: Plane, y: Plane) -> None:
-    """Fills the canvas with a gradient of two greens (or earth, or sky) and blurred spots."""
-    dark: Colour = (28.0, 62.0, 30.0)
-    light = ((120, 160, 80), (150, 130, 96), (140, 176, 200))[dice.integer(0, 2)]
-    near, far = dice.colour(dark, light, 18.0), dice.colour(dark, light, 18.0)
-    across, down = dice.direction()
-    canvas[:] = column(near)
-    paint(canvas, np.clip(0.5 + 0.4 * (across * x + down * y), 0.0, 1.0), column(far))
-    for _ in range(dice.integer(2, 4)):
-        left, top = dice.between(-1.0, 1.0), dice.between(-1.0, 1.0)
-        size = dice.between(0.15, 0.5)
-        square = (x - left) * (x - left) + (y - top) * (y - top)
-        spot = dice.colour(dark, (196.0, 206.0, 150.0), 20.0)
-        paint(canvas, 0.5 * np.clip(1.4 - 1.4 * square / (size * size), 0.0, 1.0), column(spot))
-
-
-def draw_leaf(dice: Dice, canvas: Plane, x: Plane, y: Plane, width: float) -> None:
-    """Draws a pointed leaf with a light rib at a random place; width in half image sides."""
-    across, down = dice.direction()
-    left, top = dice.between(-0.8, 0.8), dice.between(-0.8, 0.8)
-    length = dice.between(0.45, 0.8)
-    along = (across * (x - left) + down * (y - top)) / length
-    aside = across * (y - top) - down * (x - left)
-    green = dice.colour((40.0, 92.0, 36.0), (112.0, 164.0, 70.0), 14.0)
-    coverage = inside(width * (1.0 - along * along) - np.abs(aside), 0.03)
-    light = 0.85 + 0.3 * inside(aside, 0.5 * width) + 0.25 * inside(0.012 - np.abs(aside), 0.02)
-    paint(canvas, coverage, light * column(green))
-
-
-def draw_stem(dice: Dice, canvas: Plane, x: Plane, y: Plane, left: float, top: float) -> None:
-    """Draws a bent stem from a flower at (left, top) down to the lower edge."""
-    below = y - top
-    middle = left + dice.between(-0.35, 0.35) * below * below
-    green = dice.colour((52.0, 104.0, 40.0), (104.0, 150.0, 66.0), 12.0)
-    coverage = inside(0.04 - np.abs(x - middle), 0.03) * inside(below, 0.05)
-    paint(canvas, coverage, (0.9 + 4.0 * (x - middle)) * column(green))
-
-
-def draw_flower(dice: Dice, kind: Kind, canvas: Plane, x: Plane, y: Plane,
-                left: float, top: float, radius: float) -> None:
-    """Draws a flower at (left, top), randomly rotated and tilted; lengths in half image sides."""
-    across, down = dice.direction()
-    tilt = dice.between(1.0, 1.65)
-    u = (across * (x - left) + down * (y - top)) / radius
-    v = (across * (y - top) - down * (x - left)) * tilt / radius
-    distance = np.sqrt(u * u + v * v) + 1e-9
-    # Rotated after tilting, or the tilt would always be along a petal.
-    turn, other = dice.direction()
-    u, v = (u * turn - v * other) / distance, (u * other + v * turn) / distance
-    petals = dice.integer(*kind.petals)
-    cosine, sine = multiple_angle(u, v, petals)
-    waist = kind.waist + dice.between(-0.08, 0.08)
-    point = kind.point + dice.between(-0.15, 0.15)
-    notch = kind.notch * dice.between(0.5, 1.4)
-    tip, base = dice.colour(*kind.tip, 16.0), dice.colour(*kind.base, 16.0)
-    whirl = dice.between(-0.12, 0.12)
-    for layer in range(kind.layers):
-        # The next ring is smaller and rotated by half a petal, which only flips the sign.
-        sign, size = 1.0 - 2.0 * (layer % 2), 1.0 - 0.28 * layer
-        middle = np.sqrt(np.clip(0.5 + 0.5 * sign * cosine, 0.0, 1.0))
-        edge = np.sqrt(np.clip(0.5 - 0.5 * sign * cosine, 0.0, 1.0))
-        rounded = np.sqrt(middle)
-        fourth = middle * middle * middle * middle
-        outline = rounded + point * ((1.0 - edge) - rounded) - notch * fourth * fourth
-        outline = size * (waist + (1.0 - waist) * outline)
-        reach = distance / outline
-        paint(canvas, 0.45 * inside(outline - distance + 0.04, 0.30), column((12.0, 22.0, 14.0)))
-        near = np.clip((kind.eye - reach) / 0.25 + 0.5, 0.0, 1.0)
-        middle_line = np.clip(1.0 - 5.0 * edge, 0.0, 1.0)
-        stripe = kind.stripe * middle_line * np.clip(1.3 - reach, 0.0, 1.0)
-        colour = column(tip) + np.maximum(near, stripe) * (column(base) - column(tip))
-        light = 0.66 + 0.26 * rounded + 0.12 * reach + whirl * sign * sine
-        paint(canvas, inside(outline - distance, 0.03 / radius), light * colour)
-    draw_disk(dice, kind, canvas, distance, sine)
-
-
-def draw_disk(dice: Dice, kind: Kind, canvas: Plane, distance: Plane, sine: Plane) -> None:
-    """Draws the centre of a flower: a dome with a frayed edge, darker in the middle."""
-    disk = kind.disk * dice.between(0.85, 1.15) * (1.0 + 0.06 * sine)
-    colour = dice.colour(kind.disk_colour, kind.disk_colour, 20.0)
-    height = distance / disk
-    light = 0.72 + 0.75 * height * height - 0.55 * height * height * height
-    paint(canvas, inside(disk - distance, 0.06), light * column(colour))
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """The canvas, averaged to uint8 [64, 64, 3], under light of a random color, with noise."""
+        across, down = self.direction()
+        light = self.between(0.66, 1.12) + self.between(0.0, 0.22) * (
+            across * self.x + down * self.y)
+        cast = self.color((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 0.10)
+        samples = np.floor(np.clip(self.canvas * light * cast, 0.0, 255.0) + 0.5).astype(np.int64)
+        blocks = samples.reshape(3, IMAGE_SIZE, OVERSAMPLING, IMAGE_SIZE, OVERSAMPLING)
+        pixels = np.moveaxis(blocks.sum(axis=(2, 4)) // (OVERSAMPLING * OVERSAMPLING), 0, -1)
+        strength = self.integer(4, 15)
+        raw = self.raw(IMAGE_SIZE * IMAGE_SIZE).reshape(IMAGE_SIZE, IMAGE_SIZE)
+        octets = [(raw >> np.uint64(8 * place) & np.uint64(255)).astype(np.int64)
+                  for place in range(7)]
+        # The sum of four bytes, nearly normal, is the noise that all channels share.
+        shared = octets[0] + octets[1] + octets[2] + octets[3] - 510
+        noise = np.stack([shared + octet - 128 for octet in octets[4:]], -1)
+        noisy: npt.NDArray[np.int64] = pixels + noise * strength // 256
+        return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def draw_image(split: str, label: int, index: int) -> npt.NDArray[np.uint8]:
     """The uint8 [64, 64, 3] image with this index (from 0) among those of its class in a split."""
-    dice = Dice(1 + index + 1000 * (label + 100 * list(COUNTS).index(split)))
-    kind = KINDS[label]
-    size = IMAGE_SIZE * OVERSAMPLING
-    # The samples' coordinates go from -1 to 1, y pointing down: x [1, size] and y [size, 1].
-    axis = (2.0 * np.arange(size, dtype=np.float64) + 1.0 - size) / size
-    x, y = axis[None, :], axis[:, None]
-    canvas = np.empty((3, size, size))
-    draw_background(dice, canvas, x, y)
-    for _ in range(dice.integer(1, 4)):
-        draw_leaf(dice, canvas, x, y, dice.between(0.08, 0.22))
-    left, top = dice.between(-0.28, 0.28), dice.between(-0.28, 0.28)
-    if dice.between(0.0, 1.0) < 0.25:
-        away, up = dice.direction()
-        draw_flower(dice, kind, canvas, x, y, left + 0.75 * away, top + 0.75 * up,
-                    dice.between(0.28, 0.45))
-    draw_stem(dice, canvas, x, y, left, top)
-    draw_flower(dice, kind, canvas, x, y, left, top, dice.between(0.40, 0.78))
-    if dice.between(0.0, 1.0) < 0.3:
-        draw_leaf(dice, canvas, x, y, dice.between(0.06, 0.16))
-    across, down = dice.direction()
-    light = dice.between(0.66, 1.12) + dice.between(0.0, 0.22) * (across * x + down * y)
-    cast = dice.colour((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 0.10)
-    samples = np.clip(canvas * light * column(cast), 0.0, 255.0)
-    return photograph(dice, np.floor(samples + 0.5).astype(np.int64))
-
-
-def photograph(dice: Dice, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Averages samples [3, rows, columns], 0 to 255, to pixels [64, 64, 3], and adds noise."""
-    blocks = samples.reshape(3, IMAGE_SIZE, OVERSAMPLING, IMAGE_SIZE, OVERSAMPLING)
-    pixels = np.moveaxis(blocks.sum(axis=(2, 4)) // (OVERSAMPLING * OVERSAMPLING), 0, -1)
-    strength = dice.integer(4, 15)
-    raw = dice.raw(IMAGE_SIZE * IMAGE_SIZE).reshape(IMAGE_SIZE, IMAGE_SIZE)
-    octets = [(raw >> np.uint64(8 * place) & np.uint64(255)).astype(np.int64) for place in range(7)]
-    # The sum of four bytes, nearly normal, is the noise that all channels share.
-    shared = octets[0] + octets[1] + octets[2] + octets[3] - 510
-    noise = np.stack([shared + octet - 128 for octet in octets[4:]], -1)
-    noisy: npt.NDArray[np.int64] = pixels + noise * strength // 256
-    return np.clip(noisy, 0, 255).astype(np.uint8)
-
-
-def pixels_sha256(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> str:
-    """SHA-256 of the pixels followed by the labels as little-endian 32-bit integers."""
-    return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
+    drawing = Drawing(1 + index + 1000 * (label + 100 * list(COUNTS).index(split)))
+    between = drawing.between
+    drawing.background()
+    for _ in range(drawing.integer(1, 4)):
+        drawing.leaf(between(0.08, 0.22))
+    left, top = between(-0.28, 0.28), between(-0.28, 0.28)
+    if between(0.0, 1.0) < 0.25:
+        away, up = drawing.direction()
+        drawing.flower(KINDS[label], left + 0.75 * away, top + 0.75 * up, between(0.28, 0.45))
+    drawing.stem(left, top)
+    drawing.flower(KINDS[label], left, top, between(0.40, 0.78))
+    if between(0.0, 1.0) < 0.3:
+        drawing.leaf(between(0.06, 0.16))
+    return drawing.pixels()
 
 
 def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str]]:
@@ -296,11 +275,11 @@ def draw_split(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]
     members = [(label, index) for label, count in enumerate(COUNTS[split])
                for index in range(count)]
     # A key above those of images; sorting raw numbers shuffles equally in every NumPy.
-    order = np.argsort(Dice(10**9 + list(COUNTS).index(split)).raw(len(members)), kind="stable")
+    order = np.argsort(Drawing(10**9 + list(COUNTS).index(split)).raw(len(members)), kind="stable")
     members = [members[place] for place in order]
     images = np.stack([draw_image(split, label, index) for label, index in members])
     labels = np.array([label for label, _ in members], np.int32)
-    found = pixels_sha256(images, labels)
+    found = hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
     assert found == PIXELS_SHA256[split], (
         f"the {split} split of the synthetic data set came out with other pixels on this machine "
         f"(NumPy {np.__version__}): SHA-256 {found}, not {PIXELS_SHA256[split]}")

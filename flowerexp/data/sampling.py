@@ -4,6 +4,7 @@ Oversampling repeats indices, never images. A custom sampler implements the prot
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,11 +125,11 @@ def epoch_order(labels: Labels, sampler: Any, seed: int, epoch: int, draw: int =
     """The order that a sampler returns; raises UserError if it is invalid."""
     with parts.failures_named(sampler):
         order = np.asarray(parts.built(sampler)(labels, seed, epoch, draw))
-    if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or not (
-            order.min() >= 0 and order.max() < len(labels)):
+    integers = order.dtype.kind in "iu" and order.size > 0
+    if order.ndim != 1 or not integers or order.min() < 0 or order.max() >= len(labels):
         raise UserError(f"{sampler} must return indices of the {len(labels)} training images, "
                         f"int64 [examples], not {order.dtype} {list(order.shape)}"
-                        + (f" from {order.min()} to {order.max()}" if order.size else ""))
+                        + (f" from {order.min()} to {order.max()}" if integers else ""))
     return order.astype(np.int64)
 
 
@@ -140,11 +141,10 @@ def epoch_indices(labels: Labels, sampler: Any, seed: int, epoch: int, count: in
         int64 [count].
     """
     assert len(labels) > 0, "an epoch of no images"
-    order = epoch_order(labels, sampler, seed, epoch)
-    draw = 1
+    order, draw = epoch_order(labels, sampler, seed, epoch), 0
     while len(order) < count:
-        order = np.concatenate([order, epoch_order(labels, sampler, seed, epoch, draw)])
         draw += 1
+        order = np.concatenate([order, epoch_order(labels, sampler, seed, epoch, draw)])
     return order[:count]
 
 
@@ -160,23 +160,22 @@ def examples_per_epoch(counts: Labels, sampler: Any, seed: int = 0) -> int:
     Args:
         counts: int [classes], training images of each class.
     """
-    if hasattr(plan := parts.built(sampler), "examples_per_epoch"):
-        return int(plan.examples_per_epoch(counts))
-    # The order of the labels is not known yet, and the length must not depend on it.
-    return len(epoch_order(np.repeat(np.arange(len(counts)), counts), sampler, seed, 0))
+    if not hasattr(parts.built(sampler), "examples_per_epoch"):
+        # The order of the labels is not known yet, and the length must not depend on it.
+        return len(epoch_order(np.repeat(np.arange(len(counts)), counts), sampler, seed, 0))
+    with parts.failures_named(sampler):
+        examples = parts.built(sampler).examples_per_epoch(counts)
+    if not isinstance(examples, Integral) or int(examples) < 0:
+        raise UserError(f"{sampler}: examples_per_epoch must return an integer of at least 0, not "
+                        f"{examples!r}")
+    return int(examples)
 
 
 def class_weights(counts: Labels, sampler: Any) -> npt.NDArray[np.float32]:
     """The weight of an example's loss by its class, float32 [classes]."""
-    weigh = getattr(parts.built(sampler), "class_weights", None)
-    if weigh is None:
+    if not hasattr(parts.built(sampler), "class_weights"):
         return np.ones(len(counts), np.float32)
-    with parts.failures_named(sampler):
-        weights = np.asarray(weigh(counts), np.float32)
-    if weights.shape != (len(counts),) or not np.isfinite(weights).all():
-        raise UserError(f"{sampler}: class_weights must return {len(counts)} finite weights, "
-                        f"float32 [classes], not {list(weights.shape)}")
-    return weights
+    return planned_by_class(counts, sampler, "class_weights").astype(np.float32)
 
 
 def class_repeats(counts: Labels, sampler: Any, labels: Labels | None = None, seed: int = 0
@@ -184,11 +183,21 @@ def class_repeats(counts: Labels, sampler: Any, labels: Labels | None = None, se
     """How often an image of each class is seen per epoch, on average, float64 [classes]: as the
     sampler plans it, else as in the first epoch; 1 for a class without images.
     """
-    if hasattr(plan := parts.built(sampler), "class_repeats"):
-        return np.asarray(plan.class_repeats(counts), np.float64)
+    if hasattr(parts.built(sampler), "class_repeats"):
+        return planned_by_class(counts, sampler, "class_repeats")
     labels = np.repeat(np.arange(len(counts)), counts) if labels is None else labels
     mean = class_occurrences(labels, example_repeats(labels, sampler, seed, 0), len(counts))[:, 0]
     return np.nan_to_num(mean, nan=1.0)
+
+
+def planned_by_class(counts: Labels, sampler: Any, method: str) -> npt.NDArray[np.float64]:
+    """What a sampler's method returns; raises UserError if it is not a number for each class."""
+    with parts.failures_named(sampler):
+        values = np.asarray(getattr(parts.built(sampler), method)(counts), np.float64)
+    if values.shape != (len(counts),) or not np.isfinite(values).all():
+        raise UserError(f"{sampler}: {method} must return {len(counts)} finite numbers, float64 "
+                        f"[classes], not {list(values.shape)}")
+    return values
 
 
 def class_occurrences(labels: Labels, repeats: npt.NDArray[np.integer], num_classes: int

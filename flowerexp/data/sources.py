@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,7 @@ import platformdirs
 from flowerexp import parts
 from flowerexp.config import check_range
 from flowerexp.data import records, sample, tfrecord
-from flowerexp.data.issues import MAX_LABELS, DataIssue, Labels
-from flowerexp.data.layout import find_names_file, read_class_names, split_folder
-from flowerexp.data.records import ReadSpec, Table
-from flowerexp.data.tfrecord import RecordFile
+from flowerexp.data.records import MAX_LABELS, DataIssue, Labels, ReadSpec, Table
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
@@ -29,6 +27,8 @@ COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
 COMPETITION_CLASSES = 104
 KAGGLE_FOLDER = f"/kaggle/input/{COMPETITION}"
+NAMES_FILE = "classes.txt"
+"""Written by a conversion next to the splits; it may be in the root instead."""
 CLASSES_FILE = Path(__file__).with_name("flower_classes.json")
 
 
@@ -86,7 +86,7 @@ class Source:
     kind: sample | flowers | tfrecords | arrays.
     reason: sentence that says which data set is used and why.
     folder: folder that holds train, val and perhaps test; "memory" for arrays.
-    image_size: height and width in pixels.
+    image_size: height and width in pixels; 0: that of the first images, which `find` reads.
     class_names: class names in label order; None if classes have numbers only.
     num_classes: number of classes; None if only the labels tell.
     files: files of `train`, `val` and, if there is one, `test`; empty for arrays.
@@ -99,7 +99,7 @@ class Source:
     image_size: int
     class_names: tuple[str, ...] | None
     num_classes: int | None
-    files: dict[str, tuple[RecordFile, ...]]
+    files: dict[str, tuple[str, ...]]
     arrays: dict[str, Arrays] = field(default_factory=dict)
 
     @classmethod
@@ -159,8 +159,12 @@ class TFRecords:
     class_names: Any = None
     """List of names in label order, or the path of a text file, one per line; null: numbers."""
 
+    needs_root: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        self.check_root()
+        if self.needs_root and self.root is None:
+            raise UserError("root must say where the TFRecords are: dataset=tfrecords "
+                            "dataset.root=FOLDER")
         for key in ("image_size", "num_classes"):
             check_range(key, getattr(self, key), 1)
         names = self.class_names
@@ -173,47 +177,173 @@ class TFRecords:
         elif not isinstance(names, str | None):
             raise UserError("class_names must be a list of texts or the path of a text file")
 
-    def check_root(self) -> None:
-        if self.root is None:
-            raise UserError("root must say where the TFRecords are: dataset=tfrecords "
-                            "dataset.root=FOLDER")
-
-    def __call__(self, all_gather: AllGather = single_process) -> Source:
-        """The source; `all_gather` distributes the reading of files among workers.
+    def __call__(self) -> Source:
+        """The source; its image size is 0 if neither the config nor a folder's name says it.
 
         Raises:
             UserError: if the root, a split or the size does not exist.
         """
         assert self.root is not None
-        return found(self, self.root, "dataset: TFRecords", all_gather)
+        return self.at(self.root, "dataset: TFRecords")
+
+    def at(self, root: str, reason: str) -> Source:
+        """The source in a folder of TFRecords."""
+        folder, named_size = split_folder(root, self.image_size)
+        for split in ("train", "val"):
+            if not tf.io.gfile.isdir(f"{folder}/{split}"):
+                raise UserError(f"{folder}/{split} does not exist: a data set needs the folders "
+                                "train and val (and test, for predictions)")
+        files = {split: tfrecord.list_files(f"{folder}/{split}")
+                 for split in ("train", "val", "test") if tf.io.gfile.isdir(f"{folder}/{split}")}
+        paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
+        names_file = next((path for path in paths if self.class_names is None
+                           and tf.io.gfile.exists(path)), None)
+        if names_file:
+            reason += f"; class names of {names_file}"
+        names = read_class_names(names_file or self.class_names)
+        if names and self.num_classes not in (None, len(names)):
+            raise UserError(f"{names_file or 'dataset.class_names'} holds {len(names)} names where "
+                            f"dataset.num_classes says {self.num_classes}")
+        return Source("tfrecords", reason, folder, self.image_size or named_size or 0, names,
+                      len(names) if names else self.num_classes, files)
 
 
 @dataclass(frozen=True)
 class Flowers(TFRecords):
     """The Kaggle competition's files, at dataset.root, $FLOWERS_ROOT or Kaggle's folder."""
 
-    def check_root(self) -> None:
-        """A root is optional."""
+    needs_root: ClassVar[bool] = False
 
-    def __call__(self, all_gather: AllGather = single_process) -> Source:
+    def __call__(self) -> Source:
         root, where = competition_root(self)
-        return find_flowers(self, root, f"dataset: the competition's files in {where}", all_gather)
+        return self.competition(root, f"dataset: the competition's files in {where}")
+
+    def competition(self, root: str, reason: str) -> Source:
+        """The source of the competition's files; its reason names splits with unexpected counts."""
+        if self.num_classes not in (None, COMPETITION_CLASSES) and not self.class_names:
+            raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the "
+                            f"competition's files, not {self.num_classes}: leave it out")
+        names = self.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
+        source = replace(self, class_names=names).at(root, reason)
+        for split, files in source.files.items():
+            stated = [tfrecord.stated_count(file) for file in files]
+            count = sum(filter(None, stated))
+            if None not in stated and count != COMPETITION_COUNTS[split]:
+                reason += (f"; {split} holds {count} images where the competition has "
+                           f"{COMPETITION_COUNTS[split]}")
+        return replace(source, kind="flowers", reason=reason)
 
 
 @dataclass(frozen=True)
-class Sample(Flowers):
-    """The synthetic data set."""
+class Sample(TFRecords):
+    """The synthetic data set, which is written on first use."""
 
-    def __call__(self, all_gather: AllGather = single_process) -> Source:
-        return find_sample(self, "dataset: the synthetic sample")
+    needs_root: ClassVar[bool] = False
+
+    def __call__(self, reason: str = "dataset: the synthetic sample") -> Source:
+        size = sample.IMAGE_SIZE
+        if self.image_size not in (None, size):
+            raise UserError(f"dataset.image_size must be {size} for the synthetic sample, not "
+                            f"{self.image_size}: leave it out")
+        folder = sample.write(Path(self.root or platformdirs.user_cache_dir("flowerexp")))
+        named = replace(self, image_size=size,
+                        class_names=self.class_names or list(sample.CLASS_NAMES))
+        return replace(named.at(str(folder), reason), kind="sample")
 
 
 @dataclass(frozen=True)
 class Auto(Flowers):
     """The competition's files if they are found, else the synthetic sample."""
 
-    def __call__(self, all_gather: AllGather = single_process) -> Source:
-        return find_auto(self)
+    def __call__(self) -> Source:
+        size = self.image_size or 192
+        try:
+            root, where = competition_root(self)
+            split_folder(root, size)
+        except UserError as error:
+            if self.root is not None or os.environ.get("FLOWERS_ROOT"):
+                raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
+                                "choose dataset=tfrecords for others, or leave the root out)"
+                                ) from error
+            synthetic = Sample(None, self.image_size, self.num_classes, self.class_names)
+            return synthetic(f"dataset: the synthetic sample, because {error}")
+        return replace(self, image_size=size).competition(
+            root, f"dataset: flowers_{size}, the competition's files at {where}")
+
+
+def competition_root(dataset: TFRecords) -> tuple[str, str]:
+    """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its label."""
+    if dataset.root is not None:
+        return dataset.root, f"dataset.root={dataset.root}"
+    from_environment = os.environ.get("FLOWERS_ROOT")
+    if from_environment:
+        return from_environment, f"$FLOWERS_ROOT={from_environment}"
+    if tf.io.gfile.isdir(KAGGLE_FOLDER):
+        return KAGGLE_FOLDER, KAGGLE_FOLDER
+    raise UserError(f"the competition's files ({COMPETITION}) are neither at dataset.root nor at "
+                    f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
+
+
+def find(part: Any, all_gather: AllGather = single_process) -> Source:
+    """The source that a data set part of the config returns, with its image size.
+
+    Raises:
+        UserError: for data that does not exist, or a part that returns something else.
+    """
+    with parts.failures_named(part):
+        source = parts.built(part)()
+    if not isinstance(source, Source):
+        raise UserError(f"{part} must return a flowerexp.data.sources.Source, not "
+                        f"{type(source).__name__}")
+    if not {"train", "val"} <= {*source.splits}:
+        raise UserError(f"{part} must return a source with the splits train and val, not "
+                        f"{', '.join(source.splits) or 'none'}")
+    return source if source.image_size else replace(
+        source, image_size=records.first_image_size(source.files["train"], all_gather))
+
+
+def split_folder(root: str, image_size: int | None) -> tuple[str, int | None]:
+    """The folder with train, val and test at or below `root`, and the size in its name, if any."""
+    root = root.rstrip("/") or "/"
+    if not tf.io.gfile.isdir(root):
+        found = "is not a folder" if tf.io.gfile.exists(root) else "does not exist"
+        raise UserError(f"the data set's root {root} {found}: give dataset.root=FOLDER")
+    if tf.io.gfile.isdir(f"{root}/train"):
+        return root, size_in_name(root)
+    sizes = {size_in_name(name): name.rstrip("/") for name in tf.io.gfile.listdir(root)}
+    sizes.pop(None, None)
+    if not sizes:
+        raise UserError(f"{root} holds neither the folders train, val and test nor a folder "
+                        "tfrecords-jpeg-SxS: give the folder of the records as dataset.root")
+    if image_size is None and len(sizes) == 1:
+        image_size = next(iter(sizes))
+    if image_size not in sizes:
+        there = ", ".join(str(size) for size in sorted(filter(None, sizes)))
+        raise UserError(f"{root} holds images of {there} pixels: give dataset.image_size as one of "
+                        "them" + (f", not {image_size}" if image_size else ""))
+    return f"{root}/{sizes[image_size]}", image_size
+
+
+def size_in_name(path: str) -> int | None:
+    match = re.fullmatch(r"tfrecords-jpeg-(\d+)x\1/?", path.rstrip("/").rpartition("/")[2])
+    return int(match.group(1)) if match else None
+
+
+def read_class_names(names: Any) -> tuple[str, ...] | None:
+    """Class names from a list, a text file with one name per line, or a JSON file of a list."""
+    if names is None or isinstance(names, list):
+        return tuple(names) if names else None
+    try:
+        with tf.io.gfile.GFile(names) as file:
+            text = file.read()
+        read = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"dataset.class_names={names} cannot be read: give a list, or a file with "
+                        "one name per line or a JSON list") from error
+    read = [str(name).strip() for name in read if str(name).strip()]
+    if not read:
+        raise UserError(f"dataset.class_names={names} holds no name")
+    return tuple(read)
 
 
 def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
@@ -225,8 +355,7 @@ def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] 
     """
     splits: dict[str, Any] = {split: each.digest for split, each in source.arrays.items()}
     for split, files in source.files.items():
-        splits[split] = [(Path(file.path).name, tf.io.gfile.stat(file.path).length)
-                         for file in files]
+        splits[split] = [(Path(file).name, tf.io.gfile.stat(file).length) for file in files]
     places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
     known = [splits, counts, *([places] if places else [])]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
@@ -268,99 +397,3 @@ def class_counts(source: Source, on_bad_record: str = "stop"
     (train, _), names, skipped = read_labelled(source, False, on_bad_record)
     counts = np.bincount(train.labels, minlength=len(names))
     return counts, fingerprint(source, counts.tolist(), skipped)
-
-
-def find(part: Any, all_gather: AllGather = single_process) -> Source:
-    """The source that a data set part of the config returns.
-
-    Raises:
-        UserError: for data that does not exist, or a part that returns something else.
-    """
-    if isinstance(part, TFRecords):
-        return part(all_gather)
-    with parts.failures_named(part):
-        source = parts.built(part)()
-    if not isinstance(source, Source):
-        raise UserError(f"{part} must return a flowerexp.data.sources.Source, not "
-                        f"{type(source).__name__}")
-    return source
-
-
-def find_auto(dataset: TFRecords) -> Source:
-    """The competition's files if they are available, else the synthetic sample."""
-    wanted = dataset.image_size or 192
-    try:
-        root, where = competition_root(dataset)
-        split_folder(root, wanted)
-    except UserError as error:
-        if dataset.root is not None or os.environ.get("FLOWERS_ROOT"):
-            raise UserError(f"{error} (dataset=auto looks for the competition's files there: "
-                            "choose dataset=tfrecords for others, or leave the root out)"
-                            ) from error
-        return find_sample(dataset, f"dataset: the synthetic sample, because {error}")
-    return find_flowers(replace(dataset, image_size=wanted), root,
-                        f"dataset: flowers_{wanted}, the competition's files at {where}")
-
-
-def competition_root(dataset: TFRecords) -> tuple[str, str]:
-    """The first of dataset.root, $FLOWERS_ROOT and Kaggle's folder that is set, and its label."""
-    if dataset.root is not None:
-        return dataset.root, f"dataset.root={dataset.root}"
-    from_environment = os.environ.get("FLOWERS_ROOT")
-    if from_environment:
-        return from_environment, f"$FLOWERS_ROOT={from_environment}"
-    if tf.io.gfile.isdir(KAGGLE_FOLDER):
-        return KAGGLE_FOLDER, KAGGLE_FOLDER
-    raise UserError(f"the competition's files ({COMPETITION}) are neither at dataset.root nor at "
-                    f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
-
-
-def find_flowers(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
-                 ) -> Source:
-    """The source of the competition's files; its reason names splits with unexpected counts."""
-    if dataset.num_classes not in (None, COMPETITION_CLASSES) and not dataset.class_names:
-        raise UserError(f"dataset.num_classes must be {COMPETITION_CLASSES} for the competition's "
-                        f"files, not {dataset.num_classes}: leave it out")
-    names = dataset.class_names or json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
-    source = found(replace(dataset, class_names=names), root, reason, all_gather)
-    for split, files in source.files.items():
-        promised = [file.count for file in files]
-        if None not in promised and sum(filter(None, promised)) != COMPETITION_COUNTS[split]:
-            reason += (f"; {split} holds {sum(filter(None, promised))} images where the "
-                       f"competition has {COMPETITION_COUNTS[split]}")
-    return replace(source, kind="flowers", reason=reason)
-
-
-def found(dataset: TFRecords, root: str, reason: str, all_gather: AllGather = single_process
-          ) -> Source:
-    """The source in a folder of TFRecords; its image size is configured, named or inferred."""
-    folder, named_size = split_folder(root, dataset.image_size)
-    for split in ("train", "val"):
-        if not tf.io.gfile.isdir(f"{folder}/{split}"):
-            raise UserError(f"{folder}/{split} does not exist: a data set needs the folders train "
-                            "and val (and test, for predictions)")
-    files = {split: tfrecord.list_files(f"{folder}/{split}") for split in ("train", "val", "test")
-             if tf.io.gfile.isdir(f"{folder}/{split}")}
-    image_size = dataset.image_size or named_size or records.first_image_size(files["train"],
-                                                                              all_gather)
-    names_file = find_names_file(folder, root) if dataset.class_names is None else None
-    if names_file:
-        reason += f"; class names of {names_file}"
-    names = read_class_names(names_file or dataset.class_names)
-    if names and dataset.num_classes not in (None, len(names)):
-        raise UserError(f"{names_file or 'dataset.class_names'} holds {len(names)} names where "
-                        f"dataset.num_classes says {dataset.num_classes}")
-    return Source("tfrecords", reason, folder, image_size, names,
-                  len(names) if names else dataset.num_classes, files)
-
-
-def find_sample(dataset: TFRecords, reason: str) -> Source:
-    """The source of the synthetic data set, which is written on first use."""
-    size = sample.IMAGE_SIZE
-    if dataset.image_size not in (None, size):
-        raise UserError(f"dataset.image_size must be {size} for the synthetic sample, not "
-                        f"{dataset.image_size}: leave it out")
-    folder = sample.write(Path(dataset.root or platformdirs.user_cache_dir("flowerexp")))
-    names = dataset.class_names or list(sample.CLASS_NAMES)
-    source = found(replace(dataset, class_names=names, image_size=size), str(folder), reason)
-    return replace(source, kind="sample")

@@ -1,4 +1,4 @@
-"""TFRecord files: listing, framing, writing.
+"""TFRecord files: listing, framing, features, writing.
 
 A record is its length (8 bytes), the length's masked CRC32C (4), the data and their CRC (4). Files
 are not read by TensorFlow, which allocates whatever a damaged length says and reads nothing after a
@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,31 +24,9 @@ HEAD = 12
 FRAME = 16
 """Bytes of a record in addition to its data."""
 CRC_MASK = 0xA282EAD8
+FEATURES = {"image": "bytes", "class": "int64", "id": "bytes"}
+"""The type of each feature."""
 
-
-class FramingError(Exception):
-    """A file is damaged after its last whole record; the message says how."""
-
-
-@dataclass(frozen=True)
-class RecordFile:
-    """A TFRecord file and the number of records that its name states, if any."""
-
-    path: str
-    count: int | None
-
-    @classmethod
-    def of(cls, path: str) -> RecordFile:
-        """`...-COUNT.tfrec` states the number of records; `...-of-N.tfrec` that of files."""
-        match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
-        return cls(path, int(match.group(1)) if match else None)
-
-    def count_issue(self, found: int) -> str | None:
-        """The issue with a file that holds `found` whole records, or None."""
-        if self.count in (None, found):
-            return None
-        return (f"holds {found} records where its name says {self.count}: copy the file again, or "
-                "rename it if it is complete")
 
 
 class RecordSpan(NamedTuple):
@@ -70,15 +47,22 @@ class RawRecord(NamedTuple):
     damage: str | None
 
 
-def list_files(folder: str) -> tuple[RecordFile, ...]:
-    """The *.tfrec files of a split, sorted by name; raises UserError if there are none."""
+def list_files(folder: str) -> tuple[str, ...]:
+    """The paths of the *.tfrec files of a split, sorted; raises UserError if there are none."""
     folder = folder.rstrip("/")
     # Not glob, which treats brackets in the folder's own name as a pattern.
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     paths = sorted(f"{folder}/{name}" for name in names if name.endswith(".tfrec"))
     if not paths:
         raise UserError(f"{folder} holds no *.tfrec file: is it the right folder?")
-    return tuple(map(RecordFile.of, paths))
+    return tuple(paths)
+
+
+def stated_count(path: str) -> int | None:
+    """The number of records that a file's name states: `...-COUNT.tfrec`, but not `...-of-N.tfrec`.
+    """
+    match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
+    return int(match.group(1)) if match else None
 
 
 def masked_crc(data: bytes) -> int:
@@ -87,65 +71,87 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF
 
 
-def read_at(file: Any, position: int, length: int) -> bytes:
-    """Bytes of an open file; seeks only if needed, because a seek takes TensorFlow 50 us."""
-    if file.tell() != position:
-        file.seek(position)
-    data: bytes = file.read(length)
-    return data
+def head_damage(head: bytes, left: int) -> str | None:
+    """The issue with the head of a record in the last `left` bytes of a file, if any."""
+    if len(head) < HEAD:
+        return f"the file is truncated or damaged here ({len(head)} bytes are left): copy it again"
+    length, crc = struct.unpack("<QI", head)
+    if masked_crc(head[:8]) != crc:
+        return "the file is damaged here (CRC error of the record's length): copy it again"
+    if length + FRAME > left:
+        return (f"the file is truncated or damaged here (a record of {length} bytes where {left} "
+                "are left): copy it again")
+    return None
 
 
-def record_spans(file: Any) -> Iterator[RecordSpan]:
-    """The positions of the records of an open file, found without reading their data.
-
-    Raises:
-        FramingError: after the last whole record, if the file does not end there.
-    """
-    size, position = file.size(), 0
-    while position < size:
-        head = read_at(file, position, HEAD)
-        if len(head) < HEAD:
-            raise FramingError(f"the file is truncated or damaged here ({len(head)} bytes are "
-                               "left): copy it again")
-        length, crc = struct.unpack("<QI", head)
-        if masked_crc(head[:8]) != crc:
-            raise FramingError("the file is damaged here (CRC error of the record's length): copy "
-                               "it again")
-        if length + FRAME > size - position:
-            raise FramingError(f"the file is truncated or damaged here (a record of {length} bytes "
-                               f"where {size - position} are left): copy it again")
-        yield RecordSpan(position + HEAD, length)
-        position += length + FRAME
-
-
-def read_record(file: Any, span: RecordSpan) -> RawRecord:
-    """Reads a record of an open file and checks the CRC of its data."""
-    data, crc = read_at(file, span.start, span.length), file.read(4)
-    intact = crc == struct.pack("<I", masked_crc(data))
-    return RawRecord(span, data, None if intact else
-                     "its data are damaged (CRC error): copy the file again")
-
-
-def raw_records(path: str) -> Iterator[RawRecord]:
+def raw_records(path: str, read: bool = True) -> Iterator[RawRecord]:
     """The records of a file, then the issue with its end, if any.
+
+    Args:
+        read: whether the data are read and their CRC is checked, or only their positions found.
 
     Raises:
         tf.errors.OpError: if the file cannot be read at all.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
-        try:
-            for span in record_spans(file):
-                yield read_record(file, span)
-        except FramingError as error:
-            yield RawRecord(None, b"", str(error))
+        position, size, head = 0, file.size(), file.read(HEAD)
+        while position < size:
+            if damage := head_damage(head, size - position):
+                yield RawRecord(None, b"", damage)
+                return
+            span = RecordSpan(position + HEAD, int.from_bytes(head[:8], "little"))
+            position += span.length + FRAME
+            if read:  # the next head too: each read takes TensorFlow microseconds, a seek 50
+                content = file.read(span.length + FRAME)
+                yield checked(span, content)
+                head = content[span.length + FRAME - HEAD:]
+            else:
+                yield RawRecord(span, b"", None)
+                file.seek(position)
+                head = file.read(HEAD)
+
+
+def checked(span: RecordSpan, content: bytes) -> RawRecord:
+    """The record whose data, and their CRC, `content` begins with."""
+    data, crc = content[:span.length], content[span.length:span.length + 4]
+    intact = crc == struct.pack("<I", masked_crc(data))
+    return RawRecord(span, data, None if intact else
+                     "its data are damaged (CRC error): copy the file again")
+
+
+def read_record(file: Any, span: RecordSpan) -> RawRecord:
+    """Reads a record of an open file and checks the CRC of its data."""
+    file.seek(span.start)
+    return checked(span, file.read(span.length + 4))
 
 
 def whole_spans(path: str) -> list[RecordSpan]:
     """The positions of the whole records of a file, as far as it can be read."""
     spans: list[RecordSpan] = []
-    with contextlib.suppress(FramingError, tf.errors.OpError), tf.io.gfile.GFile(path, "rb") as f:
-        spans.extend(record_spans(f))  # keeps those before an error
-    return spans
+    with contextlib.suppress(tf.errors.OpError):
+        spans.extend(record.span for record in raw_records(path, read=False) if record.span)
+    return spans  # keeps those before an error
+
+
+def parse(serialized: bytes) -> dict[str, Sequence[Any]] | None:
+    """The values of the features of a record by name, or None if it is not a tf.train.Example.
+
+    Those of a feature of FEATURES are empty if it has another type. Parsed by protobuf, because
+    tf.io.parse_example crashes the process on a value whose stated length is 2^31 bytes or more
+    (TensorFlow 2.21).
+    """
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+    except Exception:  # protobuf's DecodeError has no stable public path
+        return None
+    return {name: getattr(feature, f"{FEATURES.get(name, 'bytes')}_list").value
+            for name, feature in features.items() if feature.WhichOneof("kind")}
+
+
+def parse_image(serialized: tf.Tensor) -> tf.Tensor:
+    """The JPEG bytes, string [], of a record, string [], that `read` has checked."""
+    features = {"image": tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_single_example(serialized, features)["image"]
 
 
 def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,

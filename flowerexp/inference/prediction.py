@@ -15,9 +15,7 @@ import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.data import records, resizing, tfrecord
-from flowerexp.data.issues import BROKEN_IMAGE, DataIssue, Labels
-from flowerexp.data.records import ReadSpec
-from flowerexp.data.tfrecord import RecordFile
+from flowerexp.data.records import BROKEN_IMAGE, DataIssue, Labels, ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
@@ -134,19 +132,18 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
     for path in given.records:
-        file = RecordFile.of(str(path))
         spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes)
-        for number, entry in enumerate(records.inspect(file, spec)):
-            example = entry.example
-            if classes is not None and example and not 0 <= example.label < classes:
-                raise UserError(f"{entry.issues[0].sentence}: the run knows {classes} classes; is "
+        for number, record in enumerate(records.inspect(str(path), spec)):
+            if (classes is not None and record.image is not None
+                    and not 0 <= record.label < classes):
+                raise UserError(f"{record.issues[0].sentence}: the run knows {classes} classes; is "
                                 "this its data set?")
-            identifier = entry.id or f"{path.name}:{number}"
-            for fault in entry.issues:
+            identifier = record.id or f"{path.name}:{number}"
+            for fault in record.issues:
                 yield Picture(identifier, -1, None, fault)
-            if example and not entry.issues:
-                broken = DataIssue(file.path, number, identifier, BROKEN_IMAGE)
-                yield Picture(identifier, example.label, example.image, broken)
+            if not record.issues:
+                broken = DataIssue(str(path), number, identifier, BROKEN_IMAGE)
+                yield Picture(identifier, record.label, record.image, broken)
 
 
 def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) -> Iterator[Batch]:

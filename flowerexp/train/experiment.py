@@ -14,7 +14,7 @@ from scipy.special import softmax
 from flowerexp import identity, metrics, parts
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
-from flowerexp.data import batching, issues, pipeline, records, sampling, sources
+from flowerexp.data import batching, pipeline, records, sampling, sources
 from flowerexp.data.pipeline import Split
 from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
@@ -118,7 +118,7 @@ class Data:
     """How images are kept: decoded | encoded | none."""
     train: Split
     valid: Split
-    skipped: tuple[issues.DataIssue, ...] = ()
+    skipped: tuple[records.DataIssue, ...] = ()
     """Issues of the records that dataset.on_bad_record=skip left out of any split."""
 
     @property
@@ -153,9 +153,9 @@ def load_data(dataset: Dataset, logger: RunLogger,
     logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                         "image_size": source.image_size, "classes": len(names),
                         "train": train.count, "val": valid.count},
-                  skipped=issues.skipped_status(skipped) if skips else None)
+                  skipped=records.skipped_status(skipped) if skips else None)
     if skips:
-        logger.info(issues.skipped_sentence(skipped))
+        logger.info(records.skipped_sentence(skipped))
     return Data(source, names, cache, train, valid, skipped)
 
 
@@ -177,9 +177,9 @@ def bad_records_named(images: Split, strategy: Any = None) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        if images.table.skipped is None:  # else bad records were left out: not the cause
+        if not images.table.issues:  # else bad records were left out: not the cause
             files = pipeline.files_here(strategy, images) if strategy else images.table.files
-            labels = issues.Labels.of("val" if (images.table.labels >= 0).all() else "test")
+            labels = records.Labels.of("val" if (images.table.labels >= 0).all() else "test")
             if issue := records.first_issue(files, records.ReadSpec(images.image_size, labels)):
                 raise UserError(issue) from error
         raise
@@ -364,7 +364,8 @@ def test_rows(test: records.Table, logits: npt.NDArray[np.float32], counts: npt.
     An unreadable record gets the most common class of the training set, with probability 1.
     """
     commonest = np.eye(len(counts), dtype=np.float16)[counts.argmax()]
-    probabilities = records.scatter_rows(softmax(logits, axis=-1).astype(np.float16), test.kept,
-                                         commonest)
-    predicted = records.scatter_rows(logits.argmax(-1), test.kept, counts.argmax())
+    probabilities = np.tile(commonest, (len(test.kept), 1))
+    probabilities[test.kept] = softmax(logits, axis=-1)
+    predicted = np.full(len(test.kept), counts.argmax())
+    predicted[test.kept] = logits.argmax(-1)
     return probabilities, predicted.tolist()

@@ -86,7 +86,8 @@ def test_an_image_drawn_alone_is_that_of_its_split(splits: dict[str, Split]) -> 
 
 
 def test_other_pixels_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sample.PIXELS_SHA256, "val", "0" * 64)
+    black = np.zeros((64, 64, 3), np.uint8)
+    monkeypatch.setattr(sample, "draw_image", lambda split, label, index: black)
     with pytest.raises(AssertionError, match=r"val split .* other pixels"):
         sample.draw_split("val")
 

@@ -1,6 +1,7 @@
 """The order of an epoch: exact repeats, exact lengths, a pure function of its arguments."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from flowerexp import parts
 from flowerexp.data import sampling
 from flowerexp.data.sampling import ClassWeight, Original, Oversample
+from flowerexp.errors import UserError
 
 ORIGINAL = Original()
 CLASS_WEIGHT = ClassWeight()
@@ -189,3 +192,46 @@ def test_class_weights_are_balanced_with_mean_one(counts):
     present = np.flatnonzero(counts)
     np.testing.assert_allclose(
         weights[present], compute_class_weight("balanced", classes=present, y=labels), rtol=1e-6)
+
+
+# Samplers of one's own
+
+class Own:
+    """Every method of a sampler returns `value`, or raises it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, labels, seed, epoch, draw=0):
+        return self.result()
+
+    def result(self, *_):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+    examples_per_epoch = class_repeats = class_weights = result
+
+
+CALLS = {
+    "examples_per_epoch": lambda sampler: sampling.examples_per_epoch(np.array([2, 1]), sampler),
+    "class_repeats": lambda sampler: sampling.class_repeats(np.array([2, 1]), sampler),
+    "class_weights": lambda sampler: sampling.class_weights(np.array([2, 1]), sampler),
+    "__call__": lambda sampler: sampling.epoch_order(np.array([0, 1]), sampler, 0, 0)}
+WRONG = [KeyError("mine"), UserError("beta is missing"), "many", None, -1, 2.5,
+         np.array([1.0, np.nan]), np.ones(3)]
+
+
+@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: f"{type(value).__name__}")
+def test_what_an_own_sampler_does_wrong_is_one_sentence_that_names_it(method, value):
+    sampler = parts.Part("sampling", f"{__name__}.Own", {"value": value})
+    with pytest.raises(UserError, match=f"^{re.escape(str(sampler))}") as mistake:
+        CALLS[method](sampler)
+    assert "\n" not in str(mistake.value)
+
+
+def test_an_own_sampler_may_plan():
+    assert CALLS["examples_per_epoch"](Own(np.int64(7))) == 7
+    assert CALLS["class_repeats"](Own([1, 3])).tolist() == [1.0, 3.0]
+    assert CALLS["class_weights"](Own([1, 3])).dtype == np.float32

@@ -10,17 +10,16 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.config import Dataset
-from flowerexp.data import issues, pipeline, records, sources, tfrecord
+from flowerexp.data import pipeline, records, sources, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.issues import Labels
-from flowerexp.data.records import ReadSpec, Skipped, Table
+from flowerexp.data.records import Labels, ReadSpec, Table
 from flowerexp.data.sampling import Original
 from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests.data.test_records import example, good, jpeg, record_ends, write_serialized
-from tests.processes import execute, history_of, read, weights_of
+from tests.processes import history_of, read, train, weights_of
 
 SKIP = ReadSpec(16, skip_bad=True)
 SKIP_TEST = ReadSpec(16, Labels.ABSENT, skip_bad=True)
@@ -84,14 +83,12 @@ BAD_TEST = (0, 3, 5)
 def test_a_run_that_skips_is_the_run_without_the_bad_records(pair, tmp_path):
     """As it streams; for the other caches, it is the table that must be the same."""
     bad, clean = pair
-    chosen = ("dataset.cache=none", "loop.epochs=2", "hardware=cpu", "hardware.replicas=2",
-              "augmentation=[flip]")
-    for name, root, policy in (("bad", bad, "skip"), ("clean", clean, "stop")):
-        done = execute(tmp_path, root, f"name={name}", f"dataset.on_bad_record={policy}", *chosen)
-        assert done.returncode == 0, done.stderr
-        if policy == "skip":
-            assert "skipped 9 bad records, all listed in status.json; the first: " in done.stdout
-    one, other = tmp_path / "outputs/bad", tmp_path / "outputs/clean"
+    one, other = (train(tmp_path / policy, root, f"dataset.on_bad_record={policy}",
+                        "dataset.cache=none", "loop.epochs=2", "hardware.replicas=2",
+                        "augmentation=[flip]")
+                  for root, policy in ((bad, "skip"), (clean, "stop")))
+    assert "skipped 9 bad records, all listed in status.json; the first: " in (
+        one / "run.log").read_text()
     assert history_of(one) == history_of(other)
     for name in ("valid_preds.json", "valid_labels.json", "valid_probs.npy", "classes.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -120,7 +117,7 @@ def check_test_rows(run, root, pair):
     assert probabilities[list(BAD_TEST)].tolist() == [[1, 0, 0]] * 3
     np.testing.assert_array_equal(probabilities.argmax(1), predicted)
     model = tf.keras.models.load_model(run / "model.keras", compile=False)
-    images = [record.example.image for file in tfrecord.list_files(str(root / "test"))
+    images = [record.image for file in tfrecord.list_files(str(root / "test"))
               for record in records.inspect(file, ReadSpec(16, Labels.ABSENT))
               if not record.issues]
     pixels = np.stack([tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE").numpy()
@@ -168,7 +165,7 @@ def test_the_table_of_what_is_left(pair):
         assert left.labels.dtype == np.int32
         assert left.ids == expected.ids
         assert left.counts == expected.counts
-    assert readable(clean).skipped is None
+    assert readable(clean).issues == ()
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -178,7 +175,7 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
     def all_gather(make):
         return [make(worker, workers) for worker in range(workers)]
 
-    source = sources.TFRecords(str(pair[policy == "stop"]))()
+    source = sources.find(sources.TFRecords(str(pair[policy == "stop"])))
     for split in source.files:
         one = sources.read_split(source, split, False, policy)
         several = sources.read_split(source, split, False, policy, all_gather)
@@ -186,9 +183,8 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
         assert several.kept.tolist() == one.kept.tolist()
         for name in ("ids", "counts", "files", "images", "all_ids", "issues"):
             assert getattr(several, name) == getattr(one, name), name
-        assert (several.skipped is None) == (policy == "stop")
-        if several.skipped:
-            assert several.skipped.spans == one.skipped.spans
+        assert (several.issues == ()) == (policy == "stop")
+        np.testing.assert_array_equal(several.spans, one.spans)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -234,7 +230,7 @@ def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
     bad = [example(image=b"none", id=f"t{number}".encode()) for number in range(3)]
     write_serialized(tmp_path / "a-3.tfrec", bad)
     found = records.read(tfrecord.list_files(str(tmp_path)), SKIP_TEST)
-    assert found.all_ids == ("t0", "t1", "t2")
+    assert found.all_ids == ["t0", "t1", "t2"]
     assert found.kept.tolist() == [False] * 3
     none = np.zeros((0, 2), np.float32)
     _, predicted = experiment.test_rows(found, none, np.array([1, 5]))
@@ -269,16 +265,18 @@ def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
 
 
 def test_filling_keeps_the_order():
-    kept = np.array([False, True, True, False, True])
-    assert records.scatter_rows(np.array([4, 5, 6]), kept, 0).tolist() == [0, 4, 5, 0, 6]
-    rows = records.scatter_rows(np.ones((3, 2), np.float16), kept, np.array([0, 2], np.float16))
-    assert rows.tolist() == [[0, 2], [1, 1], [1, 1], [0, 2], [1, 1]]
-    assert rows.dtype == np.float16
+    test = Table(None, np.full(3, -1), ["b", "c", "e"], bad={0: "a", 3: "d"})
+    assert test.kept.tolist() == [False, True, True, False, True]
+    assert test.all_ids == ["a", "b", "c", "d", "e"]
+    logits = np.eye(4, dtype=np.float32)[[1, 2, 3]] * 99
+    probabilities, predicted = experiment.test_rows(test, logits, np.array([5, 1, 1, 1]))
+    assert predicted == [0, 1, 2, 0, 3]
+    np.testing.assert_array_equal(probabilities, np.eye(4)[predicted])
+    assert probabilities.dtype == np.float16
 
 
 def test_the_commonest_class_is_the_lowest_on_a_tie():
-    test = Table(None, np.array([-1]), ["a"],
-                 skipped=Skipped((), ("a", "b"), np.array([True, False]), ()))
+    test = Table(None, np.array([-1]), ["a"], bad={1: "b"})
     logits = np.array([[0, 0, 9]], np.float32)
     probabilities, predicted = experiment.test_rows(test, logits, np.array([1, 5, 5]))
     assert predicted == [2, 1]
@@ -291,7 +289,7 @@ def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
     with pytest.raises(tf.errors.InvalidArgumentError, match="of another thing"), \
             experiment.bad_records_named(pipeline.Split(table, 16)):
         raise error
-    everything = pipeline.Split(dataclasses.replace(table, skipped=None), 16)
+    everything = pipeline.Split(dataclasses.replace(table, issues=()), 16)
     with pytest.raises(UserError, match="record 3: its image is not a valid JPEG"), \
             experiment.bad_records_named(everything):
         raise error
@@ -300,7 +298,7 @@ def test_another_error_is_not_blamed_on_a_record_that_was_left_out(pair):
 def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     """A label far out of range is left out before it counts as a class."""
     write = Dataset(TFRecords(str(pair[0])), on_bad_record="skip")
-    source = write.source()
+    source = sources.find(write.source)
     data = experiment.load_data(write, RunLogger(chief=False))
     assert len(data.names) == 3
     counts, fingerprint = sources.class_counts(source, "skip")
@@ -318,20 +316,23 @@ def begin(root, folder):
                           lambda: True)
 
 
-@pytest.mark.parametrize(("split", "other"), [("val", None), ("test", None), ("train", 3)])
-def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_path, split, other):
+def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_path):
     """Mended in place, or another one of the same class is bad: no size and no count differs."""
     root, folder = shutil.copytree(tiny, tmp_path / "data"), tmp_path / "run"
-    path = next((root / split).glob("00-*"))
-    whole = path.read_bytes()
-    flip(path, 2)
+    paths = {split: next((root / split).glob("00-*")) for split in ("train", "val", "test")}
+    whole = {split: path.read_bytes() for split, path in paths.items()}
+    for path in paths.values():
+        flip(path, 2)
+    bad = {split: path.read_bytes() for split, path in paths.items()}
     begin(root, folder)
     begin(root, folder)
-    path.write_bytes(whole)
-    if other is not None:
-        flip(path, other)
-    with pytest.raises(UserError, match=r"belongs to another run \(data: "):
-        begin(root, folder)
+    for split, other in (("val", None), ("test", None), ("train", 3)):
+        paths[split].write_bytes(whole[split])
+        if other is not None:
+            flip(paths[split], other)
+        with pytest.raises(UserError, match=r"belongs to another run \(data: "):
+            begin(root, folder)
+        paths[split].write_bytes(bad[split])
 
 
 @pytest.mark.parametrize(("kept", "lost"), [(0, 3), (1, 2), (2, 1)])
@@ -342,8 +343,8 @@ def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kep
     path = write_serialized(tmp_path / "b-3.tfrec", [good(number) for number in range(3)])
     path.write_bytes(path.read_bytes()[:[0, *record_ends(path)][kept] + more])
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
-    assert issues.skipped_status(left.issues)["count"] == lost
-    assert f"skipped {lost} bad records" in issues.skipped_sentence(left.issues)
+    assert records.skipped_status(left.issues)["count"] == lost
+    assert f"skipped {lost} bad records" in records.skipped_sentence(left.issues)
 
 
 def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
@@ -358,5 +359,5 @@ def test_good_records_only_is_no_change(tmp_path):
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
     assert left.issues == ()
     assert left.kept.all()
-    assert issues.skipped_sentence(()) == "skipped 0 records"
-    assert issues.skipped_status(()) == {"count": 0, "records": []}
+    assert records.skipped_sentence(()) == "skipped 0 records"
+    assert records.skipped_status(()) == {"count": 0, "records": []}

@@ -1,13 +1,15 @@
 """Which files a run uses: layouts, sizes, class names, the competition and its places."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowerexp import parts
 from flowerexp.data import sources, tfrecord
-from flowerexp.data.sources import TFRecords
+from flowerexp.data.sources import Source, TFRecords
 from flowerexp.errors import UserError
 
 
@@ -54,9 +56,9 @@ def test_three_folders_directly(tmp_path):
     assert source.kind == "tfrecords"
     assert source.folder == str(tmp_path / "mine")
     assert source.image_size == 12  # of the first image
-    assert {split: [file.count for file in files] for split, files in source.files.items()} == {
-        "train": [2], "val": [3], "test": [4]}
-    assert source.files["train"][0].path == str(tmp_path / "mine/train/00-12x12-2.tfrec")
+    assert {split: [tfrecord.stated_count(file) for file in files]
+            for split, files in source.files.items()} == {"train": [2], "val": [3], "test": [4]}
+    assert source.files["train"][0] == str(tmp_path / "mine/train/00-12x12-2.tfrec")
     assert source.class_names is None
     assert source.num_classes is None
 
@@ -302,3 +304,35 @@ def test_auto_takes_the_sample_elsewhere(tmp_path, monkeypatch):
     assert source.image_size == 64
     assert "sample" in source.reason
     assert "FLOWERS_ROOT" in source.reason
+
+
+# A source of one's own
+
+class Own:
+    """A source that returns `value`, or raises it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (KeyError("mine"), "failed: KeyError: 'mine'"), (UserError("beta is missing"), "beta is"),
+    ([], "must return a flowerexp.data.sources.Source, not list"),
+    (Source("mine", "", "", 8, None, None, {"train": ("a",)}), "train and val, not train")])
+def test_what_an_own_source_does_wrong_is_one_sentence_that_names_it(value, words):
+    part = parts.Part("dataset", f"{__name__}.Own", {"value": value})
+    with pytest.raises(UserError, match=f"^{re.escape(str(part))}") as raised:
+        sources.find(part)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_own_source_of_files_need_not_know_their_size(tmp_path):
+    make_splits(tmp_path)
+    files = {split: tfrecord.list_files(f"{tmp_path}/{split}") for split in ("train", "val")}
+    assert sources.find(Own(Source("mine", "", "", 0, None, None, files))).image_size == 8

@@ -158,7 +158,7 @@ def mutate_file(random: np.random.Generator, kind: str, data: bytes, lengths: li
 def outcomes(path: Path, number: int) -> tuple[str, str]:
     """What a run and the check make of one data set, in a word each; raises what is no outcome."""
     from flowerexp.config import Dataset
-    from flowerexp.data import records
+    from flowerexp.data import records, sources
     from flowerexp.data.prepare import checks
     from flowerexp.data.sources import TFRecords
     from flowerexp.errors import UserError
@@ -179,18 +179,18 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
     config = Dataset(TFRecords(str(path), None if number % 3 == 0 else SIZE), cache="decoded")
 
     def run() -> None:
-        source = config.source()
+        source = sources.find(config.source)
         table = records.read(source.files["train"], source.spec("train"))
         experiment.as_images(table, source, config, "decoded")
 
     def check() -> None:
-        source = config.source()
+        source = sources.find(config.source)
         found = checks.check(source)
         if found.errors:
             raise UserError(found.errors[0].sentence)
 
     def skip() -> None:
-        source = config.source()
+        source = sources.find(config.source)
         records.read(source.files["train"],
                      source.spec("train" if number % 2 == 0 else "test", skip_bad=True))
 

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.data import pipeline, records, tfrecord
-from flowerexp.data.issues import Labels
-from flowerexp.data.records import ReadSpec
+from flowerexp.data.records import Labels, ReadSpec
 from flowerexp.inference import load, trained
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.data.test_skipping import flip

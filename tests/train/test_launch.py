@@ -16,8 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_su
 
 from flowerexp import composition
 from flowerexp.data import records, tfrecord
-from flowerexp.data.issues import Labels
-from flowerexp.data.records import ReadSpec
+from flowerexp.data.records import Labels, ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger

@@ -15,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.data import records, sources, tfrecord
-from flowerexp.data.issues import DataIssue
-from flowerexp.data.records import Entry
+from flowerexp.data.records import DataIssue, Record
 from flowerexp.data.sources import Source
-from flowerexp.data.tfrecord import FRAME, RecordFile
+from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import counted
 from flowerexp.runs.log import RunLogger
 
@@ -88,7 +87,7 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
     return result
 
 
-def check_file(source: Source, split: str, file: RecordFile, result: CheckResult, seen: Seen,
+def check_file(source: Source, split: str, file: str, result: CheckResult, seen: Seen,
                labels: list[int], advance: Callable[[int], None]) -> int:
     """Adds the issues and good labels of a file; returns the number of its records."""
     number = 0
@@ -97,29 +96,29 @@ def check_file(source: Source, split: str, file: RecordFile, result: CheckResult
         if entry.span is None:
             continue
         result.warnings += warnings_of(entry, split, file, number, seen)
-        if entry.example is not None and not entry.issues:
-            labels.append(entry.example.label)
+        if entry.image is not None and not entry.issues:
+            labels.append(entry.label)
         advance(entry.span.length + FRAME)
         number += 1
     return number
 
 
-def warnings_of(entry: Entry, split: str, file: RecordFile, number: int, seen: Seen
+def warnings_of(entry: Record, split: str, file: str, number: int, seen: Seen
               ) -> list[DataIssue]:
     """Warnings if a record's id was seen before, or its image in another split."""
     warnings = []
-    place = f"{file.path}, record {number}"
+    place = f"{file}, record {number}"
     if entry.id:
         before = seen.ids.setdefault(entry.id, place)
         if before != place:
             warnings.append(f"its id is also that of {before}")
-    if entry.example is not None and not entry.issues:
-        pixels = tf.io.decode_jpeg(entry.example.image, channels=3, dct_method="INTEGER_ACCURATE")
+    if entry.image is not None and not entry.issues:
+        pixels = tf.io.decode_jpeg(entry.image, channels=3, dct_method="INTEGER_ACCURATE")
         digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
         of_split, before = seen.images.setdefault(digest, (split, place))
         if of_split != split:
             warnings.append(f"its image (the same pixels) is also in {of_split}: {before}")
-    return [DataIssue(file.path, number, entry.id, warning) for warning in warnings]
+    return [DataIssue(file, number, entry.id, warning) for warning in warnings]
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
@@ -137,7 +136,7 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     Raises:
         UserError: for a root without a data set.
     """
-    source = sources.TFRecords(root, image_size, num_classes, names)()
+    source = sources.find(sources.TFRecords(root, image_size, num_classes, names))
     size = sum(length_of(file) for files in source.files.values() for file in files)
     with logger.steps("records", size) as advance:
         result = check(source, advance)
@@ -145,9 +144,9 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     return not result.errors
 
 
-def length_of(file: RecordFile) -> int:
+def length_of(file: str) -> int:
     try:
-        return int(tf.io.gfile.stat(file.path).length)
+        return int(tf.io.gfile.stat(file).length)
     except tf.errors.OpError:
         return 0  # the check reports it
 
@@ -213,12 +212,10 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
             Feature("image", "uint8", 1, " x ".join(map(str, image.shape)) if image is not None
                     else "not kept")]
     first = next(number for number, count in enumerate(table.counts) if count)
-    path = table.files[first].path
-    with tf.io.gfile.GFile(path, "rb") as file:
-        number, span = next(
-            (number, span) for number, span in enumerate(tfrecord.record_spans(file))
-            if table.skipped is None or span == table.skipped.spans[first][0])
-        data = tfrecord.read_record(file, span).data
+    path = table.files[first]
+    number, data = next(
+        (number, record.data) for number, record in enumerate(tfrecord.raw_records(path))
+        if record.span == tuple(table.spans[0]))
     features = tf.train.Example.FromString(data).features.feature
     return (f"{path}, record {number} ({len(data)} bytes)",
             [describe_feature(name, features[name]) for name in sorted(features)])

@@ -23,7 +23,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from flowerexp.data import layout, records
+from flowerexp.data import records, sources
 from flowerexp.data.prepare import parts, photos
 from flowerexp.data.prepare.parts import Converted
 from flowerexp.data.prepare.photos import Listing, Photo
@@ -193,7 +193,7 @@ def write_result(listing: Listing, work: Path, options: ConversionOptions, logge
     write_rows(result / TEST_LABELS, ("id", "label"),
                [(photo.identifier, label_of[photo.label])
                 for photo, split in zip(every, splits, strict=True) if split == "test"])
-    store.write_text(result / layout.NAMES_FILE, as_lines(names))
+    store.write_text(result / sources.NAMES_FILE, as_lines(names))
     lost = sorted({photo.label for photo in listing.photos} - {photo.label for photo in every})
     return {"photos": len(listing.photos), "records": {split: splits.count(split)
                                                        for split in SPLITS},

@@ -4,8 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from flowerexp.data.layout import NAMES_FILE, size_in_name
-from flowerexp.data.sources import CLASSES_FILE, COMPETITION
+from flowerexp.data.sources import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger

@@ -20,7 +20,7 @@ from tests.data.test_records import SIZE, example, good, jpeg, record_ends, writ
 
 def of(root, **options):
     dataset = TFRecords(str(root), **options)
-    return checks.check(dataset())
+    return checks.check(sources.find(dataset))
 
 
 def run_refuses(root, **options):
@@ -321,11 +321,11 @@ def test_images_are_not_kept(root, monkeypatch):
 
     def inspect_and_hold(*arguments, **options):
         for entry in inspect(*arguments, **options):
-            held.append(entry.example.image)
+            held.append(entry.image)
             yield entry
 
     seen = checks.Seen()
-    source = sources.TFRecords(str(root))()
+    source = sources.find(sources.TFRecords(str(root)))
     monkeypatch.setattr(records, "inspect", inspect_and_hold)
     for split, files in source.files.items():
         for file in files:

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.data import layout, records, resizing
+from flowerexp.data import records, resizing, sources
 from flowerexp.data.prepare import checks, convert, photos
 from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
@@ -77,7 +77,7 @@ def test_long_splits_are_several_files_and_classes_are_mixed(tmp_path, monkeypat
     run(garden(tmp_path / "photos", {"a": 40, "b": 40}), tmp_path / "out", test=0)
     source = source_of(tmp_path / "out")
     assert set(source.files) == {"train", "val"}  # and no test
-    names = [Path(file.path).name for file in source.files["train"]]
+    names = [Path(file).name for file in source.files["train"]]
     assert names == [f"{number:02d}-16x16-{count}.tfrec"
                      for number, count in enumerate([10, 10, 10, 10, 10, 9, 9])]
     table = records.read(source.files["train"], source.spec("train"))
@@ -195,7 +195,7 @@ def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
     ["two\nlines", 'a, "b"'], ["[x]", "y"], ["x\u2028y", "z"], ["0", "1"], ["é", " "]])
 def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
     (tmp_path / "classes.txt").write_text(convert.as_lines(names), encoding="utf-8")
-    read_back = layout.read_class_names(str(tmp_path / "classes.txt"))
+    read_back = sources.read_class_names(str(tmp_path / "classes.txt"))
     assert list(read_back) == [name.strip() for name in names if name.strip()]
 
 

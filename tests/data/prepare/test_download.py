@@ -245,7 +245,7 @@ def test_oxford_becomes_the_official_splits(oxford, tmp_path, capsys):
     assert run_oxford(oxford, tmp_path)
     files.cut_after = None
     assert [status for *_, status in files.requests] == [200, 200, 200, 206]
-    source = sources.TFRecords(str(tmp_path))()
+    source = sources.find(sources.TFRecords(str(tmp_path)))
     assert source.class_names == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         table = records.read(source.files[split], source.spec(split))
@@ -355,7 +355,7 @@ def test_files_that_kagglehub_holds_are_linked_and_found(tiny, tmp_path, monkeyp
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
     assert f"flowerexp run dataset=flowers_16 dataset.root={out}" in done.output
-    source = sources.TFRecords(str(out))()
+    source = sources.find(sources.TFRecords(str(out)))
     assert source.image_size == 16
     assert len(source.class_names) == 104
     assert kaggle(tmp_path, monkeypatch).exit_code == 0
