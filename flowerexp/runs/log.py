@@ -2,15 +2,13 @@
 
 import contextlib
 import datetime
-import logging
+import math
 import os
-import platform
 import re
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 
 from rich import progress as bars
 from rich.console import Console
-from rich.text import Text
 
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
@@ -62,42 +59,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-class LogFile(logging.Handler):
-    """Handler of run.log: timestamped lines of this package, and native libraries' output.
-
-    The file is opened for every message, so that other processes can write in between. Native
-    libraries write to it directly, so a crash loses nothing; NOISE is removed afterwards.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.filtered = path.stat().st_size if path.exists() else 0
-        """The size in bytes up to which noise was removed."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{now()} {line}\n"
-                            for line in record.getMessage().splitlines() or [""])
-        self.remove_noise()
-
-    def remove_noise(self) -> None:
-        """Removes NOISE from what was written since the last call."""
-        if not self.path.exists():
-            return
-        with self.path.open("a+b") as file:
-            file.seek(self.filtered)
-            added = file.read()
-            kept = b"".join(line for line in added.splitlines(keepends=True) if not (
-                NOISE.match(line) or (NO_GPU.match(line) and not NVIDIA.exists())))
-            if kept != added:
-                file.truncate(self.filtered)
-                file.write(kept)
-            self.filtered += len(kept)
-
-
 class RunLogger:
     """Logs the messages of one process about one run folder.
+
+    run.log is opened for every message, so that other processes can write in between. Native
+    libraries write to it directly, so a crash loses nothing; NOISE is removed afterwards.
 
     Args:
         folder: the run folder; None logs to the terminal only.
@@ -107,12 +73,9 @@ class RunLogger:
     def __init__(self, folder: Path | None = None, chief: bool = True) -> None:
         self.folder = folder if chief else None
         self.console = Console(quiet=not chief, highlight=False)
-        self._file = LogFile(self.folder / store.LOG) if self.folder else logging.NullHandler()
-        terminal = logging.Handler(logging.INFO)
-        terminal.emit = lambda record: self.console.print(  # type: ignore[method-assign]
-            record.getMessage(), markup=False, soft_wrap=True)
-        self._logger = logging.Logger("flowerexp", logging.DEBUG)
-        self._logger.handlers = [terminal, self._file]
+        self._path = self.folder / store.LOG if self.folder else Path(os.devnull)
+        self._filtered = self._path.stat().st_size if self._path.exists() else 0
+        """The size in bytes up to which noise was removed."""
 
     @property
     def is_chief(self) -> bool:
@@ -126,11 +89,28 @@ class RunLogger:
 
     def info(self, sentence: str) -> None:
         """Logs a line to the terminal and, timestamped, to run.log."""
-        self._logger.info(sentence)
+        self.console.print(sentence, markup=False, soft_wrap=True)
+        self.debug(sentence)
 
     def debug(self, text: str) -> None:
         """Logs lines to run.log only."""
-        self._logger.debug(text)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
+        self._remove_noise()
+
+    def _remove_noise(self) -> None:
+        """Removes NOISE from what was written since the last call."""
+        if self.folder is None or not self._path.exists():
+            return
+        with self._path.open("a+b") as file:
+            file.seek(self._filtered)
+            added = file.read()
+            kept = b"".join(line for line in added.splitlines(keepends=True) if not (
+                NOISE.match(line) or (NO_GPU.match(line) and not NVIDIA.exists())))
+            if kept != added:
+                file.truncate(self._filtered)
+                file.write(kept)
+            self._filtered += len(kept)
 
     @contextlib.contextmanager
     def native_log(self) -> Iterator[None]:
@@ -139,23 +119,15 @@ class RunLogger:
         A traceback of this package is printed after the block, so it still reaches the terminal.
         """
         sys.stderr.flush()
-        terminal = os.dup(2)
-        target = os.open(self.folder / store.LOG if self.folder else os.devnull,
-                         os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        os.dup2(target, 2)
-        os.close(target)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            if isinstance(self._file, LogFile):
+        with os.fdopen(os.dup(2), "wb") as terminal, self._path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(terminal.fileno(), 2)
                 with contextlib.suppress(OSError):  # a full disk is reported separately
-                    self._file.remove_noise()
-
-    def log_traceback(self) -> None:
-        self.debug(traceback.format_exc())
+                    self._remove_noise()
 
     def record(self, **fields: Any) -> None:
         """Updates fields of status.json; None removes one."""
@@ -164,20 +136,19 @@ class RunLogger:
             replace(status, **fields, updated=now()).save(self.folder)
 
     @contextlib.contextmanager
-    def progress(self, images: int, done: int) -> Iterator["Progress"]:
+    def progress(self, images: int, done: int, clock: Callable[[], float] = time.monotonic
+                 ) -> Iterator["Progress"]:
         """Shows the progress: a bar on a terminal, otherwise a line per minute.
 
         Args:
             images: the total number of images, of which `done` were processed before.
-
-        Yields:
-            A function of the title, the images done since the last call, and `Scores` if known.
+            clock: a function that returns the time in seconds.
         """
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=24),
-                   SpeedColumn(), bars.TimeRemainingColumn(compact=True),
+                   bars.TextColumn("{task.fields[speed]}"), bars.TimeRemainingColumn(compact=True),
                    bars.TextColumn("left"))
-        with self._bar(*columns) as bar:
-            yield Progress(self, images, done, bar)
+        with self._bar(*columns, get_time=clock, speed_estimate_period=math.inf) as bar:
+            yield Progress(self, bar, bar.add_task("", total=images, completed=done, speed=""))
 
     @contextlib.contextmanager
     def steps(self, title: str, count: int | None) -> Iterator[Callable[..., None]]:
@@ -193,41 +164,26 @@ class RunLogger:
             task = bar.add_task(title, total=count)
             yield lambda number=1: bar.advance(task, number)
 
-    def _bar(self, *columns: bars.ProgressColumn | str) -> bars.Progress:
+    def _bar(self, *columns: bars.ProgressColumn | str, **options: Any) -> bars.Progress:
         # The error stream is left to native libraries.
-        return bars.Progress(*columns, console=self.console, transient=True,
-                                 redirect_stderr=False, disable=not self.is_interactive)
-
-
-class SpeedColumn(bars.ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: bars.Task) -> Text:
-        return Text(describe_speed(task.speed) if task.speed else "- images/s")
+        return bars.Progress(*columns, console=self.console, transient=True, redirect_stderr=False,
+                             disable=not self.is_interactive, **options)
 
 
 class Progress:
     """Counts images, and reports speed, time left, loss and accuracy.
 
     The time left is reported once the speed is known, if it is over a minute; then, without a
-    terminal, every LINE_SECONDS. The first call is not measured, because it traces and compiles.
-
-    Args:
-        logger: the logger for the reports.
-        images: the total number of images.
-        done: the number of images processed before.
-        bar: the progress bar, shown on a terminal.
-        clock: a function that returns the time in seconds.
+    terminal, every LINE_SECONDS. Rich measures the speed of the last 1,000 calls, without the first
+    call, which traces and compiles.
     """
 
-    def __init__(self, logger: RunLogger, images: int, done: int, bar: bars.Progress,
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self.logger, self.images, self.done, self.clock = logger, images, done, clock
-        self.bar, self.task = bar, bar.add_task("", total=images, completed=done)
-        self.first: tuple[float, int] | None = None
+    def __init__(self, logger: RunLogger, bar: bars.Progress, task: bars.TaskID) -> None:
+        self.logger, self.bar, self.task = logger, bar, bar.tasks[task]
+        self.first: float | None = None
         self.estimated = False
         self.scores = ""
-        self.reported = self.refreshed = clock()
+        self.reported = self.refreshed = bar.get_time()
 
     def __call__(self, title: str, count: int, scores: Scores | None = None) -> None:
         """Adds `count` images.
@@ -237,34 +193,29 @@ class Progress:
             count: the number of images since the last call.
             scores: called only when they are shown, at most once a second.
         """
-        self.done += count
-        instant = self.clock()
+        instant = self.bar.get_time()
         if self.logger.is_interactive and instant - self.refreshed >= 1:
             self.refreshed, self.scores = instant, describe(scores)
-        self.bar.update(self.task, description=title + self.scores, advance=count)
+        self.bar.update(self.task.id, description=title + self.scores, advance=count)
         if self.first is None:
-            self.first = instant, self.done
-        seconds, measured = instant - self.first[0], self.done - self.first[1]
-        if not seconds or not measured:
+            self.first = instant
+        if not self.task.speed:
             return
-        speed = measured / seconds
-        left = (self.images - self.done) / speed
-        if not self.estimated and seconds >= MEASURE_SECONDS:
+        speed, left = describe_speed(self.task.speed), self.task.time_remaining or 0
+        self.bar.update(self.task.id, speed=speed)
+        if not self.estimated and instant - self.first >= MEASURE_SECONDS:
             self.estimated, self.reported = True, instant
-            self.estimate(left, speed)
+            if left >= 60:
+                self.logger.info(f"about {duration(left)} left at {speed}")
+            if left > DAY:
+                self.logger.info("warning: this takes more than a day; a smaller "
+                                 "dataset.image_size, model or loop.epochs takes less, and a GPU "
+                                 "or TPU is faster")
         elif instant - self.reported >= LINE_SECONDS:
             self.reported = instant
-            line = (f"{title}: {self.done:,} of {self.images:,} images, {describe_speed(speed)}, "
+            line = (f"{title}: {self.task.completed:,} of {self.task.total:,} images, {speed}, "
                     f"about {duration(left)} left{describe(scores)}")
             (self.logger.debug if self.logger.is_interactive else self.logger.info)(line)
-
-    def estimate(self, left: float, speed: float) -> None:
-        """Reports the time left if it is over a minute, and warns if it is over a day."""
-        if left >= 60:
-            self.logger.info(f"about {duration(left)} left at {describe_speed(speed)}")
-        if left > DAY:
-            self.logger.info("warning: this takes more than a day; a smaller dataset.image_size, "
-                             "model or loop.epochs takes less, and a GPU or TPU is faster")
 
 
 def describe_speed(speed: float) -> str:
@@ -287,8 +238,3 @@ def exit_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def process() -> dict[str, Any]:
-    """The host and process id, for the message about a locked folder."""
-    return {"host": platform.node(), "pid": os.getpid()}

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import math
 import os
+import platform
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from flowerexp import composition, identity, metrics, parts
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
-from flowerexp.runs.log import RunLogger, now, process
+from flowerexp.runs.log import RunLogger, now
 from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
 from flowerexp.train import preview
@@ -224,9 +225,9 @@ def start(config: Config, folder: Path, logger: RunLogger, deadline: float | Non
     """Runs to the end, a signal, the time limit or an error; records which in status.json."""
     stop_request = StopRequest(config.loop.max_minutes, deadline)
     factory.prepare(config.hardware)
-    logger.record(state="running", **process(), error=None, traceback=None, ended=None,
-                   versions=provenance.versions(), git=provenance.commit(),
-                   started=RunStatus.load_or_new(folder).started or now())
+    logger.record(state="running", host=platform.node(), pid=os.getpid(), error=None,
+                  traceback=None, ended=None, versions=provenance.versions(),
+                  git=provenance.commit(), started=RunStatus.load_or_new(folder).started or now())
     logger.info(f"run: {folder}")
     with handling_signals(SIGNALS, stop_request.handle_signal):
         try:
@@ -267,7 +268,7 @@ def record_failure(logger: RunLogger, sentence: str) -> None:
     """Records the error in run.log and status.json, as far as the disk allows."""
     try:
         logger.debug(f"failed: {sentence}")
-        logger.log_traceback()
+        logger.debug(traceback.format_exc())
         logger.record(state="failed", error=sentence, traceback=traceback.format_exc(),
                       ended=now())
     except OSError as error:

@@ -99,9 +99,7 @@ class Clock:
 def counting(logger, images, done=0):
     """The progress of a logger whose clock the test sets."""
     clock = Clock()
-    with logger.progress(images, done) as advance:
-        advance.clock = clock
-        advance.reported = advance.refreshed = clock()
+    with logger.progress(images, done, clock) as advance:
         yield clock, advance
 
 
