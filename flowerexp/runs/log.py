@@ -17,6 +17,7 @@ from typing import Any
 from rich import progress as bars
 from rich.console import Console
 
+from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 
@@ -76,6 +77,7 @@ class RunLogger:
         self._path = self.folder / store.LOG if self.folder else Path(os.devnull)
         self._filtered = self._path.stat().st_size if self._path.exists() else 0
         """The size in bytes up to which noise was removed."""
+        self._has_config = self.folder is not None and (self.folder / store.CONFIG).exists()
 
     @property
     def is_chief(self) -> bool:
@@ -94,6 +96,7 @@ class RunLogger:
 
     def debug(self, text: str) -> None:
         """Logs lines to run.log only."""
+        self.check_in_place()
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
         self._remove_noise()
@@ -111,6 +114,12 @@ class RunLogger:
                 file.truncate(self._filtered)
                 file.write(kept)
             self._filtered += len(kept)
+
+    def check_in_place(self) -> None:
+        """Raises UserError if the run folder has gone, before a write would create half of one."""
+        if self._has_config and self.folder and not (self.folder / store.CONFIG).exists():
+            raise UserError(f"{self.folder} was moved or removed while its run was writing to it",
+                            "resume it where it is now: python -m flowerexp resume FOLDER")
 
     @contextlib.contextmanager
     def native_log(self) -> Iterator[None]:
@@ -131,6 +140,7 @@ class RunLogger:
 
     def record(self, **fields: Any) -> None:
         """Updates fields of status.json; None removes one."""
+        self.check_in_place()
         if self.folder:
             status = RunStatus.load_or_new(self.folder)
             replace(status, **fields, updated=now()).save(self.folder)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -92,16 +91,16 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
             logger.info(f"{folder.name}: interrupted from outside the sweep: waiting "
                         f"{GRACE_SECONDS} s for the cluster to requeue or end this job")
             time.sleep(GRACE_SECONDS)  # a job that exits by itself would not be requeued
-    status, best = RunStatus.load_or_new(folder), reader.run_numbers(reader.read_run(folder))
-    done, score = status.state == "done", float(np.nan_to_num(best["best f1"]))
+    run = reader.read_run(folder)
+    done, score = run.state == "done", float(np.nan_to_num(reader.run_numbers(run)["best f1"]))
     outcome = (f"{'finished' if starts else 'finished before'}, best validation F1 {score:.4f}"
-               if done else f"{status.state} {status.error or ''}".rstrip())
+               if done else f"{run.state} {run.error or ''}".rstrip())
     logger.info(f"{folder.name}: {outcome}")
     try:
         write_tables(sweep)
     except OSError as error:  # on a full disk the remaining jobs still run
         logger.info(f"{sweep}: the tables cannot be written ({error.strerror})")
-    if status.state == "failed" and config.on_failure == "stop":
+    if run.state == "failed" and config.on_failure == "stop":
         add_event(sweep, STOP, "failure")
     return score if done else 0.0
 
@@ -125,31 +124,31 @@ def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
                "--parent", str(os.getpid()), "--trust-code"]  # as in the sweep's own command
     if deadline is not None:
         command += ["--deadline", str(deadline)]
-    with tempfile.TemporaryFile() as stderr:
-        # In its own session it receives Ctrl-C once, from the sweep and not from the terminal.
-        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr,
-                                   stdout=subprocess.DEVNULL if quiet else None)
+    # In its own session it receives Ctrl-C once, from the sweep and not from the terminal.
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL if quiet else None, encoding="utf-8",
+                          errors="backslashreplace") as process:
         try:
-            stop_requested = wait(process, folder.parent)
+            stderr_text, stop_requested = wait(process, folder.parent)
         finally:
             if process.poll() is None:  # after an error here or in the launcher
                 process.terminate()
-                process.wait()
-        stderr.seek(0)
-        stderr_text = stderr.read().decode("utf-8", "backslashreplace").strip()
-    record_exit(folder, process.returncode, stderr_text, stop_requested)
+    record_exit(folder, process.returncode, stderr_text.strip(), stop_requested)
     if process.returncode == launch.OUT_OF_TIME:
         add_event(folder.parent, STOP, QUOTA)
     return not stop_requested and process.returncode > 128
 
 
-def wait(process: subprocess.Popen[bytes], sweep: Path) -> bool:
-    """Waits for a job's process, forwards stop requests; returns whether there were any."""
+def wait(process: subprocess.Popen[str], sweep: Path) -> tuple[str, bool]:
+    """Forwards stop requests to a job's process until it ends.
+
+    Returns:
+        What the process wrote to its error stream, and whether there were any requests.
+    """
     forwarded = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(POLL_SECONDS)
-            return forwarded > 0
+            return process.communicate(timeout=POLL_SECONDS)[1], forwarded > 0
         # Each job enforces the deadline by itself.
         reasons = [reason for reason in events(sweep, STOP) if reason != QUOTA]
         for reason in reasons[forwarded:]:
@@ -162,11 +161,13 @@ def record_exit(folder: Path, code: int, stderr_text: str, stop_requested: bool)
     """Records in a run's status and log how its process ended, if the process could not.
 
     Args:
-        folder: run folder.
         code: exit code, or minus the number of the signal that killed the process.
-        stderr_text: standard error output of the process.
         stop_requested: whether the sweep asked it to stop.
     """
+    last = stderr_text.splitlines()[-1] if stderr_text else "no message"
+    if not (folder / store.CONFIG).exists():
+        RunLogger().info(f"{folder.name}: {last}")
+        return
     try:
         with launch.locked(folder):
             if RunStatus.load_or_new(folder).state not in ("new", "running"):
@@ -176,19 +177,16 @@ def record_exit(folder: Path, code: int, stderr_text: str, stop_requested: bool)
                 logger.debug("interrupted before it could save")
                 logger.record(state="interrupted", ended=now())
                 return
-            if code < 0:
-                error = f"killed by {signal.Signals(-code).name}"
-                if -code == signal.SIGKILL:
-                    error += ", as the system does when memory runs out"
-            else:
-                last = stderr_text.splitlines()[-1] if stderr_text else "no message"
-                error = f"{last} (exit code {code})"
+            error = f"killed by {signal.Signals(-code).name}" if code < 0 else (
+                f"{last} (exit code {code})")
+            if code == -signal.SIGKILL:
+                error += ", as the system does when memory runs out"
             logger.debug(f"failed: {error}\n{stderr_text}".strip())
             logger.record(state="failed", error=error, traceback=stderr_text or None, ended=now())
     except UserError:  # another process uses the folder now
         return
-    except OSError as error:
-        RunLogger().info(f"{folder}: the status cannot be written ({error.strerror})")
+    except OSError as problem:
+        RunLogger().info(f"{folder}: the status cannot be written ({problem.strerror})")
 
 
 def write_tables(sweep: Path) -> None:

@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from flowerexp import composition
 from flowerexp.config import Config
-from flowerexp.errors import UserError, first_line
+from flowerexp.errors import UserError, counted, first_line
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 from flowerexp.sweeps import jobs
@@ -83,21 +83,21 @@ def sweep_session() -> Iterator[None]:
     Hydra's on_multirun_end is not used: exceptions in launchers and sweepers skip it.
     """
     active = ActiveSweep()
+    error = None
     with active.cleanup:
         token = ACTIVE.set(active)
         try:
             yield
-        except Exception as error:
-            code = close_sweep(active)
-            if code <= 128:  # else a signal stopped the sweep and its workers
-                if type(error).__module__.partition(".")[0] in LAUNCHER_PACKAGES:
-                    raise UserError(f"the launcher could not run its jobs ({first_line(error)}): "
-                                    "fix this, then rerun the command") from error
-                raise
-        else:
-            code = close_sweep(active)
+        except Exception as raised:
+            error = raised
         finally:
             ACTIVE.reset(token)
+        code = close_sweep(active)
+    if error and code <= 128:  # else a signal stopped the sweep and its workers
+        if type(error).__module__.partition(".")[0] in LAUNCHER_PACKAGES:
+            raise UserError(f"the launcher could not run its jobs ({first_line(error)}): fix this, "
+                            "then rerun the command") from error
+        raise error
     if code:
         sys.exit(code)
 
@@ -121,7 +121,10 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     shared = sorted({key.lstrip("+~") for key in parsed} - {*swept, "experiment"})
     if is_set(hydra, "hydra.sweep.subdir"):
         raise UserError("hydra.sweep.subdir cannot be set: a job is named after its overrides")
-    fix_sweep_dir(hydra, folder, shared)
+    quoted = str(folder).replace("'", "\\'")
+    hydra.overrides.hydra += [  # for every job
+        f"hydra.sweep.dir='{quoted}'",
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]"]
     launcher = apply_launcher_defaults(hydra)
     enumerable = "BasicSweeper" in hydra.sweeper._target_
     if enumerable:
@@ -132,8 +135,7 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
         apply_optuna_defaults(hydra, config.seed)
     configs = checked_jobs(batch, shared, swept)
     logger = RunLogger()
-    count = (f"{len(configs)} job{'s' * (len(configs) != 1)}" if enumerable
-             else "jobs chosen by the sweeper")
+    count = counted(len(configs), "job") if enumerable else "jobs chosen by the sweeper"
     logger.info(f"sweep: {folder}, {count}; swept: {', '.join(swept) or 'nothing'}")
     if (folder / store.CONFIG).exists():
         raise UserError(f"{folder} contains a single run: choose another name=NAME for the sweep")
@@ -156,14 +158,6 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     active.cleanup.enter_context(stop_on_signals(folder))
     active.folder = folder
     active.jobs = tuple(folder / name for name in configs) if enumerable else None
-
-
-def fix_sweep_dir(hydra: DictConfig, folder: Path, shared: Sequence[str]) -> None:
-    """Gives every job the same sweep folder, and leaves the shared keys out of its name."""
-    quoted = str(folder).replace("'", "\\'")
-    hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
-    hydra.overrides.hydra.append("hydra.job.config.override_dirname.exclude_keys="
-                                 f"[{','.join(shared)}]")
 
 
 def apply_launcher_defaults(hydra: DictConfig) -> str:

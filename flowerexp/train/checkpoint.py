@@ -157,8 +157,9 @@ class Checkpointer:
         when the run resumed. Under legacy Keras every worker must take part in writing.
 
         Raises:
-            UserError: if the disk is full or not writable.
+            UserError: if the disk is full or not writable, or the folder has gone.
         """
+        self.logger.check_in_place()
         update, best = int(self.trainer.update.numpy()), metrics.best_epoch(history)
         target, chief, partial = folder_of(self.folder, update), self.logger.is_chief, None
         try:

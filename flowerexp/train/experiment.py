@@ -288,6 +288,7 @@ def end_epoch(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks,
                           **valid_scores(trainer, data, logits, state.config.metrics),
                           "train timing": seconds})
     state.predictions.append(logits.argmax(-1).tolist())
+    state.logger.check_in_place()
     if state.is_chief:
         store.write_history(state.folder, state.history)
         store.write_predictions(state.folder, state.predictions)

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
+from flowerexp.errors import UserError
 from flowerexp.runs import log
 from flowerexp.runs.log import RunLogger
+from tests.folders import write_run
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d "
 NATIVE = """\
@@ -86,6 +88,17 @@ def test_a_disk_that_takes_no_more_is_an_error(tmp_path):
     logger = RunLogger(tmp_path / "gone")
     with pytest.raises(FileNotFoundError):
         logger.debug("lost")
+
+
+def test_a_folder_that_was_moved_is_named_and_not_made_anew(tmp_path):
+    folder = write_run(tmp_path / "run", [], [0, 1], [[0, 1]])
+    logger = RunLogger(folder)
+    logger.debug("before")
+    folder.rename(tmp_path / "moved")
+    for write in (lambda: logger.debug("lost"), lambda: logger.record(epochs_done=1)):
+        with pytest.raises(UserError, match="run was moved or removed while its run was writing"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
 
 class Clock:

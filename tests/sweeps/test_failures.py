@@ -53,11 +53,15 @@ def test_a_folder_resumes_by_itself_from_anywhere(tmp_path, tiny):
     run = tmp_path / "outputs/moved"
     process = begin(tmp_path, tiny, *words)
     wait_for_epochs(run, 1, process)
-    process.terminate()
-    process.communicate()
     other_place = tmp_path / "another place"
     other_place.mkdir()
     moved = run.rename(other_place / "run folder")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == ("flowerexp: outputs/moved was moved or removed while its run was writing to "
+                      "it: resume it where it is now: python -m flowerexp resume FOLDER\n").replace(
+                          "outputs/moved", str(run))
+    assert not run.exists()
     resumed = forked.Command(["-m", "flowerexp", "resume", "run folder"], other_place)
     wait_for_epochs(moved, len(read(moved, "history.json")) + 1, resumed)
     resumed.terminate()
