@@ -41,8 +41,6 @@ MEASURE_SECONDS = 10
 """Seconds for which the speed is measured before the time left is estimated."""
 DAY = 24 * 60 * 60
 
-Scores = Callable[[], tuple[float, float]]
-"""A function that returns the loss and the accuracy of the epoch so far."""
 
 
 def now() -> str:
@@ -195,13 +193,15 @@ class Progress:
         self.scores = ""
         self.reported = self.refreshed = bar.get_time()
 
-    def __call__(self, title: str, count: int, scores: Scores | None = None) -> None:
+    def __call__(self, title: str, count: int,
+                 scores: Callable[[], tuple[float, float]] | None = None) -> None:
         """Adds `count` images.
 
         Args:
             title: the title of the bar, for example `epoch 2/30`.
             count: the number of images since the last call.
-            scores: called only when they are shown, at most once a second.
+            scores: returns the loss and the accuracy of the epoch so far; called only when they
+                are shown, at most once a second.
         """
         instant = self.bar.get_time()
         if self.logger.is_interactive and instant - self.refreshed >= 1:
@@ -232,7 +232,7 @@ def describe_speed(speed: float) -> str:
     return f"{speed:,.{0 if speed >= 10 else 2}f} images/s"
 
 
-def describe(scores: Scores | None) -> str:
+def describe(scores: Callable[[], tuple[float, float]] | None) -> str:
     """`; loss 0.5527, acc 0.8255`, or nothing."""
     if scores is None:
         return ""

@@ -35,14 +35,11 @@ def commit(project: Path = PROJECT) -> dict[str, Any] | None:
     """
     if not (project / ".git").exists():  # an installed package has no repository
         return None
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=project, check=True, capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
-                              env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}).stdout.strip()
-
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        return {"commit": git("rev-parse", "HEAD"),
-                "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        found = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True,
+                               stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
+                               env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         return {"error": first_line(getattr(error, "stderr", None) or error)}
+    return {"commit": found.removesuffix("-dirty"), "changed": found.endswith("-dirty")}

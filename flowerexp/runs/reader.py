@@ -1,4 +1,4 @@
-"""Finds and reads run folders for comparison: identity, progress and numbers of each run.
+"""Finds run folders and reads each as a whole: identity, progress and numbers of its run.
 
 Reading never raises for a damaged folder, and never writes into one. No TensorFlow here.
 """
@@ -7,8 +7,10 @@ import fcntl
 import itertools
 import math
 import os
+import platform
 import re
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,10 @@ EPOCHS = ("best", "last")
 THIRDS = ("head", "medium", "tail")
 """The names of the macro recall of each third of the classes, by training images."""
 SECONDS = ("first epoch seconds", "later epochs seconds")
+DECIDING = ("hardware.", "model.", "augmentation", "loop.batch_size_per_replica")
+"""The starts of the keys that affect the speed of training."""
+IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
+"""Keys among these that do not affect it."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
 
 
@@ -158,20 +164,17 @@ def state_of(folder: Path, status: RunStatus) -> str:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds filelock's lock on a file, checked without writing to it.
+    """Whether a process holds filelock's lock on a file.
 
-    filelock itself creates the file and opens it for writing, which a folder may not allow.
+    filelock itself would create the file and open it for writing, which a folder may not allow.
     """
     try:
-        descriptor = os.open(lock, os.O_RDONLY)
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
     return False
 
 
@@ -259,3 +262,41 @@ def in_order(rows: Iterable[dict[str, Any]]) -> list[str]:
     keys = dict.fromkeys(itertools.chain.from_iterable(rows))
     return [*(key for key in keys if key not in MEASURED), *(key for key in MEASURED
                                                              if key in keys)]
+
+
+def seconds_per_image(folder: Path, plain: Mapping[str, Any], image_size: int) -> float | None:
+    """The training time of an image, measured by the runs in and next to a folder.
+
+    Args:
+        folder: a folder of runs and sweeps, or a sweep itself.
+        plain: the config of the run to estimate, as nested dicts.
+        image_size: the height and width of its images in pixels.
+
+    Returns:
+        The median over the runs of the same model, image size and hardware on this machine, each
+        represented by the median of its epochs; the first epoch, which compiles, counts only if it
+        is the only one. None without such a run.
+    """
+    measured = []
+    for config in itertools.chain(folder.glob(f"*/{store.CONFIG}"),
+                                  folder.glob(f"*/*/{store.CONFIG}"),
+                                  folder.parent.glob(f"*/{store.CONFIG}")):
+        run = config.parent.parent
+        try:
+            status = RunStatus.load(run)
+            if (status.host != platform.node() or status.image_size != image_size
+                    or speed_keys(store.read_plain(run)) != speed_keys(plain)):
+                continue
+            images = math.prod(int(status.provenance[number] or 0) for number in (
+                "updates_per_epoch", "replicas", "accumulation", "batch_size"))
+            seconds = [value for row in store.read_history(run) if (value := row["train timing"])]
+            measured.append(statistics.median(seconds[1:] or seconds) / images)
+        except (UserError, ArithmeticError, KeyError, ValueError):
+            continue  # damaged folders are ignored
+    return statistics.median(measured) if measured else None
+
+
+def speed_keys(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config that affect the speed of training."""
+    return {key: value for key, value in identity.keys(plain).items()
+            if key not in IRRELEVANT and key.startswith(DECIDING)}

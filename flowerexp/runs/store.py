@@ -165,13 +165,8 @@ def write_config(folder: Path, composed: DictConfig, overrides: Sequence[str]) -
 
 
 def read_config(folder: Path) -> Config:
-    """The checked config of a run folder."""
-    return composition.check(read_composed(folder))
-
-
-def read_composed(folder: Path) -> DictConfig:
-    """The config of a run folder as it was composed; raises UserError if there is none."""
-    return OmegaConf.create(read_plain(folder))
+    """The checked config of a run folder; raises UserError if there is none."""
+    return composition.check(OmegaConf.create(read_plain(folder)))
 
 
 def read_plain(folder: Path) -> dict[str, Any]:

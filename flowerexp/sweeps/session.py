@@ -122,9 +122,9 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     if is_set(hydra, "hydra.sweep.subdir"):
         raise UserError("hydra.sweep.subdir cannot be set: a job is named after its overrides")
     quoted = str(folder).replace("'", "\\'")
-    hydra.overrides.hydra += [  # for every job
+    hydra.overrides.hydra.extend([  # for every job
         f"hydra.sweep.dir='{quoted}'",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]"]
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]"])
     launcher = apply_launcher_defaults(hydra)
     enumerable = "BasicSweeper" in hydra.sweeper._target_
     if enumerable:

@@ -82,8 +82,9 @@ def resume(folder: Path, deadline: float | None = None, trust_code: bool = False
         trust_code: whether custom parts, neither built-in nor from Keras, may be imported.
     """
     folder = folder.resolve()
-    composed, overrides = store.read_composed(folder), store.read_overrides(folder)
-    OmegaConf.update(composed, "fresh", False, force_add=True)  # resume this very folder
+    # Not fresh: this very folder is resumed.
+    composed = OmegaConf.create(store.read_plain(folder) | {"fresh": False})
+    overrides = store.read_overrides(folder)
     status = RunStatus.load_or_new(folder)
     parts.check_trusted(identity.all_parts(composition.check(composed)), trust_code)
     if trust_code:

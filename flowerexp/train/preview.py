@@ -20,7 +20,7 @@ from flowerexp import identity, parts
 from flowerexp.config import Config, Dataset
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
-from flowerexp.runs import timing
+from flowerexp.runs import reader
 from flowerexp.runs.log import DAY, RunLogger, duration, exit_with_parent
 from flowerexp.runs.status import RunStatus
 from flowerexp.strategy import factory
@@ -194,7 +194,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
 
 def train_seconds(folder: Path, config: Config, preview: Preview) -> float | None:
     """Seconds to train all epochs at the speed of measured runs; None if there are none."""
-    speed = timing.seconds_per_image(folder, identity.plain(config), preview.image_size)
+    speed = reader.seconds_per_image(folder, identity.plain(config), preview.image_size)
     images = [plan.updates * plan.update_size for plan in preview.plans]
     return speed * max(images) if speed is not None and images else None
 

@@ -295,8 +295,7 @@ def test_whatever_a_file_holds_the_run_is_read(damaged, file, value, data):
     try:
         path.write_bytes(orjson.dumps(value))
         assert reader.run_numbers(reader.read_run(damaged))
-        assert len(comparison.load(damaged)) == 1
-        comparison.compare(damaged)
+        assert len(comparison.compare(damaged).rows) <= 1
     finally:
         path.write_bytes(before)
 

@@ -166,21 +166,28 @@ def test_a_pipe_gets_the_whole_file_and_stays_a_pipe(tmp_path):
     assert names(tmp_path) == ["pipe.csv"]
 
 
-STREAM = "from pathlib import Path; from flowerexp.runs import store; import os, sys; " \
-         "os.write(1, b'before\\n'); store.write_text(Path(sys.argv[1]), 'text\\n'); " \
-         "os.write(1, b'after\\n')"
+STREAM = """
+import os, sys
+from pathlib import Path
+from flowerexp.runs import store
+for path in sys.argv[1:]:
+    os.write(1, b"before\\n")
+    store.write_text(Path(path), f"{path}\\n")
+    os.write(1, b"after\\n")
+"""
 
 
-@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 @pytest.mark.parametrize("to_file", [False, True], ids=["pipe", "file"])
-def test_standard_output_is_written_between_what_comes_before_and_after(tmp_path, path, to_file):
+def test_standard_output_is_written_between_what_comes_before_and_after(tmp_path, to_file):
     (tmp_path / "link").symlink_to("/dev/stdout")
+    paths = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"]
     with (tmp_path / "out").open("w+") as file:
-        done = subprocess.run([sys.executable, "-c", STREAM, path], cwd=tmp_path, check=True,
+        done = subprocess.run([sys.executable, "-c", STREAM, *paths], cwd=tmp_path, check=True,
                               stdout=file if to_file else subprocess.PIPE, text=True,
                               env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
         file.seek(0)
-        assert (file.read() if to_file else done.stdout) == "before\ntext\nafter\n"
+        assert (file.read() if to_file else done.stdout) == "".join(
+            f"before\n{path}\nafter\n" for path in paths)
     assert names(tmp_path) == ["link", "out"]
 
 

@@ -5,8 +5,8 @@ import platform
 import pytest
 
 from flowerexp import composition, identity
-from flowerexp.runs import store, timing
-from tests.folders import write_run
+from flowerexp.runs import reader, store
+from tests.folders import compose, write_run
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -33,8 +33,8 @@ def measured(tmp_path):
 
 
 def estimate(folder, *overrides, size=64):
-    config = composition.check(composition.compose([*SMALL, *overrides]))
-    return timing.seconds_per_image(folder, identity.plain(config), size)
+    config = composition.check(compose((*SMALL, *overrides)))
+    return reader.seconds_per_image(folder, identity.plain(config), size)
 
 
 def test_without_a_measured_run_nothing_is_estimated(tmp_path):
