@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from flowerexp import composition
+from flowerexp.cli import run
 from flowerexp.sweeps import jobs, session
 from tests import forked
 from tests.folders import write_run
@@ -52,6 +53,21 @@ def tensorflow_in(*overrides, folder):
                "finally:\n    print('tensorflow' in sys.modules, file=sys.stderr)\n")
     return subprocess.run([sys.executable, "-c", program, str(RUN), *overrides], cwd=folder,
                           text=True, capture_output=True, timeout=240)
+
+
+@pytest.fixture
+def refused(tiny, tmp_path, monkeypatch):
+    """A command as a call of its function, which ends in the returned sentence."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it
+    monkeypatch.setattr(sys, "argv", [str(RUN)])
+
+    def sentence_of(*overrides):
+        with pytest.raises(SystemExit) as ended:
+            run.main(command(tiny, *overrides)[2:])
+        return ended.value.code
+
+    return sentence_of
 
 
 # Names
@@ -148,11 +164,11 @@ def test_a_dry_run_plans_with_the_published_sizes_where_the_competition_is_not_h
      "loop.batch_size_per_replica=64+seed=0: an epoch of 40 examples makes no update of 64"),
     (["seed=1,2", "dataset.root=/nowhere"], "root /nowhere does not exist"),
     (["seed=1,2", "model=mobilenet", "model.weights=/nowhere.h5"], "/nowhere.h5 does not exist")])
-def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, tiny, overrides, message):
-    done = execute(tmp_path, tiny, "-m", *overrides)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_mistake_in_any_job_ends_the_sweep_before_the_first(tmp_path, refused, overrides,
+                                                              message):
+    sentence = refused("-m", *overrides)
+    assert message in sentence
+    assert "\n" not in sentence
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,22 +225,16 @@ def test_an_exception_of_a_launcher_follows_the_table_unless_the_sweep_was_stopp
     assert "1 of 1 jobs are not finished" in capsys.readouterr().out
 
 
-def test_a_sweep_level_key_is_refused_in_a_single_run(tmp_path, tiny):
-    done = execute(tmp_path, tiny, "on_failure=stop")
-    assert done.returncode == 1
-    assert "on_failure is supported in a sweep only" in done.stderr
+def test_a_sweep_level_key_is_refused_in_a_single_run(refused):
+    assert "on_failure is supported in a sweep only" in refused("on_failure=stop")
 
 
-def test_a_sweep_and_a_run_cannot_share_a_folder(basic, place, tiny, tmp_path):
-    single = execute(place, tiny, "name=sampling")
-    assert single.returncode == 1
-    assert "outputs/sampling contains the runs of a sweep" in single.stderr
-    run = tmp_path / "outputs/mine/.hydra"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text("seed: 0\n")
-    several = execute(tmp_path, tiny, "-m", "seed=1,2", "name=mine")
-    assert several.returncode == 1
-    assert "outputs/mine contains a single run" in several.stderr
+def test_a_sweep_and_a_run_cannot_share_a_folder(tmp_path, refused):
+    for folder in ("single", "sweep/job"):
+        (tmp_path / "outputs" / folder / ".hydra").mkdir(parents=True)
+        (tmp_path / "outputs" / folder / ".hydra/config.yaml").write_text("seed: 0\n")
+    assert "outputs/sweep contains the runs of a sweep" in refused("name=sweep")
+    assert "outputs/single contains a single run" in refused("-m", "seed=1,2", "name=single")
 
 
 # To the end
