@@ -58,8 +58,7 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
 
     Args:
         folder: the job's folder, inside the sweep's folder.
-        composed: the config as Hydra composed it.
-        overrides: the job's overrides.
+        composed, overrides: the job's config as Hydra composed it, and its overrides.
         launcher: name of Hydra's launcher; all but `basic` run jobs in parallel, which log to
             run.log only.
 
@@ -106,7 +105,7 @@ def run_job(folder: Path, composed: DictConfig, overrides: Sequence[str], launch
 
 
 def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
-    """Runs `python -m flowerexp resume` on a folder, forwards stop requests, records its exit.
+    """Executes a folder, forwards stop requests, and records how the process ended.
 
     Returns:
         Whether a signal from outside the sweep stopped it cleanly.
@@ -140,11 +139,7 @@ def execute_in_child(folder: Path, deadline: float | None, quiet: bool) -> bool:
 
 
 def wait(process: subprocess.Popen[str], sweep: Path) -> tuple[str, bool]:
-    """Forwards stop requests to a job's process until it ends.
-
-    Returns:
-        What the process wrote to its error stream, and whether there were any requests.
-    """
+    """Forwards stop requests to a process until it ends: its error stream, and were there any."""
     forwarded = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,4 @@
-"""The start and the end of a sweep. Imports no TensorFlow.
-
-The start composes and checks all jobs and prints the plan; the end prints results and what is left.
-"""
+"""The start of a sweep, which checks and plans all jobs, and its end. Imports no TensorFlow."""
 
 import contextlib
 import shlex
@@ -105,10 +102,7 @@ def sweep_session() -> Iterator[None]:
 def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
     """Plans, checks and announces a sweep, and prepares its folder; a dry run exits here.
 
-    Args:
-        config: the sweep's config with the node `hydra`, which receives the sweep's folder and the
-            rule for job names, for all jobs.
-        active: the sweep to open.
+    The config's node `hydra` receives the sweep's folder and the rule for the names of its jobs.
 
     Raises:
         UserError: for a mistake in any of the jobs, before the first one starts.
@@ -161,11 +155,7 @@ def open_sweep(config: DictConfig, active: ActiveSweep) -> None:
 
 
 def apply_launcher_defaults(hydra: DictConfig) -> str:
-    """Applies LAUNCHER_DEFAULTS to the launcher; returns its name.
-
-    Raises:
-        UserError: if the launcher needs Slurm and it is not installed.
-    """
+    """Applies LAUNCHER_DEFAULTS to the launcher, returns its name; UserError without its Slurm."""
     launcher: str = hydra.runtime.choices["hydra/launcher"]
     if launcher == "submitit_slurm" and not shutil.which("srun"):
         raise UserError("hydra/launcher=submitit_slurm: srun not found; start the sweep on a "
@@ -197,9 +187,6 @@ def checked_jobs(batch: Sequence[Sequence[str]], shared: Sequence[str], swept: S
         batch: the overrides of every job.
         shared: keys that are left out of the names.
         swept: keys with several values.
-
-    Raises:
-        UserError: for a wrong value in a job, or two jobs with the same name.
     """
     for key in sorted({*swept} & {*SWEEP_LEVEL_KEYS}):
         raise UserError(f"{key} is a sweep-level option: give it one value")
@@ -249,8 +236,7 @@ def close_sweep(active: ActiveSweep) -> int:
 
     if active.folder is None:
         return 0
-    requests = jobs.events(active.folder, jobs.STOP)
-    refused = jobs.events(active.folder, jobs.REFUSED)
+    requests, refused = (jobs.events(active.folder, kind) for kind in (jobs.STOP, jobs.REFUSED))
     started = [path.parents[1] for path in active.folder.glob(f"*/{store.CONFIG}")]
     wanted = active.jobs or started
     if requests:  # a launcher's worker may end before its job has saved
