@@ -42,7 +42,6 @@ MEASURE_SECONDS = 10
 DAY = 24 * 60 * 60
 
 
-
 def now() -> str:
     """Local time in ISO 8601, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -106,8 +105,9 @@ class RunLogger:
         with self._path.open("a+b") as file:
             file.seek(self._filtered)
             added = file.read()
-            kept = b"".join(line for line in added.splitlines(keepends=True) if not (
-                NOISE.match(line) or (NO_GPU.match(line) and not NVIDIA.exists())))
+            noise = (NOISE,) if NVIDIA.exists() else (NOISE, NO_GPU)
+            kept = b"".join(line for line in added.splitlines(keepends=True)
+                            if not any(pattern.match(line) for pattern in noise))
             if kept != added:
                 file.truncate(self._filtered)
                 file.write(kept)
