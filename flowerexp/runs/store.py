@@ -5,7 +5,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -67,9 +66,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             partial = Path(folder, f"file{path.suffix}")
             yield partial
-            with partial.open("rb") as source, \
-                    open(stream_descriptor(path), "wb") as stream:
-                shutil.copyfileobj(source, stream)
+            sys.stdout.flush()
+            own = own_descriptor(path)
+            # A duplicate shares the position in the file, so that nothing is overwritten.
+            with path.open("ab") if own is None else os.fdopen(os.dup(own), "wb") as stream:
+                stream.write(partial.read_bytes())
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +94,6 @@ def own_descriptor(path: Path) -> int | None:
 def is_stream(path: Path) -> bool:
     """Whether a path leads to no regular file, or to an open descriptor of this process."""
     return path.exists() and (not path.is_file() or own_descriptor(path) is not None)
-
-
-def stream_descriptor(path: Path) -> int:
-    """An open descriptor that writes to a stream, which is not truncated."""
-    number = own_descriptor(path)
-    if number is None:
-        return os.open(path, os.O_WRONLY | os.O_APPEND)
-    sys.stdout.flush()
-    return os.dup(number)  # it shares the position in the file, so that nothing is overwritten
 
 
 def sync(path: Path) -> None:
