@@ -31,6 +31,7 @@ from flowerexp.hints import hint, nearest
 from flowerexp.models import backbones
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's loader, several times as fast as OmegaConf's and equivalent for its files."""
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the user set the variable; flowerexp.cli.run sets it later, so that Hydra raises."""
 
@@ -116,8 +117,8 @@ def run_name(name: str | None, seed: int, overrides: list[str],
     experiment = values.pop("experiment", "")
     changed = [f"{key}={short_number(values[key])}" for key in sorted(values)
                if key not in (*identity.PLACE_KEYS, *identity.TIME_KEYS, *unnamed, "seed", "sweep")]
-    parts = [part for part in (experiment, *changed) if part] or ["default"]
-    return f"{path_safe('+'.join(parts))}+seed={seed}"
+    words = ([experiment] if experiment else []) + changed or ["default"]
+    return f"{path_safe('+'.join(words))}+seed={seed}"
 
 
 def short_number(value: str, longest: int = 16) -> str:

@@ -43,8 +43,6 @@ NEEDED = {"valid loss", "valid acc", "valid recall", "valid precision", "valid f
 """The scores that every epoch has."""
 MOST_CLASSES = 2**20
 """The most classes if classes.json does not tell how many, so that counts fit in memory."""
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader, several times as fast as OmegaConf's and equivalent for its files."""
 DEEPEST = 50
 """The most levels of a YAML file; libyaml ends the process where there are too many."""
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -138,12 +136,12 @@ def read_yaml(path: Path) -> Any:
     depth = 0
     try:
         text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, YAML_LOADER):
+        for event in yaml.parse(text, composition.YAML_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
                 raise yaml.YAMLError("it has aliases or too many levels")
-        return yaml.load(text, YAML_LOADER)  # a safe loader
+        return yaml.load(text, composition.YAML_LOADER)  # a safe loader
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
