@@ -28,6 +28,18 @@ OutArgument = Annotated[Path, typer.Argument(
     help="Folder of the data set, later dataset.root of the runs.", show_default=False)]
 
 
+@contextlib.contextmanager
+def silent_tensorflow() -> Iterator[RunLogger]:
+    """The logger of a command that imports TensorFlow in the block."""
+    with composition.one_sentence():
+        from flowerexp.strategy import factory
+
+        factory.prepare(Hardware("cpu"))
+        logger = RunLogger()
+        with logger.native_log():
+            yield logger
+
+
 @app.command("check")
 def check_data(
     root: Annotated[str, typer.Argument(
@@ -48,33 +60,12 @@ def check_data(
 
     Example: python -m flowerexp data check /data/flowers --size 192
     """
-    with composition.one_sentence():
-        from flowerexp.strategy import factory
+    with silent_tensorflow() as logger:
+        from flowerexp.data.prepare import checks
 
-        factory.prepare(Hardware("cpu"))
-        logger = RunLogger()
-        with logger.native_log():
-            from flowerexp.data.prepare import checks
-
-            readable = checks.run(root, size, classes, names, logger)
+        readable = checks.run(root, size, classes, names, logger)
     if not readable:
         raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def converting() -> Iterator[RunLogger]:
-    """Prepares a command that makes a data set, and gives the logger that it reports with."""
-    with composition.one_sentence():
-        from flowerexp.strategy import factory
-
-        factory.prepare(Hardware("cpu"))
-        logger = RunLogger()
-        with logger.native_log():
-            try:
-                yield logger
-            except KeyboardInterrupt:
-                logger.info("interrupted: rerun the command to resume")
-                raise
 
 
 @app.command("from-folder")
@@ -103,7 +94,7 @@ def from_folder(
 
     Example: python -m flowerexp data from-folder photos flowers --size 192
     """
-    with converting() as logger:
+    with silent_tensorflow() as logger:
         from flowerexp.data.prepare import convert
 
         complete = convert.run(images, out, convert.ConversionOptions(size, val, test, seed),
@@ -130,7 +121,7 @@ def fetch_oxford(
 
     Example: python -m flowerexp data oxford102 flowers102 --size 192
     """
-    with converting() as logger:
+    with silent_tensorflow() as logger:
         from flowerexp.data.prepare import convert, oxford102
 
         complete = oxford102.run(out, convert.ConversionOptions(size, seed=seed),
@@ -150,10 +141,6 @@ def fetch_kaggle(out: OutArgument) -> None:
     Example: python -m flowerexp data kaggle flowers
     """
     with composition.one_sentence():
-        from flowerexp.strategy import factory
+        from flowerexp.data.prepare import kaggle
 
-        factory.prepare(Hardware("cpu"))
-        logger = RunLogger()
-        with logger.native_log():
-            from flowerexp.data.prepare import kaggle
-        kaggle.run(out, logger)  # kagglehub's bars go to the standard error stream
+        kaggle.run(out, RunLogger())  # kagglehub's bars go to the standard error stream

@@ -5,7 +5,8 @@ Images are decoded one by one and not kept; only ids and hashes of pixels stay i
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.data import records, sources, tfrecord
-from flowerexp.data.records import DataIssue, Record
+from flowerexp.data.records import DataIssue, Record, count_skipped
 from flowerexp.data.sources import Source
 from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import counted
@@ -38,6 +39,8 @@ class CheckResult:
     records: by split, the number of records, good or bad.
     counts: by labelled split, the number of good records of each class, int64 [classes].
     names: class names; numbers if there are none.
+    ids: where each id was seen first.
+    images: by hash of the pixels, the split and where an image was seen first.
     """
 
     errors: list[DataIssue] = field(default_factory=list)
@@ -45,12 +48,6 @@ class CheckResult:
     records: dict[str, int] = field(default_factory=dict)
     counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-
-
-@dataclass
-class Seen:
-    """Records seen so far: place by id, and split and place by the hash of an image's pixels."""
-
     ids: dict[str, str] = field(default_factory=dict)
     images: dict[bytes, tuple[str, str]] = field(default_factory=dict)
 
@@ -62,24 +59,30 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
         source: the data set.
         advance: called with the number of bytes read since its last call.
     """
-    result, seen = CheckResult(), Seen()
-    labels: dict[str, list[int]] = {}
+    result, labels = CheckResult(), dict[str, list[int]]()
     for split, files in source.files.items():
         labels[split], result.records[split] = [], 0
         for file in files:
-            result.records[split] += check_file(source, split, file, result, seen,
-                                                 labels[split], advance)
+            for number, entry in enumerate(records.inspect(file, source.spec(split))):
+                result.errors += entry.issues
+                if entry.span is None:
+                    continue
+                result.warnings += [DataIssue(file, number, entry.id, warning) for warning
+                                    in warnings(entry, split, f"{file}, record {number}",
+                                                result)]
+                if not entry.issues:
+                    labels[split].append(entry.label)
+                result.records[split] += 1
+                advance(entry.span.length + FRAME)
         if not result.records[split]:
             result.errors.append(DataIssue(f"{source.folder}/{split}", None, None,
-                                        "holds no record: the split is empty"))
+                                           "holds no record: the split is empty", lost=0))
     labels.pop("test", None)
-    classes = source.num_classes or 1 + max((label for each in labels.values() for label in each),
-                                            default=-1)
-    result.names = source.class_names or tuple(str(label) for label in range(classes))
+    classes = source.num_classes or 1 + max(itertools.chain(*labels.values()), default=-1)
+    result.names = source.class_names or tuple(map(str, range(classes)))
     result.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
-                      for split, each in labels.items()}
-    empty = np.flatnonzero(result.counts["train"] == 0).tolist()
-    if empty:
+                     for split, each in labels.items()}
+    if empty := np.flatnonzero(result.counts["train"] == 0).tolist():
         named = ", ".join(result.names[label] for label in empty[:SHOWN])
         result.warnings.append(DataIssue(
             f"{source.folder}/train", None, None, f"holds no good image of {len(empty)} of "
@@ -87,38 +90,16 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
     return result
 
 
-def check_file(source: Source, split: str, file: str, result: CheckResult, seen: Seen,
-               labels: list[int], advance: Callable[[int], None]) -> int:
-    """Adds the issues and good labels of a file; returns the number of its records."""
-    number = 0
-    for entry in records.inspect(file, source.spec(split)):
-        result.errors += entry.issues
-        if entry.span is None:
-            continue
-        result.warnings += warnings_of(entry, split, file, number, seen)
-        if entry.image is not None and not entry.issues:
-            labels.append(entry.label)
-        advance(entry.span.length + FRAME)
-        number += 1
-    return number
-
-
-def warnings_of(entry: Record, split: str, file: str, number: int, seen: Seen
-              ) -> list[DataIssue]:
+def warnings(entry: Record, split: str, place: str, seen: CheckResult) -> Iterator[str]:
     """Warnings if a record's id was seen before, or its image in another split."""
-    warnings = []
-    place = f"{file}, record {number}"
-    if entry.id:
-        before = seen.ids.setdefault(entry.id, place)
-        if before != place:
-            warnings.append(f"its id is also that of {before}")
-    if entry.image is not None and not entry.issues:
+    if entry.id and (before := seen.ids.setdefault(entry.id, place)) != place:
+        yield f"its id is also that of {before}"
+    if not entry.issues:
         pixels = tf.io.decode_jpeg(entry.image, channels=3, dct_method="INTEGER_ACCURATE")
         digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
         of_split, before = seen.images.setdefault(digest, (split, place))
         if of_split != split:
-            warnings.append(f"its image (the same pixels) is also in {of_split}: {before}")
-    return [DataIssue(file, number, entry.id, warning) for warning in warnings]
+            yield f"its image (the same pixels) is also in {of_split}: {before}"
 
 
 def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
@@ -137,18 +118,14 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
         UserError: for a root without a data set.
     """
     source = sources.find(sources.TFRecords(root, image_size, num_classes, names))
-    size = sum(length_of(file) for files in source.files.values() for file in files)
+    size = 0
+    for file in (file for files in source.files.values() for file in files):
+        with contextlib.suppress(tf.errors.OpError):  # the check reports it
+            size += tf.io.gfile.stat(file).length
     with logger.steps("records", size) as advance:
         result = check(source, advance)
     show(source, result, logger)
     return not result.errors
-
-
-def length_of(file: str) -> int:
-    try:
-        return int(tf.io.gfile.stat(file).length)
-    except tf.errors.OpError:
-        return 0  # the check reports it
 
 
 def show(source: Source, result: CheckResult, logger: RunLogger) -> None:
@@ -156,44 +133,39 @@ def show(source: Source, result: CheckResult, logger: RunLogger) -> None:
     for kind, issues in (("error", result.errors), ("warning", result.warnings)):
         for issue in issues:
             logger.info(f"{kind}: {describe(issue)}")
-    counts = list(result.counts.values())
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
     for split in result.counts:
         table.add_column(split, justify="right", no_wrap=True)
-    for label, name in enumerate(result.names):
+    rows = np.column_stack(list(result.counts.values())).tolist()
+    for label, (name, counts) in enumerate(zip(result.names, rows, strict=True)):
         # Without num_classes, one label that is far too large makes a million classes.
-        if source.num_classes is None and not any(each[label] for each in counts):
-            continue
-        table.add_row(Text(name if name == str(label) else f"{label} {name}"),
-                      *(str(each[label]) for each in counts))
+        if source.num_classes is not None or any(counts):
+            table.add_row(Text(name if name == str(label) else f"{label} {name}"),
+                          *map(str, counts))
     logger.console.print(table)
     of_splits = ", ".join(f"{number} in {split}" for split, number in result.records.items())
     logger.info(f"{source.folder}: records of {source.image_size}x{source.image_size} pixels, "
-                f"{of_splits}; {counted(len(result.errors), 'error')} "
+                f"{of_splits}; {counted(len(result.errors), 'error')}, "
+                f"{counted(count_skipped(result.errors), 'bad record')} "
                 "(dataset.on_bad_record=stop ends a run), "
                 f"{counted(len(result.warnings), 'warning')}")
 
 
 def describe(issue: DataIssue) -> str:
-    """A line with file, record number, id and message."""
+    """The sentence of an issue, with the record's id."""
     if issue.record is None:
         return issue.sentence
-    identifier = f"id {issue.id!r}" if issue.id else "no id"
-    if issue.id is None:
-        identifier = "no readable id"
-    return f"{issue.file}, record {issue.record} ({identifier}): {issue.message}"
+    known = f"id {issue.id!r}" if issue.id else "no readable id" if issue.id is None else "no id"
+    return f"{issue.file}, record {issue.record} ({known}): {issue.message}"
 
-
-# Description of a raw record
 
 @dataclass(frozen=True)
 class Feature:
-    """Description of one feature of a record."""
+    """Description of one feature of a record; its kind is bytes, int64, float or no."""
 
     name: str
     kind: str
-    """Type of the values, such as bytes, int64 or float."""
     count: int
     value: str
 
@@ -205,12 +177,10 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
         table: table of at least one record.
     """
     if not table.files:
-        image = table.images[0] if table.images is not None else None
+        shape = "not kept" if table.images is None else " x ".join(map(str, table.images.shape[1:]))
         return "image 0 of arrays in memory", [
             Feature("class", "int64", 1, str(table.labels[0])),
-            Feature("id", "text", 1, table.ids[0]),
-            Feature("image", "uint8", 1, " x ".join(map(str, image.shape)) if image is not None
-                    else "not kept")]
+            Feature("id", "text", 1, table.ids[0]), Feature("image", "uint8", 1, shape)]
     first = next(number for number, count in enumerate(table.counts) if count)
     path = table.files[first]
     number, data = next(
@@ -223,13 +193,11 @@ def first_record(table: records.Table) -> tuple[str, list[Feature]]:
 
 def describe_feature(name: str, feature: tf.train.Feature) -> Feature:
     """Describes a feature; bytes that are not short text by their number and first bytes."""
-    field = feature.WhichOneof("kind") or "no_list"
-    values = list(getattr(feature, field).value) if field != "no_list" else []
-    kind = field.removesuffix("_list")
-    if kind == "bytes":
-        text = ", ".join(map(describe_bytes, values))
-    else:
-        text = ", ".join(f"{value:g}" if kind == "float" else str(value) for value in values)
+    stored = feature.WhichOneof("kind")
+    kind = (stored or "no").removesuffix("_list")
+    values = getattr(feature, stored).value if stored else []
+    describe_value = {"bytes": describe_bytes, "float": "{:g}".format}.get(kind, str)
+    text = ", ".join(map(describe_value, values))
     return Feature(name, kind, len(values),
                    text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…")
 

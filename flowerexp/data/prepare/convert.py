@@ -1,20 +1,19 @@
 """Converts photos to TFRecords in the competition's layout; a killed conversion can be resumed.
 
-First, every photo is read once, in parallel, and stored as a small JPEG in one of many parts in the
-folder `.conversion-SxS`. Then, when the readable photos are known, they are assigned to train, val
-and test and written as records. A rename creates `tfrecords-jpeg-SxS` at the end. The result
-depends on the photos and the options, not on the number of workers.
+First, every photo is read once, in parallel, and stored as a small JPEG in the SQLite file
+`.conversion-SxS/photos.sqlite`. Then, when the readable photos are known, they are assigned to
+train, val and test and written as records. A rename creates `tfrecords-jpeg-SxS` at the end. The
+result depends on the photos and the options, not on the number of workers.
 """
 
 import contextlib
-import csv
-import itertools
 import json
 import re
 import shlex
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,10 +21,12 @@ from typing import Any
 
 import filelock
 import numpy as np
+import pandas as pd
+import tensorflow as tf
 
-from flowerexp.data import records, sources
-from flowerexp.data.prepare import parts, photos
-from flowerexp.data.prepare.parts import Converted
+from flowerexp.data import records, sources, tfrecord
+from flowerexp.data.prepare import photos
+from flowerexp.data.prepare.encoding import Encoded, digest_of, encode
 from flowerexp.data.prepare.photos import Listing, Photo
 from flowerexp.data.prepare.splits import SPLITS, order_of, stratify
 from flowerexp.errors import UserError, counted
@@ -33,17 +34,19 @@ from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
 VERSION = 1
-"""Version of the format of parts and records; to be increased with every change of it."""
+"""Version of the format of the records; to be increased with every change of it."""
+COMMIT = 32
+"""Photos per worker that are stored together."""
 SHARD = 800
 """Maximum records per file, about as in the competition."""
 PLAN = "plan.json"
+STORED = "photos.sqlite"
 SUMMARY = "conversion.json"
 UNREADABLE = "unreadable.csv"
 DUPLICATES = "duplicates.csv"
 TEST_LABELS = "test_labels.csv"
 SHOWN = 3
 """Maximum number of unreadable photos that the log names."""
-OPTIONS = {"val": "--val", "test": "--test", "seed": "--seed"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ConversionOptions:
         if not 1 <= self.size <= records.MAX_IMAGE_SIZE:
             raise UserError(f"--size must be from 1 to {records.MAX_IMAGE_SIZE} pixels, not "
                             f"{self.size}")
-        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.shares[0] + self.shares[1] < 1):
+        if not (0 < self.val < 1 and 0 <= self.test < 1 and sum(self.shares) < 1):
             raise UserError(f"--val {self.val} --test {self.test} leave nothing to train on or to "
                             "validate with: --val must be greater than 0, --test 0 or more, and "
                             "their sum less than 1")
@@ -75,210 +78,8 @@ class ConversionOptions:
         return Fraction(str(self.val)), Fraction(str(self.test))
 
 
-def target_of(out: Path, size: int) -> Path:
-    return out / f"tfrecords-jpeg-{size}x{size}"
-
-
-def work_of(out: Path, size: int) -> Path:
-    return out / f".conversion-{size}x{size}"
-
-
-def plan_of(options: ConversionOptions, inputs: str) -> dict[str, Any]:
-    """The plan of a conversion, which must be equal for it to be resumed."""
-    return {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
-            "test": str(options.test), "seed": options.seed}
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Locks `out` against other conversions; raises UserError if it is locked."""
-    if out.parts[:1] == ("gs:",):
-        raise UserError(f"{out} is not a local folder: convert to one, and copy the records")
-    out.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(out / store.LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{out} is in use by another process: wait for it, or give another folder"
-                        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def finished(out: Path, plan: dict[str, Any], logger: RunLogger) -> dict[str, Any] | None:
-    """The summary of the same conversion, if it was finished before; else None.
-
-    Raises:
-        UserError: if `out` holds another conversion, finished or not, or other records.
-    """
-    target, work = target_of(out, plan["size"]), work_of(out, plan["size"])
-    if any((out / split).exists() for split in SPLITS):
-        raise UserError(f"{out} holds a folder train, val or test, in which a run would look for "
-                        "its records: give another folder")
-    for folder, name in ((target, SUMMARY), (work, PLAN)):
-        if not folder.exists():
-            continue
-        there = store.read_json(folder / name) if (folder / name).exists() else {}
-        if not there and folder == work:
-            continue  # killed before its plan was written, and so before anything else
-        differing = [key for key in plan if there.get(key) != plan[key]]
-        if differing:
-            option = next((key for key in OPTIONS if key in differing and key in there), None)
-            why = (f"made with {OPTIONS[option]} {there[option]} where this command says "
-                   f"{plan[option]}" if option else "made from other photos, or they have changed")
-            raise UserError(f"{folder} is {why}: give another folder, or remove this one to start "
-                            "again")
-        if folder == target:
-            shutil.rmtree(work, ignore_errors=True)
-            logger.info(f"{target} was made before, from the same photos")
-            return dict(there)
-    return None
-
-
-def convert(listing: Listing, out: Path, options: ConversionOptions, inputs: str, workers: int,
-            logger: RunLogger) -> dict[str, Any]:
-    """Converts photos to `out`/tfrecords-jpeg-SxS, unless that was finished before.
-
-    Args:
-        listing: the photos.
-        out: folder to write to; the caller holds its lock (`locked`).
-        options: how the photos are converted.
-        inputs: fingerprint of the photos; a conversion of other photos is not resumed.
-        workers: photos converted at the same time.
-        logger: shows the progress.
-
-    Returns:
-        The summary, as in `conversion.json`.
-
-    Raises:
-        UserError: for another conversion in `out`, too few photos, a full disk.
-    """
-    plan = plan_of(options, inputs)
-    if (summary := finished(out, plan, logger)) is not None:
-        return summary
-    if all(photo.split is None for photo in listing.photos):  # fails before hours of decoding
-        assign_splits(listing.photos, photos.in_order(photo.label for photo in listing.photos),
-                      options)
-    work = work_of(out, options.size)
-    try:
-        store.write_json(work / PLAN, plan)
-        parts.convert(listing.photos, work, options.size, workers, logger)
-        summary = plan | write_result(listing, work, options, logger)
-        store.write_json(work / "result" / SUMMARY, summary, indent=1)
-        (work / "result").rename(target_of(out, options.size))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): make room or give "
-                        "another folder, then rerun the command to resume") from error
-    shutil.rmtree(work, ignore_errors=True)
-    return summary
-
-
-def write_result(listing: Listing, work: Path, options: ConversionOptions, logger: RunLogger
-                 ) -> dict[str, Any]:
-    """Assigns splits, writes records and lists to `result`, and returns the summary."""
-    good, left_out, small, turned = parts.read(listing, work, options.size)
-    good, duplicates = without_duplicates(good)
-    every = [each.photo for each in good]
-    names = listing.names or photos.in_order({photo.label for photo in every})
-    splits = [photo.split or "" for photo in every]
-    if "" in splits:
-        splits = assign_splits(every, names, options)
-    result = work / "result"
-    label_of = {name: label for label, name in enumerate(names)}
-    write_splits(good, splits, label_of, result, work, options, logger)
-    write_rows(result / UNREADABLE, ("path", "reason"), left_out)
-    write_rows(result / DUPLICATES, ("path", "reason"), duplicates)
-    write_rows(result / TEST_LABELS, ("id", "label"),
-               [(photo.identifier, label_of[photo.label])
-                for photo, split in zip(every, splits, strict=True) if split == "test"])
-    store.write_text(result / sources.NAMES_FILE, as_lines(names))
-    lost = sorted({photo.label for photo in listing.photos} - {photo.label for photo in every})
-    return {"photos": len(listing.photos), "records": {split: splits.count(split)
-                                                       for split in SPLITS},
-            "classes": len(names), "classes lost": lost, "unreadable": len(left_out),
-            "duplicates": len(duplicates), "enlarged": small, "turned": turned}
-
-
-def without_duplicates(every: list[Converted]) -> tuple[list[Converted], list[tuple[str, str]]]:
-    """Every picture once, and path and reason for each photo that is left out as a copy.
-
-    A picture in two classes is left out of both, because its true class is unknown. Photos with
-    fixed splits are all kept.
-    """
-    alike: dict[str, list[Converted]] = {}
-    for each in every:
-        alike.setdefault(each.digest if each.photo.split is None else each.photo.identifier,
-                         []).append(each)
-    kept, copies = [], []
-    for group in alike.values():
-        first, *others = group
-        labels = photos.in_order({each.photo.label for each in group})
-        if len(labels) == 1:
-            kept.append(first)
-            copies += [(each.photo.identifier, f"the same picture as {first.photo.identifier}")
-                       for each in others]
-        else:
-            copies += [(each.photo.identifier,
-                        f"the same picture is in {len(labels)} classes: "
-                        + ", ".join(labels)) for each in group]
-    return kept, sorted(copies)
-
-
-def assign_splits(every: Sequence[Photo], names: Sequence[str], options: ConversionOptions
-                  ) -> list[str]:
-    """The split of every photo; raises UserError if train or val would be empty."""
-    label_of = {name: label for label, name in enumerate(names)}
-    splits = stratify([label_of[photo.label] for photo in every],
-                      [photo.identifier for photo in every], *options.shares, options.seed)
-    counts = Counter(splits)
-    if not (counts["train"] and counts["val"]):
-        raise UserError(f"{counted(len(every), 'photo')} of {len(names)} classes leave none to "
-                        f"validate with at --val {options.val}: add photos or raise --val")
-    return splits
-
-
-def write_splits(good: Sequence[Converted], splits: Sequence[str], label_of: dict[str, int],
-                 result: Path, work: Path, options: ConversionOptions, logger: RunLogger) -> None:
-    """Writes train, val and, if it has photos, test; existing files are complete."""
-    reader = parts.Parts(work)
-    with logger.progress(len(good), 0) as advance:
-        for split in SPLITS:
-            of_split = sorted(
-                (each for each, its in zip(good, splits, strict=True) if its == split),
-                key=lambda each: order_of(options.seed, "order", each.photo.identifier))
-            shards = -(-len(of_split) // SHARD)
-            for number, indices in enumerate(np.array_split(np.arange(len(of_split)), shards)
-                                             if shards else ()):
-                some = [of_split[index] for index in indices]
-                path = result / split / (f"{number:02d}-{options.size}x{options.size}-{len(some)}"
-                                         ".tfrec")
-                if not path.exists():
-                    parts.write_records(path, [reader.image(each) for each in some],
-                                  None if split == "test" else
-                                  [label_of[each.photo.label] for each in some],
-                                  [each.photo.identifier for each in some])
-                advance(split, len(some))
-
-
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Writes a CSV, unless there are no rows."""
-    if rows:
-        with store.atomic_write(path) as partial, \
-                partial.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def as_lines(names: Sequence[str]) -> str:
-    """The text of a file for dataset.class_names: one name per line, or else a JSON list."""
-    if all(name.splitlines() == [name.strip()] for name in names) and not names[0].startswith("["):
-        return "".join(f"{name}\n" for name in names)
-    return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
-
-
-def run(images: Path, out: Path, options: ConversionOptions, workers: int,
-        logger: RunLogger) -> bool:
+def run(images: Path, out: Path, options: ConversionOptions, workers: int, logger: RunLogger
+        ) -> bool:
     """Converts a folder per class or a CSV; returns whether every photo could be read.
 
     Raises:
@@ -290,34 +91,255 @@ def run(images: Path, out: Path, options: ConversionOptions, workers: int,
     with logger.console.status(f"searching {images.name}"):
         listing = photos.listed(images)
         inputs = photos.fingerprint(listing)
-    with locked(out):
-        summary = convert(listing, out, options, inputs, workers, logger)
-    return show(summary, listing.notes, out, logger)
-
-
-def show(summary: dict[str, Any], notes: Sequence[str], out: Path, logger: RunLogger) -> bool:
-    """Logs what was converted, what was left out and how to train; returns whether all was read."""
-    target = target_of(out, summary["size"])
-    for note in notes:
+    for note in listing.notes:
         logger.info(note)
-    if number := summary["unreadable"]:
-        with (target / UNREADABLE).open(encoding="utf-8", newline="") as file:
-            first = [": ".join(row) for row in itertools.islice(csv.reader(file), 1, 1 + SHOWN)]
-        logger.info(f"{counted(number, 'photo')} could not be used, all in {target / UNREADABLE}:")
-        for line in first:
-            logger.info(f"  {line}")
-    if number := summary["duplicates"]:
-        logger.info(f"{counted(number, 'photo')} left out as copies of others: "
-                    f"{target / DUPLICATES}")
+    return convert(lambda _: listing, inputs, out, options, workers, logger)
+
+
+def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
+            options: ConversionOptions, workers: int, logger: RunLogger) -> bool:
+    """Converts photos to `out`/tfrecords-jpeg-SxS, unless that was done before; logs the result.
+
+    Args:
+        list_photos: lists them, if there is anything to convert; called with the path of a folder
+            for temporary files.
+        inputs: fingerprint of the photos; a conversion of other photos is not resumed.
+        out: folder of the data set.
+        options: how the photos are converted.
+        workers: photos converted at the same time.
+
+    Returns:
+        Whether every photo could be read.
+
+    Raises:
+        UserError: if `out` is in use or holds another conversion; too few photos; a full disk.
+    """
+    plan = {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
+            "test": str(options.test), "seed": options.seed}
+    target, work = (out / f"{prefix}-{options.size}x{options.size}"
+                    for prefix in ("tfrecords-jpeg", ".conversion"))
+    with locked(out):
+        if finished(out, target, work, plan):
+            logger.info(f"{target} was made before, from the same photos")
+        else:
+            try:
+                listing = list_photos(work)
+                store.write_json(work / PLAN, plan)
+                summary = plan | convert_listing(listing, work, options, workers, logger)
+                store.write_json(work / "result" / SUMMARY, summary, indent=1)
+                (work / "result").rename(target)
+            except KeyboardInterrupt:
+                logger.info("interrupted: rerun the command to resume")
+                raise
+            except (OSError, sqlite3.OperationalError, tf.errors.OpError) as error:
+                why = getattr(error, "strerror", None) or getattr(error, "message", error)
+                raise UserError(f"{out} cannot be written ({why}): make room or give another "
+                                "folder, then rerun the command to resume") from error
+            except sqlite3.DatabaseError as error:
+                raise UserError(f"{work / STORED} is damaged ({error}): remove {work} and rerun "
+                                "the command") from error
+        shutil.rmtree(work, ignore_errors=True)
+    return show(target, logger)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Locks `out` against other conversions; raises UserError if it is locked."""
+    if out.parts[:1] == ("gs:",):
+        raise UserError(f"{out} is not a local folder: convert to one, and copy the records")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(out / store.LOCK).acquire(timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"{out} is in use by another process: wait for it, or give another folder"
+                        ) from None
+
+
+def finished(out: Path, target: Path, work: Path, plan: dict[str, Any]) -> bool:
+    """Whether the same conversion was finished before.
+
+    Raises:
+        UserError: if `out` holds another conversion, finished or not, or other records.
+    """
+    if any((out / split).exists() for split in SPLITS):
+        raise UserError(f"{out} holds a folder train, val or test, in which a run would look for "
+                        "its records: give another folder")
+    for folder, file in ((target, target / SUMMARY), (work, work / PLAN)):
+        there = store.read_json(file) if file.exists() else {}
+        if not there and (folder == work or not folder.exists()):
+            continue  # nothing was stored before the plan
+        differing = [key for key in plan if there.get(key) != plan[key]]
+        if differing:
+            option = next((key for key in ("val", "test", "seed")
+                           if key in differing and key in there), None)
+            why = (f"made with --{option} {there[option]} where this command says "
+                   f"{plan[option]}" if option else "made from other photos, or they have changed")
+            raise UserError(f"{folder} is {why}: give another folder, or remove this one to start "
+                            "again")
+        if folder == target:
+            return True
+    return False
+
+
+def convert_listing(listing: Listing, work: Path, options: ConversionOptions, workers: int,
+                    logger: RunLogger) -> dict[str, Any]:
+    """Stores the photos, writes records and lists to `result`; returns what the summary tells."""
+    table = pd.DataFrame(map(vars, listing.photos))
+    if table.split.isna().all():  # fails before hours of decoding
+        assign_splits(table, photos.in_order(table.label), options)
+    # `out` is locked, and some network file systems have no locks of SQLite's kind.
+    path = f"{(work / STORED).absolute().as_uri()}?nolock=1"
+    with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
+        store_photos(listing.photos, database, options.size, workers, logger)
+        columns = ["digest", "side", "turned", "reason"]
+        table[columns] = database.execute(
+            f"SELECT {', '.join(columns)} FROM photos ORDER BY number").fetchall()
+        return write_result(listing, table, database, work / "result", options, logger)
+
+
+def store_photos(every: Sequence[Photo], database: sqlite3.Connection, size: int, workers: int,
+                 logger: RunLogger) -> None:
+    """Stores the photos that are missing; Ctrl-C waits for at most one photo per worker."""
+    columns = ", ".join(Encoded._fields)
+    database.execute(f"CREATE TABLE IF NOT EXISTS photos (number INTEGER PRIMARY KEY, {columns})")
+    there = {number for number, in database.execute("SELECT number FROM photos")}
+    if there:
+        logger.info(f"{len(there)} of {len(every)} photos were converted before")
+    missing = [number for number in range(len(every)) if number not in there]
+    step = COMMIT * workers
+    with logger.progress(len(every), len(there)) as advance, ThreadPoolExecutor(workers) as pool:
+        for some in (missing[start:start + step] for start in range(0, len(missing), step)):
+            encoded = pool.map(lambda number: encode(every[number].path, size), some)
+            with database:  # a transaction
+                for number, photo in zip(some, encoded, strict=True):
+                    database.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)",
+                                     (number, *photo))
+                    advance("photos", 1)
+
+
+def write_result(listing: Listing, table: pd.DataFrame, database: sqlite3.Connection, result: Path,
+                 options: ConversionOptions, logger: RunLogger) -> dict[str, Any]:
+    """Writes records and lists to `result`, and returns what the summary tells of them.
+
+    table: the fields of Photo and Encoded, except for the JPEG, by number.
+    """
+    bad, good = table[table.reason.notna()], table[table.reason.isna()]
+    left_out = sorted([*listing.left_out, *zip(bad.identifier, bad.reason, strict=True)])
+    if good.empty:
+        raise UserError(f"none of the {counted(len(left_out), 'photo')} can be read "
+                        f"({': '.join(left_out[0])})")
+    copies = find_copies(good)
+    kept = good[~good.identifier.isin(copies)]
+    names = list(listing.names or photos.in_order(kept.label))
+    if table.split.isna().any():
+        kept = kept.assign(split=assign_splits(kept, names, options))
+    kept = kept.assign(label=pd.Categorical(kept.label, names).codes)
+    write_splits(kept, database, result, options, logger)
+    write_rows(result / UNREADABLE, ("path", "reason"), left_out)
+    write_rows(result / DUPLICATES, ("path", "reason"), sorted(copies.items()))
+    test = kept[kept.split == "test"]
+    write_rows(result / TEST_LABELS, ("id", "label"),
+               list(zip(test.identifier, test.label, strict=True)))
+    store.write_text(result / sources.NAMES_FILE, as_lines(names))
+    return {"photos": len(table),
+            "records": {split: int((kept.split == split).sum()) for split in SPLITS},
+            "classes": len(names),
+            "classes lost": sorted({*table.label} - {*table.label[kept.index]}),
+            "unreadable": len(left_out), "duplicates": len(copies),
+            "enlarged": int((good.side < options.size).sum()), "turned": int(good.turned.sum())}
+
+
+def find_copies(good: pd.DataFrame) -> dict[str, str]:
+    """The photos to leave out, so that every picture occurs once, and the reasons.
+
+    A picture in two classes is left out of both, because its true class is unknown. Photos with
+    fixed splits are all kept.
+    """
+    copies = dict[str, str]()
+    alike = good[good.split.isna() & good.duplicated("digest", keep=False)]
+    for _, group in alike.groupby("digest"):
+        first, *others = group.identifier
+        labels = photos.in_order(group.label)
+        if len(labels) == 1:
+            copies |= dict.fromkeys(others, f"the same picture as {first}")
+        else:
+            copies |= dict.fromkeys(group.identifier, "the same picture is in "
+                                    f"{len(labels)} classes: {', '.join(labels)}")
+    return copies
+
+
+def assign_splits(table: pd.DataFrame, names: list[str], options: ConversionOptions) -> list[str]:
+    """The split of every photo; raises UserError if train or val would be empty."""
+    splits = stratify(pd.Categorical(table.label, names).codes, [*table.identifier],
+                      *options.shares, options.seed)
+    if not {"train", "val"} <= {*splits}:
+        raise UserError(f"{counted(len(table), 'photo')} of {len(names)} classes leave none to "
+                        f"validate with at --val {options.val}: add photos or raise --val")
+    return splits
+
+
+def write_splits(kept: pd.DataFrame, database: sqlite3.Connection, result: Path,
+                 options: ConversionOptions, logger: RunLogger) -> None:
+    """Writes train, val and, if it has photos, test; existing files are complete."""
+    with logger.progress(len(kept), 0) as advance:
+        for split in sorted({*kept.split}):
+            ordered = sorted(kept[kept.split == split].itertuples(), key=lambda photo: order_of(
+                options.seed, "order", photo.identifier))
+            shards = np.array_split(np.arange(len(ordered)), -(-len(ordered) // SHARD))
+            for shard, places in enumerate(shards):
+                some = [ordered[place] for place in places]
+                path = result / split / (f"{shard:02d}-{options.size}x{options.size}-{len(some)}"
+                                         ".tfrec")
+                if not path.exists():
+                    with store.atomic_write(path) as partial:
+                        tfrecord.write(partial, (stored_jpeg(photo, database) for photo in some),
+                                       None if split == "test" else
+                                       [photo.label for photo in some],
+                                       [photo.identifier for photo in some])
+                advance(split, len(some))
+
+
+def stored_jpeg(photo: Any, database: sqlite3.Connection) -> bytes:
+    jpeg: bytes
+    jpeg, = database.execute("SELECT jpeg FROM photos WHERE number = ?", (photo.Index,)).fetchone()
+    if digest_of(jpeg) != photo.digest:
+        raise sqlite3.DatabaseError("a stored photo has changed")
+    return jpeg
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Writes a CSV, unless there are no rows."""
+    if rows:
+        with store.atomic_write(path) as partial:
+            pd.DataFrame(list(rows), columns=list(header)).to_csv(partial, index=False)
+
+
+def as_lines(names: Sequence[str]) -> str:
+    """The text of a file for dataset.class_names: one name per line, or else a JSON list."""
+    if all(name.splitlines() == [name.strip()] for name in names) and not names[0].startswith("["):
+        return "".join(f"{name}\n" for name in names)
+    return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
+
+
+def show(target: Path, logger: RunLogger) -> bool:
+    """Logs what was converted, what was left out and how to train; returns whether all was read."""
+    out, summary = target.parent, store.read_json(target / SUMMARY)
+    first = ""
+    if summary["unreadable"]:
+        rows = pd.read_csv(target / UNREADABLE, dtype=str, keep_default_na=False, nrows=SHOWN)
+        first = "".join(f"\n  {path}: {reason}" for path, reason in rows.itertuples(index=False))
+    for key, sentence in (
+            ("unreadable", f"could not be used, all in {target / UNREADABLE}:{first}"),
+            ("duplicates", f"left out as copies of others: {target / DUPLICATES}"),
+            ("enlarged", f"with a side of less than {summary['size']} pixels enlarged"),
+            ("turned", "not rotated as their EXIF orientation says: it is ignored; rotate the "
+                       "photos before, if you need it (mogrify -auto-orient)")):
+        if summary[key]:
+            logger.info(f"{counted(summary[key], 'photo')} {sentence}")
     if lost := summary["classes lost"]:
         logger.info(f"classes left out because none of their photos can be used: "
                     f"{photos.shown(lost)}")
-    if number := summary["enlarged"]:
-        logger.info(f"{counted(number, 'photo')} with a side of less than {summary['size']} pixels "
-                    "enlarged")
-    if number := summary["turned"]:
-        logger.info(f"{counted(number, 'photo')} not rotated as their EXIF orientation says: it is "
-                    "ignored; rotate the photos before, if you need it (mogrify -auto-orient)")
     counts = ", ".join(f"{count} in {split}" for split, count in summary["records"].items()
                        if count)
     logger.info(f"{target}: {counted(summary['classes'], 'class')}, {counts}")

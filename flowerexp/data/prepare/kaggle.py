@@ -16,19 +16,7 @@ CREDENTIALS = ("make a token at https://www.kaggle.com/settings (API, Create New
 
 
 def run(out: Path, logger: RunLogger) -> None:
-    """Downloads the files and logs how to train on them; raises UserError as `fetch`."""
-    sizes = fetch(out)
-    logger.info(f"{out}: the competition's files, {', '.join(map(str, sizes))} pixels")
-    size = 192 if 192 in sizes else sizes[0]
-    logger.info("to train: flowerexp run "
-                + shlex.join([f"dataset=flowers_{size}", f"dataset.root={out}"]))
-
-
-def fetch(out: Path) -> list[int]:
-    """Downloads the competition's files and links their folders into `out`.
-
-    Returns:
-        The sizes of the images, in pixels.
+    """Downloads the competition's files, links their folders into `out`, logs how to train on them.
 
     Raises:
         UserError: without kagglehub, credentials, accepted rules or a network, or if `out` holds
@@ -43,21 +31,24 @@ def fetch(out: Path) -> list[int]:
     out.mkdir(parents=True, exist_ok=True)
     for path in folders.values():
         link = out / path.name
-        if not (link.is_symlink() and link.resolve() == path.resolve()):
-            if link.exists() or link.is_symlink():
-                raise UserError(f"{link} exists and is not of the competition: give another folder")
-            link.symlink_to(path.resolve(), target_is_directory=True)
-    store.write_text(out / NAMES_FILE, "".join(
-        f"{name}\n" for name in json.loads(CLASSES_FILE.read_text(encoding="utf-8"))))
-    return sorted(folders)
+        if link.is_symlink() and link.resolve() == path.resolve():
+            continue
+        if link.exists() or link.is_symlink():
+            raise UserError(f"{link} exists and is not of the competition: give another folder")
+        link.symlink_to(path.resolve(), target_is_directory=True)
+    names = json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
+    store.write_text(out / NAMES_FILE, "".join(f"{name}\n" for name in names))
+    logger.info(f"{out}: the competition's files, {', '.join(map(str, sorted(folders)))} pixels")
+    option = f"dataset=flowers_{192 if 192 in folders else min(folders)}"
+    logger.info(f"to train: flowerexp run {shlex.join([option, f'dataset.root={out}'])}")
 
 
 def download() -> Path:
     """The folder of kagglehub's cache, or of a Kaggle notebook, with the competition's files."""
     try:
         import kagglehub
-        import requests
         from kagglehub import exceptions
+        from requests.exceptions import HTTPError, RequestException
     except ModuleNotFoundError as error:
         raise UserError("data kaggle needs the package kagglehub: pip install -c constraints.txt "
                         "-e '.[kaggle]'") from error
@@ -66,10 +57,10 @@ def download() -> Path:
     except exceptions.UnauthenticatedError as error:
         raise UserError(f"Kaggle gives the competition's files only to its users: {CREDENTIALS}"
                         ) from error
-    except requests.exceptions.HTTPError as error:
+    except HTTPError as error:
         code = error.response.status_code if error.response is not None else "an error"
         raise UserError(f"Kaggle answers {code} for {PAGE}: {CREDENTIALS}") from error
-    except requests.exceptions.RequestException as error:
+    except RequestException as error:
         raise UserError(f"Kaggle cannot be reached ({first_line(error)}): is this machine online? "
                         "Rerun the command to resume") from error
     except (ValueError, exceptions.DataCorruptionError, exceptions.BackendError) as error:

@@ -1,31 +1,29 @@
 """The Oxford 102 Flowers photos (Nilsback and Zisserman, 2008): download and conversion.
 
-The archives are kept in `OUT/downloads`, where the photos are unpacked during the conversion.
+The archives are kept in `OUT/downloads`.
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from flowerexp.data.prepare import convert, download
 from flowerexp.data.prepare.convert import ConversionOptions
-from flowerexp.data.prepare.photos import Listing, Photo
+from flowerexp.data.prepare.photos import Listing, Photo, by_identifier
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 CHECKSUMS = {
-    PHOTOS: "52808999861908f626f3c1f4e79d11fa",
     LABELS: "e0620be6f572b9609742df49c70aed4d",
     SPLITS: "a5357ecc9cb78c4bef273ce3793fc85c",
+    PHOTOS: "52808999861908f626f3c1f4e79d11fa",
 }
 """The md5 of each archive."""
 NAMES_FILE = Path(__file__).with_name("oxford102_classes.json")
@@ -49,59 +47,30 @@ def run(out: Path, options: ConversionOptions, workers: int, logger: RunLogger, 
         Whether every photo could be read.
 
     Raises:
-        UserError: as `fetch`, `listed` and `convert.convert`.
+        UserError: as `download.fetch`, `download.unpack`, `listed` and `convert.convert`.
     """
-    inputs = inputs_of(checksums)
-    notes: tuple[str, ...] = ()
-    with convert.locked(out):
-        summary = convert.finished(out, convert.plan_of(options, inputs), logger)
-        if summary is None:
-            fetch(out, home, checksums, logger.console)
-            listing = listed(out)
-            notes = listing.notes
-            summary = convert.convert(listing, out, options, inputs, workers, logger)
-        shutil.rmtree(unpacked(out), ignore_errors=True)  # the archive stays
-    return convert.show(summary, notes, out, logger)
-
-
-def inputs_of(checksums: Mapping[str, str]) -> str:
-    """The fingerprint of the archives, which determine the records."""
-    text = json.dumps(["oxford102", dict(checksums)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def folder_of(out: Path) -> Path:
-    return out / "downloads"
-
-
-def fetch(out: Path, home: str, checksums: Mapping[str, str], console: Console) -> None:
-    """Downloads the archives below `out`, the small ones first, and unpacks the photos.
-
-    Raises:
-        UserError: as `download.fetch` and `download.unpack`, and for a full disk.
-    """
-    folder = folder_of(out)
-    try:
+    def list_photos(work: Path) -> Listing:
+        folder, unpacked = out / "downloads", work / "photos"
         for name in (LABELS, SPLITS, PHOTOS):
-            download.fetch(f"{home.rstrip('/')}/{name}", folder / name, checksums[name], console)
-        if not unpacked(out).exists():
-            download.unpack(folder / PHOTOS, unpacked(out), console)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room or "
-                        "give another folder, then rerun the command to resume") from error
+            download.fetch(f"{home.rstrip('/')}/{name}", folder / name, checksums[name],
+                           logger.console)
+        if not unpacked.exists():
+            work.mkdir(exist_ok=True)
+            download.unpack(folder / PHOTOS, unpacked, logger.console)
+        return listed(folder, unpacked)
+
+    known = json.dumps(["oxford102", dict(checksums)], sort_keys=True)  # the photos follow from it
+    inputs = hashlib.sha256(known.encode()).hexdigest()[:16]
+    return convert.convert(list_photos, inputs, out, options, workers, logger)
 
 
-def unpacked(out: Path) -> Path:
-    return folder_of(out) / "photos"
+def listed(folder: Path, unpacked: Path) -> Listing:
+    """The photos with their labels and official splits; raises UserError for other lists.
 
-
-def listed(out: Path) -> Listing:
-    """The downloaded photos with their labels and official splits.
-
-    Raises:
-        UserError: for lists in another format.
+    Args:
+        folder: holds the lists.
+        unpacked: holds the photos.
     """
-    folder = folder_of(out)
     labels = numbers(folder / LABELS, "labels")
     names = json.loads(NAMES_FILE.read_text(encoding="utf-8"))[:max(labels, default=0)]
     every = {}
@@ -113,12 +82,9 @@ def listed(out: Path) -> Listing:
                                 f"{folder / LABELS} has no label from 1 to {len(names)}")
             if identifier in every:
                 raise UserError(f"{folder / SPLITS} names image {number} twice")
-            every[identifier] = Photo(unpacked(out) / "jpg" / identifier, identifier,
+            every[identifier] = Photo(unpacked / "jpg" / identifier, identifier,
                                       names[labels[number - 1] - 1], split)
-    ordered = tuple(every[identifier] for identifier in sorted(every))
-    notes = [] if len(every) == len(labels) else [
-        f"{len(labels) - len(every)} photos are in no split and are ignored."]
-    return Listing(ordered, (), tuple(notes), tuple(names))
+    return Listing(by_identifier(every.values()), names=tuple(names))
 
 
 def numbers(path: Path, key: str) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowerexp.errors import UserError, counted
+from flowerexp.errors import UserError, counted, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
             ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".tga", ".dng", ".cr2", ".nef",
@@ -22,6 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 SHOWN = 3
 """Maximum number of names in a sentence."""
+GIVE = "give a folder that holds a folder per class, or a CSV of path,label"
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,17 @@ class Listing:
 
 
 def listed(source: Path) -> Listing:
-    """The photos of a folder or a CSV; raises UserError if neither exists or it has no photos."""
-    if source.is_dir():
-        listing = from_folder(source)
-    elif source.is_file():
-        listing = from_csv(source)
-    else:
-        raise UserError(f"{source} does not exist: give a folder that holds a folder per class, or "
-                        "a CSV of path,label")
+    """The photos of a folder or a CSV.
+
+    Raises:
+        UserError: if neither exists or it has no photos, for a folder of splits instead of classes,
+            for a file that is not such a CSV, or for a photo with two labels.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist", GIVE)
+    listing = from_folder(source) if source.is_dir() else from_csv(source)
     if not listing.photos:
-        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} give a "
-                        "folder that holds a folder per class, or a CSV of path,label")
+        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} {GIVE}")
     return listing
 
 
@@ -83,27 +84,24 @@ def readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def from_folder(folder: Path) -> Listing:
-    """The photos in a folder per class; subfolders of a class belong to it.
+def by_identifier(photos: Iterable[Photo]) -> tuple[Photo, ...]:
+    return tuple(sorted(photos, key=lambda photo: photo.identifier))
 
-    Raises:
-        UserError: for a folder that cannot be read, or that holds splits instead of classes.
-    """
-    photos: list[Photo] = []
-    left_out: list[tuple[str, str]] = []
-    ignored: Counter[str] = Counter()
+
+def from_folder(folder: Path) -> Listing:
+    """The photos in a folder per class; subfolders of a class belong to it."""
+    photos, left_out, ignored = list[Photo](), list[tuple[str, str]](), Counter[str]()
     classes = {entry.name for entry in os.scandir(folder)
                if entry.is_dir() and not entry.name.startswith(".")}
     if classes and {name.lower() for name in classes} <= SPLIT_NAMES:
         raise UserError(f"{folder} holds {', '.join(sorted(classes))}, which are splits, not "
-                        "classes: give a folder that holds a folder per class, or a CSV of "
-                        "path,label")
+                        "classes", GIVE)
     for path in files_below(folder, ignored):
         relative = path.relative_to(folder)
         if relative.name.startswith(".") or relative.suffix.lower() not in SUFFIXES:
             ignored[relative.suffix.lower() or relative.name] += 1
         elif len(relative.parts) == 1:
-            left_out.append((readable(str(relative)), "it is outside of every class's folder"))
+            left_out.append((readable(relative.name), "it is outside of every class's folder"))
         else:
             photos.append(Photo(path, readable(relative.as_posix()), readable(relative.parts[0])))
     notes = []
@@ -113,7 +111,7 @@ def from_folder(folder: Path) -> Listing:
                      f"({kinds}{', and others' if len(ignored) > 6 else ''}).")
     if empty := sorted({*map(readable, classes)} - {photo.label for photo in photos}):
         notes.append(f"{counted(len(empty), 'folder')} without a photo: {shown(empty)}.")
-    return Listing(sorted_by_identifier(photos), tuple(sorted(left_out)), tuple(notes))
+    return Listing(by_identifier(photos), tuple(sorted(left_out)), tuple(notes))
 
 
 def files_below(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
@@ -137,14 +135,11 @@ def from_csv(file: Path) -> Listing:
     """The photos of a CSV with the columns path and label, relative to the CSV's own folder.
 
     Without a header it must have exactly these two columns; other columns are ignored.
-
-    Raises:
-        UserError: for a file that is not such a CSV, or a photo with two labels.
     """
-    rows, notes = read_rows(file)
+    table, notes = read_csv(file)
     folder = Path(os.path.abspath(file.parent))  # noqa: PTH100 -- links are not resolved
-    photos: dict[str, Photo] = {}
-    left_out, again = [], 0
+    photos, left_out = dict[str, Photo](), list[tuple[str, str]]()
+    rows = list(table.itertuples(index=False, name=None))
     for number, (text, label) in enumerate(rows, 1):
         path = Path(os.path.abspath(folder / text))  # noqa: PTH100
         inside = path.is_relative_to(folder) or not Path(text).is_absolute()
@@ -152,42 +147,33 @@ def from_csv(file: Path) -> Listing:
         if not text or not label:
             left_out.append((text or f"row {number}", f"row {number} of {file.name} has no "
                              + ("label" if text else "path")))
-        elif name in photos and photos[name].label != label:
+        elif photos.setdefault(name, Photo(path, name, label)).label != label:
             raise UserError(f"{file}: {name} has two labels, {photos[name].label!r} and {label!r}: "
                             "leave one out")
-        else:
-            again += name in photos
-            photos[name] = Photo(path, name, label)
-    if again:
+    if again := len(rows) - len(left_out) - len(photos):
         notes.append(f"{counted(again, 'row')} of {file.name} ignored as repeated.")
-    return Listing(sorted_by_identifier(photos.values()), tuple(left_out), tuple(notes))
+    return Listing(by_identifier(photos.values()), tuple(left_out), tuple(notes))
 
 
-def read_rows(file: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Stripped path and label of every row, and notes on ignored columns."""
+def read_csv(file: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The columns path and label, stripped, and notes on ignored columns."""
     try:
         table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False,
                             skipinitialspace=True, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{file} cannot be read as a CSV of path,label: "
-                        f"{str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} cannot be read as a CSV of path,label: {first_line(error)}"
+                        ) from error
     table = table.map(str.strip)
-    first = [name.lower() for name in table.iloc[0]]
-    notes = []
-    if "path" in first and "label" in first:
-        others = [name for name in first if name not in ("path", "label")]
-        if others:
-            notes.append(f"{counted(len(others), 'other column')} of {file.name} ignored: "
-                         f"{shown(others)}.")
-        table = table.iloc[1:, [first.index("path"), first.index("label")]]
-    elif len(first) != 2:
-        raise UserError(f"{file} has {len(first)} columns and no header that names path and label: "
-                        "make path,label its first line")
-    return list(table.itertuples(index=False, name=None)), notes
-
-
-def sorted_by_identifier(photos: Iterable[Photo]) -> tuple[Photo, ...]:
-    return tuple(sorted(photos, key=lambda photo: photo.identifier))
+    header = table.iloc[0].str.lower().tolist()
+    if {"path", "label"} <= {*header}:
+        others = [name for name in header if name not in ("path", "label")]
+        notes = [f"{counted(len(others), 'other column')} of {file.name} ignored: {shown(others)}."
+                 ] if others else []
+        return table.iloc[1:, [header.index("path"), header.index("label")]], notes
+    if len(header) != 2:
+        raise UserError(f"{file} has {len(header)} columns and no header that names path and "
+                        "label", "make path,label its first line")
+    return table, []
 
 
 def fingerprint(listing: Listing) -> str:

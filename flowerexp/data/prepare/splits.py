@@ -7,6 +7,9 @@ import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 SPLITS = ("train", "val", "test")
 
 
@@ -16,7 +19,7 @@ def order_of(seed: int, purpose: str, identifier: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fraction, seed: int
+def stratify(labels: npt.ArrayLike, ids: Sequence[str], val: Fraction, test: Fraction, seed: int
              ) -> list[str]:
     """The split of every photo.
 
@@ -25,25 +28,20 @@ def stratify(labels: Sequence[int], ids: Sequence[str], val: Fraction, test: Fra
     small classes add up to the shares.
 
     Args:
-        labels: class of each photo, from 0.
+        labels: class of each photo, int [n].
         ids: unique ids of the photos.
         val, test: shares of these splits; train gets the rest, which must be positive.
         seed: decides which photos of a class go to which split.
     """
-    members: dict[int, list[int]] = {}
-    for index, label in enumerate(labels):
-        members.setdefault(label, []).append(index)
-    splits = [""] * len(labels)
-    shares = (1 - val - test, val, test)
+    splits = np.empty(len(ids), object)
     deficit = [Fraction(0)] * len(SPLITS)
-    for label in sorted(members):
-        drawn = sorted(members[label], key=lambda index: order_of(seed, "split", ids[index]))
-        start = 0
-        for split, count in zip(SPLITS, allocate(len(drawn), shares, deficit), strict=True):
-            for index in drawn[start:start + count]:
-                splits[index] = split
-            start += count
-    return splits
+    for label in np.unique(labels):
+        drawn = sorted(np.flatnonzero(np.equal(labels, label)).tolist(),
+                       key=lambda index: order_of(seed, "split", ids[index]))
+        counts = allocate(len(drawn), (1 - val - test, val, test), deficit)
+        splits[drawn] = np.repeat(SPLITS, counts)
+    assigned: list[str] = splits.tolist()
+    return assigned
 
 
 def allocate(number: int, shares: Sequence[Fraction], deficit: list[Fraction]) -> list[int]:
@@ -53,12 +51,11 @@ def allocate(number: int, shares: Sequence[Fraction], deficit: list[Fraction]) -
     """
     exact = [number * share for share in shares]
     counts = [int(part) for part in exact]
+    deficit[:] = [before + whole - count
+                  for before, whole, count in zip(deficit, exact, counts, strict=True)]
     spare = [part for part, whole in enumerate(exact) if whole > counts[part]]
-    due = [before + whole - count
-           for before, whole, count in zip(deficit, exact, counts, strict=True)]
-    spare.sort(key=lambda part: (part == 0 and counts[0] == 0, due[part]), reverse=True)
+    spare.sort(key=lambda part: (part == 0 and counts[0] == 0, deficit[part]), reverse=True)
     for part in spare[:number - sum(counts)]:
         counts[part] += 1
-    for part, whole in enumerate(exact):
-        deficit[part] += whole - counts[part]
+        deficit[part] -= 1
     return counts

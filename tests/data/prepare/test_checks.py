@@ -1,14 +1,14 @@
 """`data check`: which faults it lists, which of them stop a run, and how it prints them."""
 
+import pickle
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
 
 from flowerexp.config import Dataset
-from flowerexp.data import records, sources
+from flowerexp.data import sources
 from flowerexp.data.prepare import checks
 from flowerexp.data.sources import TFRecords
 from flowerexp.errors import UserError
@@ -225,6 +225,13 @@ def test_masked_crc_is_that_of_tensorflow(tmp_path):
         (each, None) for each in data]
 
 
+def test_a_record_of_two_faults_is_counted_once(root, capsys):
+    put(root, example(image=jpeg(3, 8, 8), class_=-5, id=b"two"))
+    checks.run(str(root), None, None, None, RunLogger())
+    assert "; 2 errors, 1 bad record (dataset.on_bad_record=stop ends a run)" in (
+        capsys.readouterr().out)
+
+
 def command(*words, folder="."):
     return forked.run(["-m", "flowerexp", "data", "check", *words], folder)
 
@@ -240,8 +247,8 @@ def test_the_command_lists_faults_counts_and_a_verdict(root):
     assert [line.split() for line in lines[2:7]] == [
         ["class", "train", "val"], ["0", "4", "2"], ["1", "4", "2"], ["2", "3", "2"],
         ["3", "0", "0"]]
-    assert ("12 in train, 6 in val, 3 in test; 1 error (dataset.on_bad_record=stop ends a run), "
-            "1 warning") in lines[7]
+    assert ("12 in train, 6 in val, 3 in test; 1 error, 1 bad record "
+            "(dataset.on_bad_record=stop ends a run), 1 warning") in lines[7]
     assert len(lines) == 8
 
 
@@ -252,7 +259,8 @@ def test_the_command_ends_with_zero_where_a_run_would_start(root):
     assert (done.returncode, done.stderr) == (0, "")
     assert "warning" in done.stdout
     assert "0 pink [rose]" in done.stdout
-    assert "0 errors (dataset.on_bad_record=stop ends a run), 2 warnings" in done.stdout
+    assert ("0 errors, 0 bad records (dataset.on_bad_record=stop ends a run), 2 warnings"
+            in done.stdout)
 
 
 def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
@@ -314,23 +322,11 @@ def test_one_class_and_five_thousand(tmp_path, classes):
     assert run_refuses(tmp_path) is None
 
 
-def test_images_are_not_kept(root, monkeypatch):
+def test_images_are_not_kept(root):
     """What stays of a record does not grow with its image."""
-    held = []
-    inspect = records.inspect
-
-    def inspect_and_hold(*arguments, **options):
-        for entry in inspect(*arguments, **options):
-            held.append(entry.image)
-            yield entry
-
-    seen = checks.Seen()
-    source = sources.find(sources.TFRecords(str(root)))
-    monkeypatch.setattr(records, "inspect", inspect_and_hold)
-    for split, files in source.files.items():
-        for file in files:
-            checks.check_file(source, split, file, checks.CheckResult(), seen, [],
-                                  lambda _: None)
-    assert len(held) == 21
-    assert all(len(digest) == 16 for digest in seen.images)
-    assert np.sum([len(text) for text in seen.ids]) < 100
+    result = of(root)
+    assert (len(result.ids), len(result.images)) == (21, 21)
+    assert all(len(digest) == 16 for digest in result.images)
+    assert sum(map(len, result.ids)) < 100
+    kept = [value for name, value in vars(result).items() if name not in ("ids", "images")]
+    assert len(pickle.dumps(kept)) < len(jpeg(0)) * 21 / 2

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -200,12 +201,10 @@ def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
 
 
 def test_five_thousand_classes(tmp_path):
-    every = tuple(photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
-                  for label in range(5000) for number in range(3))
-    splits = convert.assign_splits(every, photos.in_order(each.label for each in every),
-                          ConversionOptions(16))
-    trained = {photo.label for photo, split in zip(every, splits, strict=True) if split == "train"}
-    assert len(trained) == 5000
+    every = pd.DataFrame([photos.Photo(tmp_path / "none", f"{label}/{number}", str(label))
+                          for label in range(5000) for number in range(3)])
+    splits = convert.assign_splits(every, photos.in_order(every.label), ConversionOptions(16))
+    assert every.label[np.array(splits) == "train"].nunique() == 5000
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -221,7 +220,7 @@ def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path
     images = garden(tmp_path / "photos", {"a": 1, "b": 1})
     with pytest.raises(UserError, match="2 photos of 2 classes leave none to validate with"):
         run(images, tmp_path / "out", test=0)
-    assert not list((tmp_path / "out").rglob("part*"))
+    assert not list((tmp_path / "out").rglob("photos*"))
 
 
 def test_nothing_that_can_be_read_is_refused(tmp_path):
@@ -229,6 +228,14 @@ def test_nothing_that_can_be_read_is_refused(tmp_path):
         save(tmp_path / f"photos/x/{name}.jpg", picture(1)).write_bytes(b"")
     with pytest.raises(UserError, match=r"none of the 8 photos can be read \(x/a.jpg: the file"):
         run(tmp_path / "photos", tmp_path / "out")
+    assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
+
+
+def test_copies_alone_are_refused(tmp_path):
+    images = garden(tmp_path / "photos", {"a": 9})
+    shutil.copytree(images / "a", images / "b")
+    with pytest.raises(UserError, match="0 photos of 0 classes leave none to validate with"):
+        run(images, tmp_path / "out")
     assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
 
 

@@ -1,17 +1,18 @@
 """Conversions that are stopped, killed, kept out or refused: one goes on to the same bytes."""
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import signal
+import sqlite3
 
 import filelock
 import pytest
 
-from flowerexp.data.prepare import parts, photos
+from flowerexp.data.prepare import convert
 from flowerexp.errors import UserError
-from flowerexp.runs.log import RunLogger
 from tests import forked
 from tests.photo_folders import files_of, garden, picture, run, save
 from tests.processes import read, wait_for
@@ -63,25 +64,35 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(tmp_path):
     assert files_of(out) == files_of(tmp_path / "whole")
 
 
+def stored(out):
+    """How many photos a running conversion has stored for good."""
+    for path in out.rglob("photos.sqlite"):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(
+                sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as database:
+            return database.execute("SELECT count(*) FROM photos").fetchone()[0]
+    return 0
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
     images, out = tmp_path / "photos", tmp_path / "out"
-    garden(images, {"a": 10, "b": parts.PART - 10})
-    large = save(images / "c/0.jpg", picture(5000, 2000, 2000))
-    for number in range(1, 20):  # the second part takes a while
+    garden(images, {"a": 10, "b": convert.COMMIT - 10})
+    large = save(images / "c/0.jpg", picture(5000, 3000, 3000))
+    for number in range(1, 30):  # those that are stored next take a while
         os.link(large, images / f"c/{number}.jpg")
     process = forked.Command(["-m", "flowerexp", "data", "from-folder", images, out, "--size", "16",
                               "--workers", "1"], tmp_path)
-    wait_for(lambda: process.poll() is not None or list(out.rglob("part-*.json")))
+    wait_for(lambda: process.poll() is not None or stored(out))
     process.send_signal(stop)
     said, wrong = process.communicate(timeout=60)
     assert process.returncode == (130 if stop == signal.SIGINT else -stop), wrong
     assert ("interrupted: rerun the command to resume" in said) == (stop == signal.SIGINT)
     assert wrong == ""
-    assert [path.name for path in out.rglob("part-*.json")] == ["part-000000.json"]
+    assert stored(out) == convert.COMMIT
     assert not (out / "tfrecords-jpeg-16x16").exists()
     assert run(images, out)
-    assert f"{parts.PART} of {parts.PART + 20} photos were converted" in capsys.readouterr().out
+    assert (f"{convert.COMMIT} of {convert.COMMIT + 30} photos were converted before"
+            in capsys.readouterr().out)
     assert run(images, tmp_path / "uninterrupted")
     assert files_of(out) == files_of(tmp_path / "uninterrupted")
 
@@ -112,14 +123,17 @@ def test_killed_while_records_are_written_or_before_tidying_up(tmp_path, monkeyp
     assert (target / "train" / kept.name).stat().st_ino == inode
 
 
-def test_a_damaged_part_is_named(tmp_path):
-    images, work = garden(tmp_path / "photos", {"a": 10}), tmp_path / "work"
-    every = photos.listed(images).photos
-    parts.convert(every, work, 16, 1, RunLogger())
-    path = parts.part_file(work, 0, ".tfrec")
+@pytest.mark.parametrize("damage", ["picture", "file"])
+def test_stored_photos_that_are_damaged_are_named(tmp_path, monkeypatch, damage):
+    images, out = garden(tmp_path / "photos", {"a": 10}), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        run(images, out)
+    shutil.rmtree(out / "tfrecords-jpeg-16x16")
+    path = out / ".conversion-16x16/photos.sqlite"
     data = bytearray(path.read_bytes())
-    data[500] ^= 1
+    place = data.rindex(b"\xff\xd9") - 9 if damage == "picture" else 0
+    data[place] ^= 1
     path.write_bytes(data)
-    reader = parts.Parts(work)
-    with pytest.raises(UserError, match=r"part-000000\.tfrec is damaged: remove"):
-        [reader.image(parts.Converted(photo, 0, row, "")) for row, photo in enumerate(every)]
+    with pytest.raises(UserError, match=r"photos\.sqlite is damaged \(.*\): remove .*16x16 and re"):
+        run(images, out)
