@@ -275,7 +275,9 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
 
     batches = pipeline.training_batches(tf.distribute.get_strategy(), data.train, config.sampling,
                                         plan, config.seed, keep_original)
-    batch = {key: value.numpy()[:count] for key, value in next(iter(batches(0, 0))).items()}
+    with experiment.bad_records_named(data.train):
+        first = next(iter(batches(0, 0)))
+    batch = {key: value.numpy()[:count] for key, value in first.items()}
     others = batch.get("second_label", batch["label"])
     shares = batch.get("mix_weight", np.ones(len(batch["label"])))
     names = [data.names[label] for label in batch["label"]]

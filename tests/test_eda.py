@@ -14,11 +14,13 @@ from flowerexp import composition, eda
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.prepare import checks
 from flowerexp.data.sampling import Original
+from flowerexp.errors import UserError
 from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests import forked
+from tests.data.test_records import example, jpeg, write_serialized
 from tests.html import CLASSES, Elements, outside, policy_and_needed
 
 NAMES = CLASSES[:3]
@@ -244,3 +246,19 @@ def test_features_are_those_of_the_first_record(config):
 def test_any_feature_has_words(values, kind, words):
     feature = checks.describe_feature("a", tf.train.Feature(**values))
     assert (feature.kind, feature.value) == (kind, words)
+
+
+@pytest.mark.parametrize("cache", ["encoded", "none"])
+def test_augmentation_of_a_damaged_image_is_one_sentence(tmp_path, cache):
+    """Which nothing decodes before the pipeline does."""
+    for split, body in (("train", jpeg(1)[:-40]), ("val", jpeg(2))):
+        (tmp_path / split).mkdir()
+        write_serialized(tmp_path / split / "a.tfrec", [
+            example(image=body, class_=label, id=b"x") for label in (0, 1)])
+    composition.register()
+    config = composition.check(composition.compose([
+        "dataset=tfrecords", f"dataset.root='{tmp_path}'", f"dataset.cache={cache}",
+        "augmentation=flip"]))
+    with pytest.raises(UserError, match=r"a\.tfrec, record 0: its image is not a valid JPEG"):
+        eda.draw_augmentation(config, 2, tmp_path / "a.png", RunLogger())
+    assert not (tmp_path / "a.png").exists()
