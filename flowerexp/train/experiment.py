@@ -227,26 +227,25 @@ def train(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks, dat
                                         config.seed, augment)
     callbacks("on_train_begin", state)
     agree_on_stop(state, trainer)
-    with logger.progress(plan.updates * plan.update_size,
-                         state.update * plan.update_size) as advance:
+    with bad_records_named(data.train, trainer.strategy), logger.progress(
+            plan.updates * plan.update_size, state.update * plan.update_size) as advance:
         while (epoch := len(state.history)) < plan.epochs and not state.stopped:
             title, end = f"epoch {epoch + 1}/{plan.epochs}", (epoch + 1) * plan.updates_per_epoch
             left = end - state.update
             if left == plan.updates_per_epoch:
                 trainer.start_epoch()
-            with bad_records_named(data.train, trainer.strategy):
-                for done in trainer.train(batches(epoch, plan.updates_per_epoch - left), left,
-                                          config.loop.steps_per_execution):
-                    raise_bad_loss(state, trainer)
-                    advance(title, done * plan.update_size, trainer.scores)
-                    state.update += done
-                    callbacks("on_update", state)
-                    code = stop()
-                    # Every worker must call is_due, unless all stop.
-                    if (code or checkpointer.is_due()) and state.update < end:
-                        checkpointer.save(state.history)
-                        if code:
-                            return code
+            for done in trainer.train(batches(epoch, plan.updates_per_epoch - left), left,
+                                      config.loop.steps_per_execution):
+                raise_bad_loss(state, trainer)
+                advance(title, done * plan.update_size, trainer.scores)
+                state.update += done
+                callbacks("on_update", state)
+                code = stop()
+                # Every worker must call is_due, unless all stop.
+                if (code or checkpointer.is_due()) and state.update < end:
+                    checkpointer.save(state.history)
+                    if code:
+                        return code
             end_epoch(state, checkpointer, callbacks, data)
             last = epoch + 1 == plan.epochs or bool(state.stopped)
             shown = (last or epoch == 0 or (epoch + 1) % config.loop.log_interval == 0

@@ -64,12 +64,12 @@ class Trainer:
             optimizer.build(model.trainable_variables)
         self.averaged = moving_statistics(model) if plan.replicas > 1 else []
         # Outside the scope, because restoring a distributed sum would divide it by the replicas.
-        self.update = tf.Variable(0, dtype=tf.int64, trainable=False, name="update")
-        self.loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
-        self.confusion = tf.Variable(tf.zeros([classes, classes], tf.int64), trainable=False,
-                                     name="confusion")
-        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
-        self.first_bad = tf.Variable(-1, dtype=tf.int64, trainable=False, name="first_bad")
+        variable = functools.partial(tf.Variable, trainable=False)
+        self.update = variable(0, dtype=tf.int64, name="update")
+        self.loss_sum = variable(0.0, dtype=tf.float64, name="loss_sum")
+        self.confusion = variable(tf.zeros([classes, classes], tf.int64), name="confusion")
+        self.seconds = variable(0.0, dtype=tf.float64, name="seconds")
+        self.first_bad = variable(-1, dtype=tf.int64, name="first_bad")
         self.checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, update=self.update, loss_sum=self.loss_sum,
             confusion=self.confusion, seconds=self.seconds)
