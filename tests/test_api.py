@@ -15,7 +15,7 @@ import pytest
 import flowerexp
 from flowerexp.api import results, training
 from flowerexp.runs import store
-from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 from tests.processes import same_results
 
 ROOT = Path(__file__).parents[1]
@@ -156,6 +156,17 @@ def test_what_a_child_leaves_without_a_sentence_of_its_own(monkeypatch):
 
 
 # A run folder as an object
+
+def test_a_fresh_run_is_returned_from_the_folder_that_the_child_chose(tmp_path, monkeypatch):
+    config = flowerexp.compose("experiment=original", "fresh=true")
+    for name in ("a", "a.2", "a.2"):  # begun, a second one, which is then resumed
+        def execute(words, config_dir, name=name):
+            write_run(tmp_path / name, ["experiment=original"], [0, 1], [[0, 1]])
+            return 0, ""
+
+        monkeypatch.setattr(training, "_execute", execute)
+        assert flowerexp.run(config, tmp_path / "a").folder == tmp_path / name
+
 
 def test_history_and_predictions_are_those_of_the_files(trained_run):
     run = flowerexp.load_run(trained_run)
