@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowerexp import composition, metrics
+from flowerexp import composition, identity, metrics
 from flowerexp.errors import UserError
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger
@@ -141,8 +141,10 @@ def test_without_a_readable_checkpoint_all_are_named(tiny, partial):
     (["seed=1"], "belongs to another run (seed: 0 there, 1 here)"),
     (["loop.patience=5"], "belongs to another run (loop.patience: None there, 5 here)")])
 def test_a_checkpoint_of_another_config_is_refused_by_name(tiny, partial, overrides, message):
+    then = read(checkpoint.folder_of(partial, 24), checkpoint.MANIFEST)["run"]
+    now = identity.keys(identity.plain(config_of(tiny, *overrides)))
     with pytest.raises(UserError) as refused:
-        run(config_of(tiny, *overrides), partial)
+        checkpoint.restore(tf.train.Checkpoint(), partial, 24, then | now)
     assert message in str(refused.value)
     assert str(checkpoint.folder_of(partial, 24)) in str(refused.value)
 
@@ -167,13 +169,13 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(stopped):
 @pytest.mark.parametrize("name", [store.HISTORY, store.VALID_PREDICTIONS])
 @pytest.mark.parametrize("text", [None, '{"0": ', '{"0": {}}', '{"0": {}, "1": {}}',
                                   '{"0": 5, "1": 5}', '{"0": [1], "1": [1]}'])
-def test_missing_epochs_before_a_checkpoint_are_an_error_with_a_remedy(tiny, partial, name, text):
+def test_missing_epochs_before_a_checkpoint_are_an_error_with_a_remedy(partial, name, text):
     """They are written before the checkpoint, so no kill can lose them."""
     (partial / name).unlink()
     if text is not None:
         (partial / name).write_text(text)
     with pytest.raises(UserError, match="rerun the command to train from the start") as refused:
-        run(config_of(tiny), partial)
+        checkpointer_of(partial).completed_before(24, 13, 3)
     assert str(partial / name) in str(refused.value)
     assert "fresh" not in str(refused.value)
 
