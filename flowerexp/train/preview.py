@@ -138,11 +138,9 @@ def find_data(dataset: Dataset, dry_run: bool
 
 def extreme_counts(total: int, classes: int, least: int, most: int
                    ) -> list[npt.NDArray[np.int64]]:
-    """Two class counts, int64 [classes], with this sum, minimum and maximum.
-
-    The first has as many classes of maximum and minimum size as possible, the second as many of
-    equal size. Oversampling each class to N images yields the most examples for the first and the
-    fewest for the second, because their number is a sum of a convex function of the counts.
+    """Two class counts, int64 [classes], with this sum, minimum and maximum: as many classes as
+    possible have one of these two sizes, or the same size. Oversampling each class to N images
+    yields the most and the fewest examples, a sum of a convex function of the counts.
     """
     unequal, equal = np.full(classes, least), np.full(classes, (total - least - most) // (
         classes - 2))
@@ -163,9 +161,12 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
         previews: previews by run name.
         configs: configs, by run name, of the runs that this machine will train.
     """
-    seconds = {name: train_seconds(folder, config, previews[name])
-               for name, config in configs.items()}
-    longest = max((each for each in seconds.values() if each is not None), default=None)
+    seconds = {}
+    for name, config in configs.items():
+        images = [plan.updates * plan.update_size for plan in previews[name].plans]
+        speed = reader.seconds_per_image(folder, identity.plain(config), previews[name].image_size)
+        if speed is not None and images:
+            seconds[name] = speed * max(images)
     for source in dict.fromkeys(each.source for each in previews.values()):
         logger.info(source)
     table = Table(box=None, pad_edge=False, collapse_padding=True)  # 34-character names fit
@@ -173,7 +174,7 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
     for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):
         table.add_column(title, justify="right")
     table.add_column("status")
-    if longest is not None:
+    if seconds:
         table.add_column("training", justify="right")
     for name, each in previews.items():
         status = RunStatus.load_or_new(folder / name)
@@ -182,21 +183,12 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
             "epochs", "updates_per_epoch", "updates", "update_size"))
         # The plans do not bound the product of two numbers that vary.
         about = "~" if "-" in epochs[1:] and "-" in updates[1:] else ""
-        training = seconds.get(name)
-        estimate = ["-" if training is None else f"about {duration(training)}"]
+        training = f"about {duration(seconds[name])}" if name in seconds else "-"
         table.add_row(name, epochs, updates, about + total, size,
-                      "finished" if status.state == "done" else done,
-                      *([] if longest is None else estimate))
+                      "finished" if status.state == "done" else done, *[training] * bool(seconds))
     logger.console.print(table)
-    if longest is not None and longest > DAY:
+    if max(seconds.values(), default=0) > DAY:
         logger.info("warning: training takes more than a day")
-
-
-def train_seconds(folder: Path, config: Config, preview: Preview) -> float | None:
-    """Seconds to train all epochs at the speed of measured runs; None if there are none."""
-    speed = reader.seconds_per_image(folder, identity.plain(config), preview.image_size)
-    images = [plan.updates * plan.update_size for plan in preview.plans]
-    return speed * max(images) if speed is not None and images else None
 
 
 def cell(number: str, plans: tuple[Plan, ...]) -> str:
