@@ -54,7 +54,7 @@ def test_the_plan_has_the_time_of_training_where_such_runs_were_measured(tmp_pat
                 for name in ("fast", "slow", "elsewhere")}
     configs = {"fast": 1 / 50, "slow": 30.0}
     monkeypatch.setattr(preview.identity, "plain", lambda config: config)
-    monkeypatch.setattr(preview.timing, "seconds_per_image",
+    monkeypatch.setattr(preview.reader, "seconds_per_image",
                         lambda folder, plain, image_size: plain if image_size == 64 else None)
     preview.show(RunLogger(), tmp_path, previews, configs)
     printed = capsys.readouterr().out.splitlines()

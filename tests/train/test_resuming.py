@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from omegaconf import OmegaConf
 
 from flowerexp import composition, identity, metrics
 from flowerexp.errors import UserError
@@ -216,7 +217,7 @@ def test_a_fresh_run_resumes_only_a_run_of_its_config_code_and_data(
 
 def test_a_finished_run_is_compared_once(copied, tiny, tmp_path, monkeypatch):
     """Its sources are hashed once, and its data are read once if they may be others."""
-    composed, calls = store.read_composed(copied), []
+    composed, calls = OmegaConf.create(store.read_plain(copied)), []
     composed.dataset.root = str(shutil.copytree(tiny, tmp_path / "moved data"))
     monkeypatch.setattr(launch.identity, "sources", lambda config: calls.append("sources") or {})
     monkeypatch.setattr(preview, "preview", lambda configs: calls.append("data") or {
