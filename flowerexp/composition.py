@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, errors
 
 from flowerexp import augment, identity, parts
 from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Common, Config, Schema, checked_name
-from flowerexp.errors import UserError, first_line
+from flowerexp.errors import UserError, first_line, printable
 from flowerexp.hints import hint, nearest
 from flowerexp.models import backbones
 
@@ -251,7 +251,7 @@ def one_sentence() -> Iterator[None]:
         if TRACEBACKS:
             raise
         sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt)
-                 else f"flowerexp: {explain(error)}")
+                 else f"flowerexp: {printable(explain(error))}")
 
 
 def for_hydra(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:

@@ -85,14 +85,12 @@ def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogg
     view = prepare(config, logger)
     for line in view.sentences:
         logger.info(line)
-    everything = all_pictures(config, view)
     place, features = checks.first_record(view.data.train.table)
-    with logger.steps("pictures", sum(map(len, everything.values()))) as advance:
-        path = page.write(
-            folder / PAGE, TEMPLATE, everything, advance, overrides=overrides,
-            sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
-            place=place, features=features,
-            test=view.splits["test"].count if "test" in view.splits else 0)
+    path = page.write(
+        folder / PAGE, TEMPLATE, all_pictures(config, view), logger, overrides=overrides,
+        sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
+        place=place, features=features,
+        test=view.splits["test"].count if "test" in view.splits else 0)
     logger.info(f"page: {path}")
     return path
 

@@ -86,4 +86,5 @@ def page(compared, tmp_path_factory):
     """The page of `compared`, with its pictures."""
     from flowerexp.comparison import report
 
-    return report.write(compared, tmp_path_factory.mktemp("comparison of all"))
+    return report.write(compared, tmp_path_factory.mktemp("comparison of all") / report.PAGE,
+                        files=True)

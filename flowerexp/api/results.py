@@ -42,20 +42,19 @@ def load_runs(*paths: str | Path, trust_code: bool = False) -> list[Run]:
     return [Run(folder, trust_code) for folder in reader.find_folders(paths)]
 
 
-def compare(*paths: Runs, pairs: Sequence[str] = (), epoch: str = "last") -> Comparison:
+def compare(*paths: Runs, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
     """Compares runs: what differs, their metrics, and which differences are significant.
 
     Args:
         paths: runs, run folders, or folders of them.
-        pairs: "a:b" compares a with the baseline b, like the command's `--pairs`; by default the
-            pairs that the configs name.
+        pairs: "a:b" or "a:b,c:d" compares a with the baseline b, like the command's `--pairs`; by
+            default the pairs that the configs name.
         epoch: last, or best: that of each run, which was selected on the same validation images.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
     """
-    chosen = [pairs] if isinstance(pairs, str) else pairs
-    return comparison.compare([folder for each in paths for folder in _folders(each)], chosen,
+    return comparison.compare([folder for each in paths for folder in _folders(each)], pairs,
                               epoch)
 
 

@@ -89,8 +89,7 @@ def compare(
         logger = RunLogger()
         with logger.steps("comparing", None):
             compared = comparison.compare(
-                [path for path in paths if path not in files.values()],
-                [text for texts in pair or [] for text in texts.split(",")], epoch.value)
+                [path for path in paths if path not in files.values()], pair or [], epoch.value)
         for name in wanted:
             text = tables.FORMATS[name](compared)
             if name in files:
@@ -109,9 +108,7 @@ def write_comparison(compared: Any, output: Path, logger: RunLogger) -> None:
 
     for name, write in tables.FORMATS.items():
         store.write_text(output / f"comparison.{name}", write(compared))
-    with logger.steps("pictures", report.count(compared)) as advance:
-        page = report.write(compared, output, advance)
-    logger.info(f"page: {page}")
+    logger.info(f"page: {report.write(compared, output / report.PAGE, logger, files=True)}")
 
 
 @app.command("resume")

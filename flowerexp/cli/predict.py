@@ -11,7 +11,7 @@ import typer
 
 from flowerexp import composition
 from flowerexp.config import Hardware
-from flowerexp.errors import UserError, counted
+from flowerexp.errors import UserError, counted, encodable
 from flowerexp.inference import export as exporting
 from flowerexp.inference import inputs, trained
 from flowerexp.runs import store
@@ -78,10 +78,7 @@ def predict(
         stream = output is None or store.is_stream(output)
         with quiet_logger(on_errors=stream) as logger:
             found, faults = infer("predict", found_runs, files, flip, logger)
-        from flowerexp.comparison import tables
-
-        text = tables.encodable(found.to_csv(index=False, lineterminator="\n",
-                                             float_format="%.9g"))
+        text = encodable(found.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
         if output:
             store.write_text(output, text)
         if output and not stream:

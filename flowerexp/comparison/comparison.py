@@ -11,21 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from flowerexp.comparison import wording
 from flowerexp.comparison.pairs import Pair, asked_pairs, build_pair, named_pairs
-from flowerexp.comparison.rows import Row, baselines_first, build_rows
+from flowerexp.comparison.rows import Row, build_rows
 from flowerexp.config import one_of
 from flowerexp.errors import counted
-from flowerexp.runs.reader import (
-    EPOCHS,
-    Paths,
-    Run,
-    find_folders,
-    frozen,
-    in_order,
-    number_names,
-    read_run,
-    run_numbers,
-)
+from flowerexp.runs import reader
+from flowerexp.runs.reader import Paths, Run
 
 
 @dataclass(frozen=True)
@@ -43,14 +35,34 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         """One row per group of runs that differ only in their seed.
 
-        The columns are `name`, `best` (whether it is the marked row), `n` (the number of runs
-        behind its numbers), `seeds` and `state` (texts); the keys in which rows differ; then every
-        number of `load`, its mean under its own name and its standard deviation (n - 1) under
-        `... std`. Undefined values are NaN.
+        The columns are `name`, `best` (the finished row with the highest mean F1 at the last epoch,
+        if two are finished), `n` (the number of runs behind its numbers), `seeds` and `state`
+        (texts); the keys in which rows differ; then every number of `load`, its mean under its own
+        name and its standard deviation (n - 1) under `... std`. Undefined values are NaN.
         """
-        from flowerexp.comparison import tables
-
-        return tables.frame(self)
+        rows = self.rows
+        names = reader.number_names(run for row in rows for run in row.counted)
+        numbers = [pd.DataFrame([reader.run_numbers(run) for run in row.counted], columns=names,
+                                dtype=float) for row in rows]
+        means = [each.mean(skipna=False) for each in numbers]
+        deviations = [each.std(skipna=False) for each in numbers]
+        f1 = pd.Series([mean["last f1"] if row.finished else math.nan
+                        for row, mean in zip(rows, means, strict=True)], dtype=float)
+        best = f1.idxmax() if f1.count() > 1 else None
+        table: dict[str, list[Any]] = {
+            "name": [row.name for row in rows],
+            "best": [index == best for index in range(len(rows))],
+            "n": [len(row.counted) for row in rows],
+            "seeds": [", ".join(str(run.seed) for run in row.counted) for row in rows],
+            "state": [wording.state(row) for row in rows]}
+        for key in rows[0].differing if rows else ():
+            values = [row.differing[key] for row in rows]
+            table[key] = [wording.value_text(value) if isinstance(value, list) else value
+                          for value in values]
+        for name in names:
+            table[name] = [mean[name] for mean in means]
+            table[f"{name} std"] = [deviation[name] for deviation in deviations]
+        return pd.DataFrame(table)
 
     @property
     def differences(self) -> pd.DataFrame:
@@ -68,7 +80,7 @@ class Comparison:
         """Writes the report, one self-contained page, and returns its path."""
         from flowerexp.comparison import report
 
-        return report.write_page(self, Path(path))
+        return report.write(self, Path(path))
 
     def __repr__(self) -> str:
         return (f"<Comparison: {counted(len(self.rows), 'row')}, "
@@ -80,29 +92,29 @@ class Comparison:
         return tables.to_html(self)
 
 
-def compare(paths: Paths, pairs: Sequence[str] = (), epoch: str = "last") -> Comparison:
+def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
     """Compares the run folders at or below some paths.
 
     Args:
         paths: one or several run folders, or folders of them.
         pairs: `a:b` compares a with the baseline b; each is the name of a row or experiment, or a
-            folder (and then its row). By default the pairs that the configs name.
+            folder (and then its row). Several in one text are separated by commas. By default the
+            pairs that the configs name.
         epoch: last, or best: that of each run, which was selected on the same validation images.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
     """
-    one_of("epoch", epoch, EPOCHS)
-    runs = [read_run(folder) for folder in find_folders(paths)]
+    one_of("epoch", epoch, reader.EPOCHS)
+    runs = [reader.read_run(folder) for folder in reader.find_folders(paths)]
     rows, superseded, notes = build_rows([run for run in runs if run.seed is not None])
-    rows = baselines_first(rows)
-    wanted, remarks = asked_pairs(rows, pairs) if pairs else named_pairs(rows)
-    built = [build_pair(rows[row], rows[baseline], epoch)
-             for row, baseline in dict.fromkeys(wanted)]
+    texts = [pairs] if isinstance(pairs, str) else pairs
+    wanted, remarks = asked_pairs(rows, texts) if pairs else named_pairs(rows)
+    built = [build_pair(row, baseline, epoch) for row, baseline in dict.fromkeys(wanted)]
     notes += remarks + [sentence for _, sentences in built for sentence in sentences]
-    failures = tuple(run for run in runs if run.state in ("failed", "interrupted", "unreadable")
-                     and run.folder not in superseded)
-    return Comparison(tuple(rows), tuple(pair for pair, _ in built if pair), failures,
+    failures = [run for run in runs if run.state in ("failed", "interrupted", "unreadable")
+                and run.folder not in superseded]
+    return Comparison(tuple(rows), tuple(pair for pair, _ in built if pair), tuple(failures),
                       tuple(notes))
 
 
@@ -119,20 +131,13 @@ def load(paths: Paths) -> pd.DataFrame:
     training count; then `first epoch seconds` and `later epochs seconds` (mean of training).
     Undefined values are NaN.
 
-    Args:
-        paths: one or several run folders, or folders of them.
-
-    Raises:
-        UserError: for a path that does not exist or holds no run.
+    Args and errors: see `compare`.
     """
-    runs = [read_run(folder) for folder in find_folders(paths)]
-    keys = in_order([run.keys for run in runs])
-    names = number_names(runs)
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        numbers = run_numbers(run)
-        rows.append({"folder": str(run.folder), "name": run.name, "seed": run.seed,
-                     "state": run.state, "error": run.error, "epochs done": len(run.history)}
-                    | {key: frozen(run.keys.get(key)) for key in keys}
-                    | {name: numbers.get(name, math.nan) for name in names})
+    runs = [reader.read_run(folder) for folder in reader.find_folders(paths)]
+    keys = reader.in_order([run.keys for run in runs])
+    rows = [{"folder": str(run.folder), "name": run.name, "seed": run.seed, "state": run.state,
+             "error": run.error, "epochs done": len(run.history)}
+            | {key: reader.frozen(run.keys.get(key)) for key in keys}
+            | dict.fromkeys(reader.number_names(runs), math.nan) | reader.run_numbers(run)
+            for run in runs]
     return pd.DataFrame(rows).astype({"seed": "Int64"})

@@ -1,24 +1,18 @@
 """Compares a row with its baseline: which rows are paired, and how they differ."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from flowerexp.comparison import significance
 from flowerexp.comparison.rows import Row
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
 from flowerexp.runs import store
-from flowerexp.runs.reader import (
-    SECONDS,
-    Run,
-    chosen_epoch,
-    epoch_numbers,
-    metric_names,
-    run_numbers,
-)
+from flowerexp.runs.reader import SECONDS, Run, chosen_epoch, metric_names, run_numbers
 
 MOST_CLASSES = 5
 """The number of gained and lost classes that a pair names."""
@@ -69,18 +63,18 @@ class Pair:
     """The limit of the interval with fewer than three seeds."""
 
 
-def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Indices of rows and the baselines that their configs name, and notes on missing baselines.
+def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[str]]:
+    """Rows with the baselines that their configs name, and notes on missing baselines.
 
     A baseline has the same overrides, so that in a sweep over models each model has its own.
     """
     wanted, notes, absent = [], [], []
-    for index, row in enumerate(rows):
+    for row in rows:
         for name in dict.fromkeys(name for run in row.runs for name in run.compared_with):
-            named = matches(rows, name, folders=False)
-            same = partners(rows, index, named)
-            others = [rows[other] for other in named if other != index]
-            wanted += [(index, other) for other in same]
+            named = of_experiment(rows, name)
+            others = [other for other in named if other is not row]
+            same = partners(row, others)
+            wanted += [(row, other) for other in same]
             if not named:
                 absent.append(f"{row.name} against {name}")
             elif others and not same:
@@ -94,62 +88,81 @@ def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
     return wanted, notes
 
 
-def partners(rows: Sequence[Row], index: int, others: Iterable[int]) -> list[int]:
-    """The other rows with the same overrides, preferably trained on the same data."""
-    same = [other for other in others
-            if other != index and rows[other].variant == rows[index].variant]
-    data = [other for other in same if rows[other].differing.get("data")
-            == rows[index].differing.get("data")]
+def partners(row: Row, others: Iterable[Row]) -> list[Row]:
+    """The others with the same overrides, preferably trained on the same data."""
+    same = [other for other in others if other is not row and other.variant == row.variant]
+    data = [other for other in same if other.differing.get("data") == row.differing.get("data")]
     return data or same
 
 
-def matches(rows: Sequence[Row], text: str, folders: bool = True) -> list[int]:
-    """Indices of the rows with this name, or of this experiment, or else in this folder."""
-    found = [index for index, row in enumerate(rows) if row.name == text and folders]
-    found = found or [index for index, row in enumerate(rows)
-                      if any(run.name == text for run in row.runs)]
-    if found or not folders or not text:
-        return found
+def of_experiment(rows: Iterable[Row], name: str) -> list[Row]:
+    return [row for row in rows if any(run.name == name for run in row.runs)]
+
+
+def matches(rows: Sequence[Row], text: str) -> list[Row]:
+    """The rows with this name, or else of this experiment, or else with a run in this folder."""
     folder = Path(text).resolve()
-    return [index for index, row in enumerate(rows)
-            if any(run.folder.resolve() == folder or run.folder.name == text
-                   for run in row.runs)]
+    return ([row for row in rows if row.name == text] or of_experiment(rows, text)
+            or [row for row in rows if any(run.folder.resolve() == folder or run.folder.name == text
+                                           for run in row.runs)])
 
 
 def asked_pairs(rows: Sequence[Row], texts: Iterable[str]
-                ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Indices of the rows of each `a:b`; raises UserError if a text does not name them."""
+                ) -> tuple[list[tuple[Row, Row]], list[str]]:
+    """The rows of every `a:b` or `a:b,c:d`, and notes; raises UserError for unknown names."""
     wanted, notes = [], []
-    for text in texts:
-        left, right = split_pair(rows, text)
+    for text, left, right in (pair for each in texts for pair in split_pairs(rows, each)):
         if left == right and len(left) == 1:
-            notes.append(f"pair {text}: both are {rows[left[0]].name}: not compared")
+            notes.append(f"pair {text}: both are {left[0].name}: not compared")
             continue
         found = [(one, other) for one in left for other in right]
         if len(found) > 1:
-            found = [(one, other) for one in left for other in partners(rows, one, right)]
+            found = [(one, other) for one in left for other in partners(one, right)]
         if not found:
             raise UserError(f"pair {text} is ambiguous: name one of the rows "
-                            + ", ".join(rows[index].name for index in (*left, *right)))
+                            + ", ".join(row.name for row in (*left, *right)))
         wanted += found
     return wanted, notes
 
 
-def split_pair(rows: Sequence[Row], text: str) -> tuple[list[int], list[int]]:
-    """The rows of both names of `a:b`; a path may itself contain a colon."""
-    splits = [(text[:place], text[place + 1:]) for place, sign in enumerate(text)
-              if sign == ":" and text[:place] and text[place + 1:]]
-    if not splits:
-        raise UserError(f"pair {text} does not name two runs: write a:b, where a is the changed "
-                        "run and b the baseline")
-    for left, right in splits:
-        sides = matches(rows, left), matches(rows, right)
-        if all(sides):
-            return sides
-    unknown = next(name for name in splits[0] if not matches(rows, name))
+def split_pairs(rows: Sequence[Row], text: str) -> Iterator[tuple[str, list[Row], list[Row]]]:
+    """Each pair of `a:b` or `a:b,c:d` with the rows of both sides.
+
+    Names may contain commas and colons: the longest reading whose names are known is taken.
+    """
+    parts = text.split(",")
+    while parts:
+        readings = [",".join(parts[:end]) for end in range(len(parts), 0, -1)]
+        pair = next((pair for pair in readings if known_sides(rows, pair)), None)
+        if pair is None:
+            raise unknown_pair(rows, readings)
+        yield pair, *known_sides(rows, pair)[0]
+        parts = parts[1 + pair.count(","):]
+
+
+def known_sides(rows: Sequence[Row], pair: str) -> list[tuple[list[Row], list[Row]]]:
+    """The rows of both sides in every reading of `a:b` whose names are known."""
+    sides = [(matches(rows, left), matches(rows, right)) for left, right in halves(pair)]
+    return [both for both in sides if all(both)]
+
+
+def halves(pair: str) -> list[tuple[str, str]]:
+    """Every reading of a text as `a:b`."""
+    return [(pair[:place], pair[place + 1:]) for place, sign in enumerate(pair)
+            if sign == ":" and pair[:place] and pair[place + 1:]]
+
+
+def unknown_pair(rows: Sequence[Row], readings: Sequence[str]) -> UserError:
+    """The error for a pair of which no reading is known, from the longest to the shortest."""
+    pair = next((each for each in reversed(readings) if halves(each)), None)
+    if pair is None:
+        return UserError(f"pair {readings[0]} does not name two runs: write a:b, where a is the "
+                         "changed run and b the baseline")
+    unknown = next(name for name in halves(pair)[0] if not matches(rows, name))
     names = [row.name for row in rows]
-    raise UserError(f"pair {text}: no run here is named '{unknown}', only {', '.join(names[:12])}"
-                    f"{' and others' * (len(names) > 12)}{nearest(unknown, names)}")
+    return UserError(f"pair {pair}: no run here is named '{unknown}', only "
+                     f"{', '.join(names[:12])}{' and others' * (len(names) > 12)}"
+                     f"{nearest(unknown, names)}")
 
 
 def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[str]]:
@@ -165,21 +178,30 @@ def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[s
     if left_out := sorted(by_seed[0].keys() ^ by_seed[1].keys()):
         notes.append(f"{title}: seed{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))} "
                      "finished on one side only and left out")
-    first = sides[0][0]
+    labels = sides[0][0].labels
     candidate, reference = (np.stack([run.predictions[chosen_epoch(run, epoch) or 0]
                                       for run in side]) for side in sides)
+    numbers = [pd.DataFrame([run_numbers(run) for run in side]).mean(skipna=False)
+               for side in sides]
+    changes = (numbers[0] - numbers[1]).dropna()
     differences = {name: Interval(*values) for name, values in
-                   significance.bootstrap(first.labels, candidate, reference).items()}
-    for name, change in history_changes(sides, epoch).items():
-        differences.setdefault(name, Interval(change))
-    gained, lost = class_changes(first, candidate, reference)
-    seconds = [float(np.mean([run_numbers(run)[SECONDS[1]] for run in side])) for side in sides]
-    defined = np.isfinite(seconds).all() and seconds[1] > 0
+                   significance.bootstrap(labels, candidate, reference).items()}
+    for name in metric_names([*sides[0], *sides[1]]):
+        if f"{epoch} {name}" in changes:
+            differences.setdefault(name, Interval(changes[f"{epoch} {name}"]))
+    recalls = pd.Series(significance.recall_changes(labels, candidate, reference))
+    recalls.index = pd.Index(sides[0][0].class_names[:len(recalls)] or recalls.index.map(str))
+    gained = recalls[recalls > 0].nlargest(MOST_CLASSES).items()
+    lost = recalls[recalls < 0].nsmallest(MOST_CLASSES).items()
+    seconds, baseline_seconds = (side[SECONDS[1]] for side in numbers)
     return Pair(
         row.name, baseline.name, epoch, seeds, differences,
         float((candidate == reference).mean()),
-        significance.mcnemar(first.labels, candidate[0], reference[0]) if len(seeds) == 1 else None,
-        gained, lost, seconds[0] / seconds[1] if defined else None, CAUTIONS.get(len(seeds))), notes
+        significance.mcnemar(labels, candidate[0], reference[0]) if len(seeds) == 1 else None,
+        [(str(name), change) for name, change in gained],
+        [(str(name), change) for name, change in lost],
+        seconds / baseline_seconds if baseline_seconds > 0 and seconds >= 0 else None,
+        CAUTIONS.get(len(seeds))), notes
 
 
 def refusal(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> str | None:
@@ -198,34 +220,3 @@ def refusal(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> str | No
             return (f"{first.folder} and {run.folder} have different {store.VALID_LABELS}: they "
                     "were not validated on the same images")
     return None
-
-
-def history_changes(sides: Sequence[Sequence[Run]], epoch: str) -> dict[str, float]:
-    """The change of every validation metric that the histories of all runs define."""
-    numbers = [[epoch_numbers(run, chosen_epoch(run, epoch) or 0) for run in side]
-               for side in sides]
-    changes = {}
-    for name in metric_names([*sides[0], *sides[1]]):
-        candidate, baseline = (np.mean([run.get(name, np.nan) for run in side])
-                               for side in numbers)
-        changes[name] = float(candidate - baseline)
-    return {name: change for name, change in changes.items() if np.isfinite(change)}
-
-
-def class_changes(run: Run, candidate: significance.Integers, baseline: significance.Integers
-                  ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """The classes whose recall rose most and fell most, and by how much, averaged over the seeds.
-
-    Args:
-        run: the source of the labels and class names.
-        candidate, baseline: int [seeds, images], predicted class ids.
-    """
-    change = significance.recall_changes(run.labels, candidate, baseline)
-    names = run.class_names or tuple(map(str, range(len(change))))
-
-    def most(sign: int) -> list[tuple[str, float]]:
-        order = np.argsort(-sign * change, kind="stable")
-        return [(names[index], float(change[index])) for index in order
-                if sign * change[index] > 0][:MOST_CLASSES]
-
-    return most(1), most(-1)

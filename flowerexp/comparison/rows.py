@@ -1,7 +1,7 @@
 """Runs that differ only in their seed, grouped into the rows of a comparison."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 """The value of a measured key of runs that ended before it was measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """Runs that differ only in their seed."""
 
@@ -40,20 +40,24 @@ class Row:
 
 
 def build_rows(runs: Sequence[Run]) -> tuple[list[Row], set[Path], list[str]]:
-    """Rows in the order of the folders, superseded folders, and notes on duplicates.
+    """Rows with the baselines first, superseded folders, and notes on duplicates.
 
     A run that ended before its replicas and data were measured joins the first row that fits.
+
+    Args:
+        runs: runs with a seed.
     """
+    def config(run: Run) -> Any:
+        return frozen({key: value for key, value in run.keys.items() if key not in MEASURED})
+
     complete: dict[Any, dict[str, Any]] = {}
     for run in runs:
         if all(key in run.keys for key in MEASURED):
-            complete.setdefault(frozen(without_measured(run.keys)), run.keys)
+            complete.setdefault(config(run), run.keys)
     groups: dict[Any, tuple[dict[str, Any], dict[int | None, Run]]] = {}
     superseded, notes = set(), []
     for run in runs:
-        keys = run.keys
-        if not all(key in keys for key in MEASURED):
-            keys = complete.get(frozen(without_measured(keys)), {}) | keys
+        keys = complete.get(config(run), {}) | run.keys
         _, by_seed = groups.setdefault(frozen(keys), (keys, {}))
         earlier = by_seed.setdefault(run.seed, run)
         if earlier is not run:
@@ -64,25 +68,24 @@ def build_rows(runs: Sequence[Run]) -> tuple[list[Row], set[Path], list[str]]:
             notes.append(f"{kept.folder} and {dropped.folder} hold the same run: "
                          "only the first is used")
     different = differing_keys([keys for keys, _ in groups.values()])
-    rows = [Row("", tuple(by_seed[seed] for seed in sorted(by_seed, key=lambda seed: seed or 0)),
-                {key: keys.get(key, UNKNOWN if key in MEASURED else NOT_SET)
-                 for key in different}) for keys, by_seed in groups.values()]
-    return [replace(row, name=name) for row, name in zip(rows, unique_names(rows), strict=True)
-            ], superseded, notes
+    members = [sorted(by_seed.values(), key=lambda run: run.seed or 0)
+               for _, by_seed in groups.values()]
+    rows = [Row(name, tuple(each), {key: keys.get(key, UNKNOWN if key in MEASURED else NOT_SET)
+                                    for key in different})
+            for name, each, (keys, _) in zip(unique_names([each[0] for each in members]), members,
+                                             groups.values(), strict=True)]
+    return baselines_first(rows), superseded, notes
 
 
-def baselines_first(rows: Sequence[Row]) -> list[Row]:
+def baselines_first(rows: Iterable[Row]) -> list[Row]:
     """Rows after the baselines that their configs name, otherwise in the given order."""
-    depths = dict.fromkeys((row.runs[0].name for row in rows), 0)
+    runs = [row.runs[0] for row in rows]
+    depths = dict.fromkeys((run.name for run in runs), 0)
     for _ in depths:  # no chain is longer; configs that name each other in a ring end as well
-        for row in rows:
-            below = [depths[name] for name in row.runs[0].compared_with if name in depths]
-            depths[row.runs[0].name] = max(below, default=-1) + 1
+        for run in runs:
+            depths[run.name] = 1 + max((depths[name] for name in run.compared_with
+                                        if name in depths), default=-1)
     return sorted(rows, key=lambda row: depths[row.runs[0].name])
-
-
-def without_measured(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if key not in MEASURED}
 
 
 def differing_keys(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -92,16 +95,14 @@ def differing_keys(rows: Sequence[dict[str, Any]]) -> list[str]:
                     if key in row or key not in MEASURED}) > 1]
 
 
-def unique_names(rows: Sequence[Row]) -> list[str]:
-    """The name of each row's runs; with its overrides, or as its folder, if rows share one."""
-    plain = [row.runs[0].name for row in rows]
-    names = list(plain)
-    for index, row in enumerate(rows):
-        same = [other for other, name in zip(rows, plain, strict=True) if name == plain[index]]
-        own = row.variant - frozenset.intersection(*(other.variant for other in same))
-        if own:
+def unique_names(runs: Sequence[Run]) -> list[str]:
+    """The name of each run; with its overrides, or as its folder, if runs share one."""
+    names = [run.name for run in runs]
+    for index, run in enumerate(runs):
+        same = [other.variant for other in runs if other.name == run.name]
+        if own := run.variant - frozenset.intersection(*same):
             names[index] += f" ({', '.join(sorted(own))})"
     for naming in (str, Path.resolve):
-        names = [name if names.count(name) == 1 else str(naming(row.runs[0].folder))
-                 for row, name in zip(rows, names, strict=True)]
+        names = [name if names.count(name) == 1 else str(naming(run.folder))
+                 for run, name in zip(runs, names, strict=True)]
     return names

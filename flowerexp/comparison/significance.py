@@ -43,19 +43,19 @@ def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: 
     """
     assert candidate.shape == baseline.shape == (len(candidate), len(labels)), "other images"
     assert labels.size > 0, "a bootstrap of no images"
+    # Images with equal labels and predictions are interchangeable and counted together.
     patterns, group = np.unique(np.vstack([labels[None], candidate, baseline]), axis=1,
                                 return_inverse=True)
-    group, scores = group.ravel(), PatternScores(patterns)
-    found = scores.differences(np.bincount(group)[None].astype(np.float64)).mean(axis=1)[:, 0]
-    chunk = max(1, CHUNK // max(len(labels), scores.cells))
+    group, (rows, count) = group.ravel(), patterns.shape
+    seen, hits = class_counters(patterns)
+    found = differences(seen, hits, rows, np.bincount(group)[:, None]).mean(axis=1)[:, 0]
+    chunk = max(1, CHUNK // max(len(labels), seen.shape[0]))
     parts = []
     for seeds, images in resamples(len(candidate), len(labels), draws, chunk):
-        # Images with equal labels and predictions are interchangeable and counted together.
-        cells = group[images] + scores.patterns * np.arange(len(images))[:, None]
-        drawn = np.bincount(cells.ravel(), minlength=scores.patterns * len(images))
-        differences = scores.differences(drawn.reshape(len(images), -1).astype(np.float64))
+        cells = group[images] + count * np.arange(len(images))[:, None]
+        drawn = np.bincount(cells.ravel(), minlength=count * len(images)).reshape(len(images), -1)
         weights = np.stack([(seeds == seed).mean(axis=1) for seed in range(len(candidate))])
-        parts.append((differences * weights).sum(axis=1))
+        parts.append((differences(seen, hits, rows, drawn.T) * weights).sum(axis=1))
     low, high = np.quantile(np.concatenate(parts, axis=1), (0.025, 0.975), axis=1)
     return {name: (float(found[index]), float(low[index]), float(high[index]))
             for index, name in enumerate(metrics.NAMES)}
@@ -75,69 +75,55 @@ def resamples(seeds: int, images: int, draws: int, chunk: int
                of_images.integers(0, images, (size, images)))
 
 
-class PatternScores:
-    """Scores of both sides from how often each pattern is drawn, by sparse products.
+def class_counters(patterns: Integers) -> tuple[Any, Any]:
+    """Two sparse matrices [rows * classes, patterns] that count the images of drawn patterns.
 
     Args:
-        patterns: int [1 + 2 * seeds, patterns], distinct columns of a label, the candidate's
-            predictions and the baseline's.
+        patterns: int [rows, patterns], distinct columns of a label and predictions.
+
+    Returns:
+        The counters of the images that a row gives a class, and of those that it gives rightly.
     """
+    from scipy.sparse import csr_array
 
-    def __init__(self, patterns: Integers) -> None:
-        from scipy.sparse import csr_array
-
-        ids = np.unique(patterns, return_inverse=True)[1].reshape(patterns.shape)
-        self.classes = int(ids.max()) + 1
-        self.rows, self.patterns = len(patterns), patterns[0].size
-        block = np.arange(self.rows)[:, None] * self.classes
-        columns = np.broadcast_to(np.arange(self.patterns), patterns.shape)
-        right = ids[1:] == ids[:1]
-
-        def sums(cells: Integers, of: Integers, blocks: int) -> Any:
-            """The matrix that sums the counts of patterns by block and class."""
-            return csr_array((np.ones(len(cells)), (cells, of)),
-                             shape=(blocks * self.classes, self.patterns))
-
-        self.seen = sums((block + ids).ravel(), columns.ravel(), self.rows)
-        self.hits = sums((block[:-1] + ids[1:])[right], columns[1:][right], self.rows - 1)
-
-    @property
-    def cells(self) -> int:
-        """The numbers that a draw expands to."""
-        return self.rows * self.classes
-
-    def differences(self, counts: Floats) -> Floats:
-        """float64 [metrics, seeds, draws], the candidate's score minus the baseline's.
-
-        Args:
-            counts: float64 [draws, patterns].
-        """
-        by_pattern = np.ascontiguousarray(counts.T)
-        seen = (self.seen @ by_pattern).reshape(self.rows, self.classes, -1)
-        hits = (self.hits @ by_pattern).reshape(self.rows - 1, self.classes, -1)
-        candidate, baseline = np.split(
-            np.stack([macro_scores(seen[0], predicted, right)
-                      for predicted, right in zip(seen[1:], hits, strict=True)], axis=1), 2, axis=1)
-        return candidate - baseline
+    rows, count = patterns.shape
+    ids = np.unique(patterns, return_inverse=True)[1].reshape(rows, count)
+    classes = int(ids.max()) + 1
+    cells = ids + classes * np.arange(rows)[:, None]
+    columns = np.broadcast_to(np.arange(count), (rows, count))
+    shape = rows * classes, count
+    seen, hits = (csr_array((np.ones(chosen.sum()), (cells[chosen], columns[chosen])), shape=shape)
+                  for chosen in (ids >= 0, ids == ids[0]))
+    return seen, hits
 
 
-def macro_scores(labelled: Floats, predicted: Floats, right: Floats) -> Floats:
-    """float64 [metrics, draws], the scores of `metrics.scores` in the order of `metrics.NAMES`.
+def differences(seen: Any, hits: Any, rows: int, drawn: Integers) -> Floats:
+    """float64 [metrics, seeds, draws], the candidate's scores minus the baseline's.
+
+    They are those of `metrics.scores`, in the order of `metrics.NAMES`.
 
     Args:
-        labelled, predicted, right: float64 [classes, draws], images of a class, images predicted
-            as it, and images of both.
+        seen, hits: of `class_counters`.
+        rows: 1 + 2 * seeds, the label, the candidate's predictions and the baseline's.
+        drawn: int [patterns, draws], how often each pattern is drawn.
     """
+    counts = np.ascontiguousarray(drawn, np.float64)
+    by_row, right = ((counter @ counts).reshape(rows, -1, counts.shape[1])
+                     for counter in (seen, hits))
+    labelled, predicted, right = by_row[0], by_row[1:], right[1:]
     both = labelled + predicted
-    present = (both > 0).sum(axis=0)
+    present = (both > 0).sum(axis=1)
 
     def macro(part: Floats, whole: Floats) -> Floats:
         # Where the denominator is zero, the numerator is too.
-        average: Floats = (part / np.maximum(whole, 1)).sum(axis=0) / present
+        average: Floats = (part / np.maximum(whole, 1)).sum(axis=1) / present
         return average
 
-    return np.stack([right.sum(axis=0) / labelled.sum(axis=0), macro(right, labelled),
-                     macro(right, predicted), macro(2 * right, both)])
+    scores = np.stack([right.sum(axis=1) / labelled.sum(axis=0), macro(right, labelled),
+                       macro(right, predicted), macro(2 * right, both)])
+    candidate, baseline = np.split(scores, 2, axis=1)
+    found: Floats = candidate - baseline
+    return found
 
 
 def mcnemar(labels: Integers, candidate: Integers, baseline: Integers) -> float:
@@ -164,7 +150,7 @@ def recall_changes(labels: Integers, candidate: Integers, baseline: Integers) ->
     """
     # One sum of integers, so that seeds that cancel out leave exactly zero.
     changes = (candidate == labels).sum(axis=0) - (baseline == labels).sum(axis=0)
-    counts = np.bincount(labels)
-    by_class = np.bincount(labels, weights=changes)
-    shares: Floats = np.where(counts > 0, by_class / np.maximum(counts * len(candidate), 1), np.nan)
+    images = np.bincount(labels) * len(candidate)
+    sums = np.bincount(labels, weights=changes)
+    shares: Floats = np.where(images > 0, sums / np.maximum(images, 1), np.nan)
     return shares

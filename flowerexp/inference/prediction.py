@@ -16,7 +16,7 @@ import tensorflow as tf
 from flowerexp import metrics
 from flowerexp.data import records, resizing, tfrecord
 from flowerexp.data.records import BROKEN_IMAGE, DataIssue, Labels, ReadSpec
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, one_line
 from flowerexp.inference import load
 from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
@@ -247,8 +247,8 @@ def report(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     labels, predictions = (np.repeat(ids, confusion[cells]) for ids in cells)
     present = np.union1d(labels, predictions)
     by_class: str = classification_report(
-        labels, predictions, labels=present, target_names=[names[label] for label in present],
-        digits=4, zero_division=0)
+        labels, predictions, labels=present, digits=4, zero_division=0,
+        target_names=[one_line(names[label]) for label in present])
     absent = len(names) - len(present)
     return (f"accuracy {scores['acc']:.4f}, macro recall {scores['recall']:.4f}, macro precision "
             f"{scores['precision']:.4f}, macro F1 {scores['f1']:.4f}\n"

@@ -1,6 +1,6 @@
 """Class shares, repeats and learning rates of a planned run. No TensorFlow here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from flowerexp.errors import counted
 from flowerexp.plots import style
 
+Classes = npt.NDArray[np.integer]
+"""Class ids, [classes]"""
 WHOLE = 60
 """The most classes in one row of bars; more are drawn in two."""
 MOST_NAMES = 300
@@ -29,20 +31,20 @@ def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
         names: the names of the classes.
     """
     order = np.argsort(-first, kind="stable")
-    figure, parts = by_class(order, names)
     sets = [(counts / counts.sum(), name, color, side) for counts, name, color, side
             in zip((first, second), labels, (style.GREY, style.BLUE), (-1, 1), strict=True)]
-    for axis, part in parts:
-        places = np.arange(len(part))
+
+    def draw(axis: Axes, part: Classes) -> None:
         for share, name, color, side in sets:
             if len(order) <= MOST_NAMES:
-                axis.bar(places + 0.21 * side, share[part], 0.42, color=color, label=name)
+                axis.bar(np.arange(len(part)) + 0.21 * side, share[part], 0.42, color=color,
+                         label=name)
             else:
                 axis.stairs(share[part], np.arange(len(part) + 1) - 0.5, color=color, label=name,
                             fill=side < 0, linewidth=0.8)
-        axis.set_ylabel("share of the set", fontsize=9)
         axis.yaxis.set_major_formatter(PercentFormatter(1))
-    return finished(figure, parts, title)
+
+    return by_class(order, names, title, "share of the set", draw)
 
 
 def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floating],
@@ -56,58 +58,49 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
         names: the names of the classes.
     """
     order = np.argsort(-planned, kind="stable")
-    order = order[~np.isnan(spread[order, 0])]
-    figure, parts = by_class(order, names)
-    for axis, part in parts:
-        places = np.arange(len(part))
+
+    def draw(axis: Axes, part: Classes) -> None:
+        places, few = np.arange(len(part)), len(part) <= WHOLE
         mean, low, high = spread[part].T
         axis.stairs(planned[part], np.arange(len(part) + 1) - 0.5, color=style.GREY, alpha=0.35,
                     fill=True, label="repeats of the class")
-        axis.vlines(places, low, high, color=style.ORANGE,
-                    linewidth=2 if len(part) <= WHOLE else 1,
+        axis.vlines(places, low, high, color=style.ORANGE, linewidth=2 if few else 1,
                     label="range over its images in the first epoch")
-        axis.plot(places, mean, "o", color=style.BLUE, markersize=4 if len(part) <= WHOLE else 2,
+        axis.plot(places, mean, "o", color=style.BLUE, markersize=4 if few else 2,
                   linestyle="none", label="mean over its images")
-        axis.set_ylabel("times per epoch", fontsize=9)
         axis.set_ylim(0, 1.08 * max(spread[part, 2].max(), planned[part].max()))
-    return finished(figure, parts, title)
+
+    return by_class(order[~np.isnan(spread[order, 0])], names, title, "times per epoch", draw)
 
 
-def by_class(order: npt.NDArray[np.integer], names: Sequence[str]
-             ) -> tuple[Figure, list[tuple[Axes, npt.NDArray[np.integer]]]]:
+def by_class(order: Classes, names: Sequence[str], title: str, label: str,
+             draw: Callable[[Axes, Classes], None]) -> Figure:
     """A figure with a place for every class in this order, in two rows if there are many.
 
-    Returns:
-        The figure, and its axes with the classes of each.
+    Args:
+        label: the label of the y axis.
+        draw: draws some of the classes from left to right.
     """
     halves = np.array_split(order, 2 if len(order) > WHOLE else 1)
     longest = len(halves[0])
     figure = Figure(figsize=(float(np.clip(0.21 * longest + 1.5, 6, 16)), 3.7 * len(halves) + 0.4),
                     layout="constrained")
-    axes = figure.subplots(len(halves), 1, squeeze=False).ravel().tolist()
-    for axis, part in zip(axes, halves, strict=True):
+    for number, part in enumerate(halves):
+        axis = figure.add_subplot(len(halves), 1, number + 1)
         axis.set_xlim(-0.7, longest - 0.3)
         style.simplify(axis)
         axis.grid(visible=False, axis="x")
+        draw(axis, part)
+        axis.set_ylabel(f"{label} (different scale)" if number else label, fontsize=9)
         if len(order) <= MOST_NAMES:
             axis.set_xticks(range(len(part)),
-                            [style.escape_mathtext(names[label], 30) for label in part],
+                            [style.escape_mathtext(names[each], 30) for each in part],
                             rotation=90, fontsize=8 if longest <= WHOLE else 6)
         else:
             axis.set_xticks([])
-    return figure, list(zip(axes, halves, strict=True))
-
-
-def finished(figure: Figure, parts: Sequence[tuple[Axes, npt.NDArray[np.integer]]], title: str
-             ) -> Figure:
-    """The figure with its title, legend and axis labels."""
-    for axis, part in parts:
-        if axis is not parts[0][0]:
-            axis.set_ylabel(f"{axis.get_ylabel()} (different scale)", fontsize=9)
-        if not axis.get_xticks().size and len(part):
             axis.set_xlabel(f"{counted(len(part), 'class')}, too many to name", fontsize=9)
     figure.suptitle(title, fontsize=10)
-    parts[0][0].legend(loc="upper right", fontsize=8, framealpha=0.9)
+    figure.axes[0].legend(loc="upper right", fontsize=8, framealpha=0.9)
     return figure
 
 

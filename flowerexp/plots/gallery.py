@@ -5,17 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 
 from flowerexp.plots.style import escape_mathtext
 
 Pixels = npt.NDArray[np.uint8]
+Grid = tuple[str, Pixels, Sequence[Sequence[str]]]
+"""A title, uint8 [n, height, width, 3] with n at least 1, and the lines of each image's caption."""
 TILE = 1.9
 """The side of an image in inches."""
 LINE = 0.15
 """The height of a line of its caption in inches."""
 LETTERS = 33
-"""The most characters in a line of a caption."""
+"""The most characters in a line of a caption; longer ones are cut."""
 TITLE = 0.4
 """The height of the two-line title in inches."""
 FEWEST = 3
@@ -23,53 +25,32 @@ FEWEST = 3
 
 
 def grid(images: Pixels, names: Sequence[Sequence[str]], title: str, columns: int = 6) -> Figure:
-    """Images in rows, each below its caption.
-
-    Args:
-        images: uint8 [n, height, width, 3], at least one.
-        names: the lines of each image's caption, the same number for each; long ones are cut.
-        title: the title of the grid.
-    """
-    columns = max(FEWEST, min(columns, len(images)))
-    figure = Figure(figsize=size_of(len(images), columns, len(names[0])))
-    fill(figure, images, names, title, columns)
-    return figure
+    """Images in rows, each below its caption; the arguments are those of a `Grid`."""
+    return side_by_side([(title, images, names)], max(FEWEST, min(columns, len(images))))
 
 
-def side_by_side(groups: Sequence[tuple[str, Pixels, Sequence[Sequence[str]]]], columns: int = 3
-           ) -> Figure:
-    """Several grids of equally many images, each given as (title, images, names) of `grid`."""
-    width, height = size_of(len(groups[0][1]), columns, len(groups[0][2][0]))
-    figure = Figure(figsize=((width + 0.4) * len(groups), height))
-    parts = figure.subfigures(1, len(groups), squeeze=False, wspace=0.4 / width).ravel()
+def side_by_side(groups: Sequence[Grid], columns: int = 3) -> Figure:
+    """Several grids of equally many images."""
+    _, images, names = groups[0]
+    rows, caption = -(-len(images) // columns), LINE * max(map(len, names)) + 0.1
+    width, height = columns * (TILE + 0.15), rows * (TILE + caption) + TITLE + 0.05
+    gap = 0.4 * (len(groups) > 1)
+    figure = Figure(figsize=((width + gap) * len(groups), height))
+    parts = figure.subfigures(1, len(groups), squeeze=False, wspace=gap / width).ravel()
     for part, (title, images, names) in zip(parts, groups, strict=True):
-        fill(part, images, names, title, columns)
+        part.subplots_adjust(left=0.075 / width, right=1 - 0.075 / width, wspace=0.08,
+                             top=1 - (TITLE + caption) / height, bottom=0.05 / height,
+                             hspace=caption / TILE)
+        axes = part.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.axis("off")
+        for axis, image, lines in zip(axes, images, names, strict=False):
+            axis.imshow(image)
+            axis.set_title("\n".join(escape_mathtext(line, LETTERS) for line in lines),
+                           fontsize=7.5, loc="left", pad=3)
+        part.suptitle("\n".join(textwrap.wrap(escape_mathtext(title, 36 * columns), 18 * columns)),
+                      fontsize=9.5, y=1 - 0.08 / height, va="top")
     return figure
-
-
-def size_of(images: int, columns: int, lines: int) -> tuple[float, float]:
-    """The width and height of a grid in inches."""
-    rows = -(-images // columns)
-    return columns * (TILE + 0.15), rows * (TILE + LINE * lines + 0.1) + TITLE + 0.05
-
-
-def fill(figure: FigureBase, images: Pixels, names: Sequence[Sequence[str]], title: str,
-         columns: int) -> None:
-    """Draws the images of `grid` into a figure of this size."""
-    width, height = size_of(len(images), columns, len(names[0]))
-    rows, line = -(-len(images) // columns), LINE * len(names[0]) + 0.1
-    figure.subplots_adjust(left=0.075 / width, right=1 - 0.075 / width, wspace=0.08,
-                           top=1 - (TITLE + line) / height, bottom=0.05 / height,
-                           hspace=line / TILE)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, image, lines in zip(axes, images, names, strict=False):
-        axis.imshow(image)
-        axis.set_title("\n".join(escape_mathtext(line, LETTERS) for line in lines), fontsize=7.5,
-                       loc="left", pad=3)
-    figure.suptitle("\n".join(textwrap.wrap(escape_mathtext(title, 200), 18 * columns)),
-                    fontsize=9.5, y=1 - 0.08 / height, va="top")
 
 
 def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_after: Sequence[str],
@@ -78,19 +59,9 @@ def pairs(before: Pixels, names_before: Sequence[str], after: Pixels, names_afte
 
     Args:
         before, after: uint8 [n, height, width, 3].
-        title: the title of the figure.
+        names_before, names_after: names, of one or several lines.
     """
-    rows, columns = -(-len(before) // 4), min(4, len(before))
-    figure = Figure(figsize=(3.3 * columns, 2.1 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, 2 * columns, squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for number, (original, transformed) in enumerate(zip(before, after, strict=True)):
-        left, right = axes[number // 4, 2 * (number % 4):2 * (number % 4) + 2]
-        for axis, image, name in ((left, original, names_before[number]),
-                                  (right, transformed, names_after[number])):
-            axis.imshow(image)
-            axis.set_title("\n".join(map(escape_mathtext, name.split("\n"))), fontsize=8,
-                           loc="left")
-    figure.suptitle("\n".join(textwrap.wrap(title, 40 * columns)), fontsize=9)
-    return figure
+    images = np.stack([before, after], axis=1).reshape(-1, *before.shape[1:])
+    names = [name.split("\n") for pair in zip(names_before, names_after, strict=True)
+             for name in pair]
+    return grid(images, names, title, columns=min(8, len(images)))

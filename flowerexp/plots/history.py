@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +16,7 @@ TITLES = {"loss": "Loss", "acc": "Accuracy", "f1": "Macro F1", "recall": "Macro 
           "precision": "Macro precision"}
 SPLITS = {"train": ("training", GREY, GREY), "valid": ("validation", BLUE, ORANGE)}
 """The label of a split, its color, and its color for a baseline."""
-SECONDS = "train timing"
+SECONDS = "timing"
 MOST_MARKERS = 40
 """The most epochs that are drawn with markers."""
 Group = tuple[Sequence[Sequence[Scores]], str, bool]
@@ -38,83 +37,62 @@ def draw(runs: Sequence[Sequence[Scores]], baseline: Sequence[Sequence[Scores]] 
     """
     groups: list[Group] = [(runs, name, False)]
     groups += [(baseline, baseline_name, True)] if baseline else []
-    length = max(len(history) for histories, *_ in groups for history in histories)
-    titles = TITLES | {metric: escape_mathtext(metric) for histories, *_ in groups
-                       for history in histories for row in history for key in row
-                       if (metric := key.partition(" ")[2]) not in TITLES and key != SECONDS}
-    lines = -(-(len(titles) + 1) // 3)
+    histories = [history for several, *_ in groups for history in several]
+    length = max(map(len, histories))
+    found = dict.fromkeys(key.partition(" ")[2] for history in histories for row in history
+                          for key in row)
+    titles = TITLES | {metric: escape_mathtext(metric) for metric in found
+                       if metric not in (*TITLES, SECONDS)} | {SECONDS: "Seconds of training"}
+    lines = -(-len(titles) // 3)
     figure = Figure(figsize=(11, 0.4 + 3.1 * lines))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
-    axes = figure.subplots(lines, 3).ravel()
-    for axis, (metric, title) in zip(axes, titles.items(), strict=False):
+    axes = dict(zip(titles, figure.subplots(lines, 3).ravel(), strict=False))
+    for metric, axis in axes.items():
         for split, (_, *colors) in SPLITS.items():
-            for histories, _, dashed in reversed(groups):
-                curve(axis, extended(histories, f"{split} {metric}", length),
-                      min(map(len, histories)), colors[dashed], dashed)
-        finish(axis, title, length)
-    draw_seconds(axes[len(titles)], groups, length)
-    for axis in axes[len(titles) + 1:]:
+            for several, _, dashed in reversed(groups):
+                curve(axis, several, f"{split} {metric}", length, colors[dashed], dashed)
+        axis.set_title(titles[metric], fontsize=10)
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.set_xlim(0.5, length + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        simplify(axis)
+    for axis in figure.axes[len(titles):]:
         axis.remove()
-    if len(runs) == 1 and not baseline:
-        mark_best(axes[list(titles).index("f1")], runs[0])
+    # Not the automatic margin, which follows from the range of the values and not from zero.
+    axes[SECONDS].set_ylim(0, 1.1 * max(axes[SECONDS].dataLim.y1, 0) or 1)
+    if len(histories) == 1:
+        mark_best(axes["f1"], runs[0])
     handles = legend_handles(groups, length)
     figure.legend(handles=handles, loc="outside upper center", frameon=False, fontsize=9,
                   ncols=-(-len(handles) // 2) if baseline else len(handles))
     return figure
 
 
-def draw_seconds(axis: Axes, groups: Sequence[Group], length: int) -> None:
-    """The seconds of every epoch that was trained; none are repeated."""
-    longest = 0.0
-    for histories, _, dashed in reversed(groups):
-        shortest = min(map(len, histories))
-        seconds = extended(histories, SECONDS, length)[:, :shortest]
-        curve(axis, seconds, shortest, GREY, dashed)
-        longest = max(longest, float(np.nanmax(seconds, initial=0)))
-    # Not the automatic margin, which follows from the range of the values and not from zero.
-    axis.set_ylim(0, 1.1 * longest or 1)
-    finish(axis, "Seconds of training", length)
-
-
-def extended(histories: Sequence[Sequence[Scores]], key: str, length: int
-             ) -> npt.NDArray[np.float64]:
-    """One value by epoch, NaN if undefined; the last one is repeated up to `length`.
-
-    Returns:
-        float64 [runs, length].
-    """
-    rows = [[*history, *[history[-1]] * (length - len(history))] for history in histories]
-    return np.array([[np.nan if (value := row.get(key)) is None else value for row in epochs]
-                     for epochs in rows], np.float64)
-
-
-def curve(axis: Axes, values: npt.NDArray[np.float64], full: int, color: str, dashed: bool
-          ) -> None:
-    """The mean of float64 [runs, epochs] in the band of the runs, dotted after `full` epochs."""
-    mean, epochs = values.mean(0), np.arange(1, values.shape[1] + 1)
+def curve(axis: Axes, histories: Sequence[Sequence[Scores]], key: str, length: int, color: str,
+          dashed: bool) -> None:
+    """The mean of the histories in their band; dotted where a last epoch is repeated."""
+    full = min(map(len, histories))
+    # The seconds of a repeated epoch were never spent.
+    end = full if key == f"train {SECONDS}" else length
+    rows = [[*history, *[history[-1]] * (end - len(history))][:end] for history in histories]
+    values = np.array([[row.get(key) for row in epochs] for epochs in rows], np.float64)
+    if np.isnan(values).all():
+        return
+    mean, epochs = values.mean(0), np.arange(1, end + 1)
     marked = full == 1 or (full <= MOST_MARKERS and not dashed)
     axis.plot(epochs[:full], mean[:full], color=color, linestyle="--" if dashed else "-",
               linewidth=1.5, marker="o" if marked else None, markersize=2.5)
     if len(values) > 1:
         axis.fill_between(epochs[:full], values.min(0)[:full], values.max(0)[:full], color=color,
                           alpha=0.18, linewidth=0)
-    if full < len(epochs):
+    if full < end:
         axis.plot(epochs[full - 1:], mean[full - 1:], color=color, linestyle=":", linewidth=1.2,
                   alpha=0.8)
 
 
-def finish(axis: Axes, title: str, length: int) -> None:
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel("epoch", fontsize=9)
-    axis.set_xlim(0.5, length + 0.5)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    simplify(axis)
-
-
 def mark_best(axis: Axes, rows: Sequence[Scores]) -> None:
     """Marks the epoch with the highest validation F1."""
-    best = metrics.best_epoch(rows)
-    assert best is not None
+    best = metrics.best_epoch(rows) or 0
     axis.axvline(best + 1, color=BLUE, linestyle=":", linewidth=1)
     axis.annotate(f"best {rows[best]['valid f1'] or 0:.3f}", (best + 1, 0.03),
                   xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,

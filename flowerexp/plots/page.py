@@ -16,9 +16,10 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from flowerexp.errors import counted
+from flowerexp.errors import counted, encodable
 from flowerexp.plots import style
 from flowerexp.runs import store
+from flowerexp.runs.log import RunLogger
 
 PICTURES = "pictures"
 """The folder of the pictures next to a page."""
@@ -37,9 +38,8 @@ class Picture:
 
 
 def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]],
-          advance: Callable[[], None] | None = None, filters: Sequence[Callable[..., Any]] = (),
-          files: bool = True, **values: Any) -> Path:
-    """Writes a page and its pictures, each whole or not at all.
+          logger: RunLogger | None = None, files: bool = True, **values: Any) -> Path:
+    """Writes a page and its pictures, each whole or not at all, and returns the page's path.
 
     Pictures of the page that it replaces are removed; other files stay.
 
@@ -47,22 +47,24 @@ def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]],
         path: the page.
         template: a file of this package that extends page.html.jinja.
         pictures: the pictures by the anchor of their section.
-        advance: called after every picture.
-        filters: filters of the template, by their own names, in addition to those of every page.
+        logger: shows a progress bar.
         files: whether the pictures are also written as files.
         values: variables of the template.
-
-    Returns:
-        The path of the page.
     """
     drawn = {}
-    for picture in (picture for several in pictures.values() for picture in several):
-        drawn[picture.file] = style.png(picture.draw())
-        if advance:
+    every = [picture for section in pictures.values() for picture in section]
+    with (logger or RunLogger(chief=False)).steps("pictures", len(every)) as advance:
+        for picture in every:
+            drawn[picture.file] = style.png(picture.draw())
             advance()
-    sources = {file: f"data:image/png;base64,{base64.b64encode(content).decode()}"
-               for file, content in drawn.items()}
-    text = render(template, filters, pictures=pictures, sources=sources, **values)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"digest": digest, "counted": counted, "wrap": wrap}
+    text = environment.get_template(template).render(
+        values, pictures=pictures, sources={
+            file: f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            for file, content in drawn.items()})
     folder = path.parent / PICTURES
     if files:
         for file, content in drawn.items():
@@ -71,20 +73,8 @@ def write(path: Path, template: str, pictures: Mapping[str, Sequence[Picture]],
             earlier = OWN_PICTURE.findall(path.read_text(encoding="utf-8", errors="replace"))
             for file in set(earlier) - drawn.keys():
                 (folder / file).unlink(missing_ok=True)
-    store.write_text(path, text)
+    store.write_text(path, encodable(text))
     return path
-
-
-def render(template: str, filters: Sequence[Callable[..., Any]], **values: Any) -> str:
-    """The text of a page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {function.__name__: function
-                            for function in (digest, counted, wrap, *filters)}
-    text = environment.get_template(template).render(values)
-    # A file name may hold bytes that are not text.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def digest(text: str) -> str:

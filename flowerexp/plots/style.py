@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flowerexp.errors import one_line
 from flowerexp.runs import store
 
 DPI = 130
@@ -31,7 +32,7 @@ def png(figure: Figure) -> bytes:
 
 def escape_mathtext(text: str, longest: int = 40) -> str:
     """A name from a file as one line, without Matplotlib reading $...$ as mathematics."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = one_line(text)
     cut = line if len(line) <= longest else f"{line[:longest - 1]}…"
     return cut.replace("$", r"\$")
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich import progress as bars
 from rich.console import Console
 
-from flowerexp.errors import UserError
+from flowerexp.errors import UserError, printable
 from flowerexp.runs import store
 from flowerexp.runs.status import RunStatus
 
@@ -88,7 +88,7 @@ class RunLogger:
 
     def info(self, sentence: str) -> None:
         """Logs a line to the terminal and, timestamped, to run.log."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
+        self.console.print(printable(sentence), markup=False, soft_wrap=True)
         self.debug(sentence)
 
     def debug(self, text: str) -> None:

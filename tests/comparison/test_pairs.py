@@ -1,12 +1,13 @@
 """Which rows are held against which, and what is said of a pair."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from flowerexp import metrics
-from flowerexp.comparison import comparison, pairs, summary
+from flowerexp.comparison import comparison, pairs, wording
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
@@ -107,6 +108,20 @@ def test_names_and_folders_may_hold_a_colon(tmp_path):
         assert set(*pair_names(comparison.compare(tmp_path, [text]))) == {"a:b", "c"}
 
 
+def test_names_may_hold_commas(tmp_path):
+    for folder, epochs in (("a,b", 3), ("c", 4), ("loss=focal, x", 5)):
+        write_run(tmp_path / folder, [f"loop.epochs={epochs}"], LABELS, PREDICTIONS)
+    wanted = [("a,b", "c"), ("loss=focal, x", "a,b"), ("c", "a,b")]
+    together = "a,b:c,loss=focal, x:a,b,c:a,b"
+    for texts in ([together], together, ["a,b:c", "loss=focal, x:a,b,c:a,b"]):
+        assert pair_names(comparison.compare(tmp_path, texts)) == wanted
+    for text in ("a,b:c,c:d,b", "c:d,b,a,b:c"):
+        with pytest.raises(UserError, match=r"pair c:d.*: no run here is named 'd"):
+            comparison.compare(tmp_path, [text])
+    with pytest.raises(UserError, match="pair c does not name two runs"):
+        comparison.compare(tmp_path, ["a,b:c,c"])
+
+
 def test_asked_experiments_of_several_overrides_are_paired_by_these(tmp_path):
     for epochs in (4, 5):
         for name in ("original", "perspective"):
@@ -186,6 +201,10 @@ def test_mcnemar_of_single_runs(tmp_path):
     baseline = [0] * 9 + [1] + [0] * 20   # one that only candidate has right
     found = write_pair(tmp_path, [[candidate]], [[baseline]], labels=labels, names=["a", "b"])
     assert found.pairs[0].p_value == pytest.approx(0.021484375)
+    for p_value, text in ((found.pairs[0].p_value, "p = 0.021"), (1.0, "p = 1.000"),
+                          (0.0009, "p < 0.001")):
+        remarks = wording.pair_remarks(replace(found.pairs[0], p_value=p_value))
+        assert f"McNemar's exact test: {text}" in remarks
     assert found.pairs[0].caution == pairs.CAUTIONS[1]
     found = write_pair(tmp_path, [[candidate]] * 2, [[baseline]] * 2, labels=labels,
                        names=["a", "b"])
@@ -226,9 +245,9 @@ def test_agreement_is_of_all_seeds_and_whole_for_equal_predictions_only(tmp_path
     [pair] = write_pair(tmp_path / "one", [[labels], [[0] * 1000]], [[[0] * 1000], [[0] * 1000]],
                         labels=labels).pairs
     assert pair.agreement == 1999 / 2000
-    assert "both predict the same class for 99% of the images" in summary.pair_remarks(pair)
+    assert "both predict the same class for 99% of the images" in wording.pair_remarks(pair)
     [pair] = write_pair(tmp_path / "other", [[[0, 1]]], [[[0, 1]]], labels=[0, 1]).pairs
-    assert "both predict the same class for every image" in summary.pair_remarks(pair)
+    assert "both predict the same class for every image" in wording.pair_remarks(pair)
 
 
 def test_one_epoch_has_no_ratio_of_times(tmp_path):

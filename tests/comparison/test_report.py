@@ -1,6 +1,7 @@
 """The page of a comparison, from run folders, and its pictures' files."""
 
 import base64
+import contextlib
 import html
 import re
 import shlex
@@ -17,6 +18,16 @@ from flowerexp.runs import store
 from tests.folders import write_run
 from tests.html import IMAGE, LABELS, Elements, outside, policy_and_needed
 
+
+def write(compared, folder):
+    """The page and the files of its pictures, as `flowerexp compare --output` writes them."""
+    return report.write(compared, folder / report.PAGE, files=True)
+
+
+def count(compared):
+    return sum(map(len, report.all_pictures(compared).values()))
+
+
 # The text of the page
 
 def test_page_refers_to_nothing_outside(page):
@@ -32,7 +43,7 @@ def test_pictures_of_the_page_are_the_files_beside_it(compared, page):
     sources = [attributes["src"] for tag, attributes in Elements(page.read_text()).found
                if tag == "img"]
     files = sorted((page.parent / "pictures").iterdir())
-    assert len(sources) == len(files) == report.count(compared)
+    assert len(sources) == len(files) == count(compared)
     assert sorted(base64.b64decode(source.partition(",")[2]) for source in sources) == sorted(
         path.read_bytes() for path in files)
     assert all(re.fullmatch(r"(row|pair)-\d\d-[A-Za-z0-9._=+-]*-(history|confusion|classes)\.png",
@@ -65,7 +76,7 @@ def test_failures_say_how_to_go_on(page, compared):
 
 def test_same_files_make_the_same_page(tmp_path):
     compared = bare(tmp_path / "run")
-    one, two = (report.write(compared, tmp_path / name) for name in ("one", "two"))
+    one, two = (write(compared, tmp_path / name) for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -74,7 +85,7 @@ def test_page_of_nothing_readable_says_so(tmp_path):
     (tmp_path / "run" / store.CONFIG).write_text("a: [")
     compared = comparison.compare(tmp_path / "run")
     assert not compared.rows
-    text = report.write(compared, tmp_path / "out").read_text()
+    text = write(compared, tmp_path / "out").read_text()
     assert "cannot be read" in text
     assert not (tmp_path / "out" / "pictures").exists()
 
@@ -83,7 +94,7 @@ def test_page_of_a_name_that_is_no_text(tmp_path):
     folder = write_run(tmp_path / b"runs-\xff+seed=0".decode(errors="surrogateescape"),
                        ["seed=0"], [0, 1], [[0, 1]])
     (folder / store.CLASSES).write_text(r'{"names": ["\ud800", "b"], "train counts": [2, 1]}')
-    page = report.write(comparison.compare(folder), tmp_path / "out")
+    page = write(comparison.compare(folder), tmp_path / "out")
     assert "runs-?" in page.read_text(encoding="utf-8")
 
 
@@ -97,34 +108,39 @@ def bare(folder, **changes):
 
 
 def test_progress_advances_by_every_picture(tmp_path):
-    steps = []
-    compared = bare(tmp_path / "run")
-    report.write(compared, tmp_path / "out", lambda: steps.append(1))
-    assert len(steps) == report.count(compared) == 3
+    class Logger:
+        @contextlib.contextmanager
+        def steps(self, title, count):
+            shown.append((title, count))
+            yield lambda: shown.append("step")
+
+    shown = []
+    report.write(bare(tmp_path / "run"), tmp_path / "a.html", Logger())
+    assert shown == [("pictures", 3), "step", "step", "step"]
 
 
 def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_path):
     pictures = tmp_path / "out" / "pictures"
     compared = bare(tmp_path / "earlier")
-    report.write(compared, tmp_path / "out")
+    write(compared, tmp_path / "out")
     mine = pictures / "row-01-mine-history.png"
     style.save(history.draw([compared.rows[0].runs[0].history]), mine)
     copy = shutil.copy(next(pictures.glob("*-confusion.png")), pictures / "kept.png")
     (pictures / "notes.txt").write_text("mine")
     (pictures / "empty.png").touch()
     (pictures / "folder.png").mkdir()
-    report.write(bare(tmp_path / "run"), tmp_path / "out")
+    write(bare(tmp_path / "run"), tmp_path / "out")
     assert {path.name for path in pictures.iterdir()} == {
         "row-01-run-history.png", "row-01-run-confusion.png", "row-01-run-classes.png", mine.name,
         copy.name, "notes.txt", "empty.png", "folder.png"}
 
 
 def test_failure_leaves_the_old_page_and_no_partial_file(tmp_path, monkeypatch):
-    page = report.write(bare(tmp_path / "run"), tmp_path / "out")
+    page = write(bare(tmp_path / "run"), tmp_path / "out")
     before = page.read_bytes()
     monkeypatch.setattr(confusion, "draw", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report.write(bare(tmp_path / "other"), tmp_path / "out")
+        write(bare(tmp_path / "other"), tmp_path / "out")
     assert page.read_bytes() == before
     assert not list(page.parent.rglob(".partial*"))
 
@@ -193,8 +209,8 @@ def test_wrapping_leaves_the_text(text):
 
 
 def test_scale_of_the_intervals_holds_all_of_them(compared):
-    limit = report.axis_limit(compared.pairs)
+    limit = report.axis_limit(compared)
     bounds = [bound for pair in compared.pairs for interval in pair.differences.values()
               for bound in (interval.low, interval.high)]
     assert max(map(abs, bounds)) <= limit < max(map(abs, bounds)) + 0.01
-    assert report.axis_limit([]) == 0.01
+    assert report.axis_limit(comparison.Comparison((), (), (), ())) == 0.01

@@ -5,14 +5,16 @@ import io
 import json
 import math
 import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from flowerexp.comparison import comparison, summary, tables
+from flowerexp.comparison import comparison, tables, wording
 from flowerexp.comparison.pairs import Interval
 from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
@@ -74,7 +76,7 @@ def words(text):
 # Numbers
 
 def test_frame_has_means_deviations_and_counts(compared):
-    table = tables.frame(compared).set_index("name")
+    table = compared.table.set_index("name")
     assert list(table.index) == ["it's early", "oversample_300", "perspective"]
     assert table["n"].tolist() == [1, 3, 2]
     assert table["seeds"].tolist() == ["0", "0, 1, 2", "1, 2"]
@@ -95,10 +97,10 @@ def test_frame_has_means_deviations_and_counts(compared):
 
 def test_best_is_of_finished_rows_and_needs_two(compared):
     early, baseline, better = compared.rows
-    assert summary.best_row(compared) == 2  # the early one has the highest F1 of all
-    assert summary.best_row(replace(compared, rows=(better, early, baseline))) == 0
-    assert summary.best_row(replace(compared, rows=(better, early))) is None
-    assert summary.best_row(replace(compared, rows=())) is None
+    for rows, best in (((early, baseline, better), [False, False, True]),  # early has the highest
+                       ((better, early, baseline), [True, False, False]),
+                       ((better, early), [False, False]), ((), [])):
+        assert replace(compared, rows=rows).table["best"].tolist() == best
 
 
 def test_undefined_means_stay_undefined(tmp_path):
@@ -110,7 +112,7 @@ def test_undefined_means_stay_undefined(tmp_path):
             store.write_history(folder, history)
     write_experiment(tmp_path, "optimized_loop", predictions=[], state="failed", error="no")
     found = comparison.compare(tmp_path)
-    table = tables.frame(found).set_index("name")
+    table = found.table.set_index("name")
     assert math.isnan(table["last f1"]["original"])
     assert math.isnan(table["last f1 std"]["original"])
     assert table["last acc"]["original"] == pytest.approx(0.7)
@@ -120,9 +122,9 @@ def test_undefined_means_stay_undefined(tmp_path):
     assert rows[1]["numbers"]["last acc"] == {"mean": None, "std": None}
     by_name = {row["name"]: row for row in csv.DictReader(io.StringIO(tables.to_csv(found)))}
     assert by_name["original"]["last f1"] == ""
-    cells = {column.header: column.cells for column in summary.columns(found)}
-    assert cells["last f1"] == ("-", "-")
-    assert cells["last acc"] == ("0.700 ±0.000", "-")
+    cells = {column.header: column.cells for column in tables.columns(found, found.table)}
+    assert cells["last f1"] == ["-", "-"]
+    assert cells["last acc"] == ["0.700 ±0.000", "-"]
     assert "nan" not in (shown(found, 80) + tables.to_markdown(found)).lower()
 
 
@@ -130,7 +132,7 @@ def test_undefined_means_stay_undefined(tmp_path):
 
 def test_csv_has_the_numbers_of_the_frame(compared):
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(compared))))
-    table = tables.frame(compared)
+    table = compared.table
     assert list(rows[0]) == list(table)
     assert [float(row["last acc"]) for row in rows] == table["last acc"].tolist()
     assert rows[0]["last acc std"] == ""
@@ -209,7 +211,7 @@ def test_nothing_at_all_is_still_a_table():
     nothing = comparison.Comparison((), (), (), ())
     assert json.loads(tables.to_json(nothing)) == {"rows": [], "pairs": [], "failures": [],
                                                    "notes": []}
-    assert tables.to_csv(nothing).strip(' "\n') == ""
+    assert tables.to_csv(nothing).startswith("name,best,n,")
     assert tables.to_markdown(nothing).startswith("## Runs")
     assert shown(nothing, 80).strip() == ""
 
@@ -242,9 +244,9 @@ def test_every_part_has_the_names_and_nothing_is_cut(compared, width):
         heads += [" ".join(pair) for pair in zip(
             [""] * (len(last) - len(first)) + first, last, strict=True)]
         cells += zip(*(re.split(r" {2,}", line[14:].strip()) for line in body), strict=True)
-    wanted = summary.columns(compared)
+    wanted = tables.columns(compared, compared.table)
     assert [head.strip() for head in heads] == [column.header for column in wanted]
-    assert cells == [column.cells for column in wanted]
+    assert cells == [tuple(column.cells) for column in wanted]
 
 
 def test_long_names_are_folded_and_not_cut(tmp_path):
@@ -314,7 +316,21 @@ def test_best_row_is_bold_and_marked(compared):
 def test_commands_are_whole_lines(hostile, width):
     lines = shown(hostile, width).splitlines()
     for run in hostile.failures:
-        assert f"    {summary.rerun(run)}" in lines
+        assert f"    {wording.rerun(run)}" in lines
+
+
+def test_command_of_a_folder_that_a_terminal_would_obey_is_escaped(hostile):
+    name = b"\x1b[2J it's \xe2\x80\xae \xff \xc3\xa9".decode("utf-8", "surrogateescape")
+    run = replace(hostile.failures[0], folder=Path("outputs") / name)
+    found = replace(hostile, rows=(), pairs=(), failures=(run,))
+    command = wording.rerun(run)
+    assert command in shown(found, 60).splitlines()[-4].strip()
+    for text in (shown(found, 60), tables.to_markdown(found)):
+        assert all(sign.isprintable() for sign in text.replace("\n", ""))
+        assert command in text
+    echo = command.replace("python -m flowerexp resume", "printf %s")
+    echoed = subprocess.run(["bash", "-c", echo], capture_output=True, check=True).stdout
+    assert echoed.decode("utf-8", "surrogateescape") == str(run.folder)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -19,7 +19,7 @@ from flowerexp.data import records, sources, tfrecord
 from flowerexp.data.records import DataIssue, Record, count_skipped
 from flowerexp.data.sources import Source
 from flowerexp.data.tfrecord import FRAME
-from flowerexp.errors import counted
+from flowerexp.errors import counted, one_line
 from flowerexp.runs.log import RunLogger
 
 SHOWN = 20
@@ -141,7 +141,7 @@ def show(source: Source, result: CheckResult, logger: RunLogger) -> None:
     for label, (name, counts) in enumerate(zip(result.names, rows, strict=True)):
         # Without num_classes, one label that is far too large makes a million classes.
         if source.num_classes is not None or any(counts):
-            table.add_row(Text(name if name == str(label) else f"{label} {name}"),
+            table.add_row(Text(name if name == str(label) else one_line(f"{label} {name}")),
                           *map(str, counts))
     logger.console.print(table)
     of_splits = ", ".join(f"{number} in {split}" for split, number in result.records.items())
