@@ -1,7 +1,4 @@
-"""Compares run folders: their rows, the pairs among them, and the runs that did not finish.
-
-Reads only the files of the folders. No TensorFlow here, and Matplotlib only to draw a page.
-"""
+"""Compares run folders: their rows, the pairs among them, and the runs that did not finish."""
 
 import math
 from collections.abc import Sequence
@@ -125,11 +122,10 @@ def load(paths: Paths) -> pd.DataFrame:
     (new, running, interrupted, failed, done, unreadable), `error`, `epochs done`; then every config
     key that can change a run's numbers by its dotted name, `replicas` and `data` (the fingerprint)
     included, missing if a run does not have it, lists as tuples; then, for the `best` epoch
-    (highest validation F1, the earliest on a tie) and for the `last`: `best epoch` (from 1),
-    `best loss`, `acc`, `recall`, `precision`, `f1` and any further metric of the histories on the
-    validation set, and `best head`, `medium`, `tail`, the macro recall of the classes in thirds by
-    training count; then `first epoch seconds` and `later epochs seconds` (mean of training).
-    Undefined values are NaN.
+    (highest validation F1, the earliest on a tie) and the `last`: `best epoch` (from 1), `best
+    loss`, `acc`, `recall`, `precision`, `f1` and any further validation metric, and `best head`,
+    `medium`, `tail`, the macro recall of each third of the classes by training count; then `first
+    epoch seconds` and `later epochs seconds` (mean of training). Undefined values are NaN.
 
     Args and errors: see `compare`.
     """

@@ -71,7 +71,7 @@ def named_pairs(rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[str]]:
     wanted, notes, absent = [], [], []
     for row in rows:
         for name in dict.fromkeys(name for run in row.runs for name in run.compared_with):
-            named = of_experiment(rows, name)
+            named = [other for other in rows if name in other.experiments]
             others = [other for other in named if other is not row]
             same = partners(row, others)
             wanted += [(row, other) for other in same]
@@ -95,14 +95,11 @@ def partners(row: Row, others: Iterable[Row]) -> list[Row]:
     return data or same
 
 
-def of_experiment(rows: Iterable[Row], name: str) -> list[Row]:
-    return [row for row in rows if any(run.name == name for run in row.runs)]
-
-
 def matches(rows: Sequence[Row], text: str) -> list[Row]:
     """The rows with this name, or else of this experiment, or else with a run in this folder."""
     folder = Path(text).resolve()
-    return ([row for row in rows if row.name == text] or of_experiment(rows, text)
+    return ([row for row in rows if row.name == text]
+            or [row for row in rows if text in row.experiments]
             or [row for row in rows if any(run.folder.resolve() == folder or run.folder.name == text
                                            for run in row.runs)])
 
@@ -132,37 +129,32 @@ def split_pairs(rows: Sequence[Row], text: str) -> Iterator[tuple[str, list[Row]
     """
     parts = text.split(",")
     while parts:
-        readings = [",".join(parts[:end]) for end in range(len(parts), 0, -1)]
-        pair = next((pair for pair in readings if known_sides(rows, pair)), None)
-        if pair is None:
-            raise unknown_pair(rows, readings)
-        yield pair, *known_sides(rows, pair)[0]
-        parts = parts[1 + pair.count(","):]
+        readings = readings_of(parts)
+        if not readings:
+            raise UserError(f"pair {','.join(parts)} does not name two runs: write a:b, where a is "
+                            "the changed run and b the baseline")
+        for left, right in readings:
+            sides = matches(rows, left), matches(rows, right)
+            if all(sides):
+                break
+        else:
+            unknown = right if sides[0] else left
+            names = [row.name for row in rows]
+            raise UserError(f"pair {left}:{right}: no run here is named '{unknown}', only "
+                            f"{', '.join(names[:12])}{' and others' * (len(names) > 12)}"
+                            f"{nearest(unknown, names)}")
+        yield f"{left}:{right}", *sides
+        parts = parts[1 + left.count(",") + right.count(","):]
 
 
-def known_sides(rows: Sequence[Row], pair: str) -> list[tuple[list[Row], list[Row]]]:
-    """The rows of both sides in every reading of `a:b` whose names are known."""
-    sides = [(matches(rows, left), matches(rows, right)) for left, right in halves(pair)]
-    return [both for both in sides if all(both)]
-
-
-def halves(pair: str) -> list[tuple[str, str]]:
-    """Every reading of a text as `a:b`."""
-    return [(pair[:place], pair[place + 1:]) for place, sign in enumerate(pair)
-            if sign == ":" and pair[:place] and pair[place + 1:]]
-
-
-def unknown_pair(rows: Sequence[Row], readings: Sequence[str]) -> UserError:
-    """The error for a pair of which no reading is known, from the longest to the shortest."""
-    pair = next((each for each in reversed(readings) if halves(each)), None)
-    if pair is None:
-        return UserError(f"pair {readings[0]} does not name two runs: write a:b, where a is the "
-                         "changed run and b the baseline")
-    unknown = next(name for name in halves(pair)[0] if not matches(rows, name))
-    names = [row.name for row in rows]
-    return UserError(f"pair {pair}: no run here is named '{unknown}', only "
-                     f"{', '.join(names[:12])}{' and others' * (len(names) > 12)}"
-                     f"{nearest(unknown, names)}")
+def readings_of(parts: Sequence[str]) -> list[tuple[str, str]]:
+    """The readings of the first of several pairs, which were split at their commas."""
+    found = []
+    for end in range(len(parts), 0, -1):
+        pair = ",".join(parts[:end])
+        found += [(pair[:place], pair[place + 1:]) for place in range(len(pair) - 2, 0, -1)
+                  if pair[place] == ":"]
+    return found
 
 
 def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[str]]:

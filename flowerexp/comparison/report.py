@@ -1,7 +1,4 @@
-"""A comparison as one self-contained HTML page, and its pictures as PNG files.
-
-No TensorFlow here.
-"""
+"""A comparison as one self-contained HTML page, and its pictures as PNG files."""
 
 import math
 from collections import Counter

@@ -35,6 +35,10 @@ class Row:
         return self.finished or tuple(run for run in self.runs if run.history)
 
     @property
+    def experiments(self) -> set[str]:
+        return {run.name for run in self.runs}
+
+    @property
     def variant(self) -> frozenset[str]:
         return self.runs[0].variant
 

@@ -1,8 +1,4 @@
-"""Significance of the difference between two classifiers on the same images.
-
-A two-level bootstrap of accuracy and macro scores, and McNemar's exact test. Arrays in, numbers
-out, independent of runs and folders.
-"""
+"""Significance of the difference between two classifiers: arrays in, numbers out."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +31,6 @@ def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: 
     Args:
         labels: int [images], at least one.
         candidate, baseline: int [seeds, images], class ids; each row of both has the same seed.
-        draws: the number of draws.
 
     Returns:
         (difference, low, high) by metric: the observed difference averaged over the seeds, and the
@@ -63,10 +58,9 @@ def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: 
 
 def resamples(seeds: int, images: int, draws: int, chunk: int
               ) -> Iterator[tuple[Integers, Integers]]:
-    """The draws of `bootstrap`, independent of the chunk size.
+    """Yields the indices of the draws, int [chunk, seeds] and int [chunk, images].
 
-    Yields:
-        int [chunk, seeds] and int [chunk, images], indices; the last chunk may be smaller.
+    The last chunk may be smaller; the draws do not depend on the chunk.
     """
     of_seeds, of_images = (np.random.default_rng([SEED, level]) for level in (0, 1))
     for start in range(0, draws, chunk):
@@ -76,13 +70,10 @@ def resamples(seeds: int, images: int, draws: int, chunk: int
 
 
 def class_counters(patterns: Integers) -> tuple[Any, Any]:
-    """Two sparse matrices [rows * classes, patterns] that count the images of drawn patterns.
+    """Sparse [rows * classes, patterns], 1 where a row has a class, and where it has it rightly.
 
     Args:
         patterns: int [rows, patterns], distinct columns of a label and predictions.
-
-    Returns:
-        The counters of the images that a row gives a class, and of those that it gives rightly.
     """
     from scipy.sparse import csr_array
 
@@ -98,13 +89,11 @@ def class_counters(patterns: Integers) -> tuple[Any, Any]:
 
 
 def differences(seen: Any, hits: Any, rows: int, drawn: Integers) -> Floats:
-    """float64 [metrics, seeds, draws], the candidate's scores minus the baseline's.
-
-    They are those of `metrics.scores`, in the order of `metrics.NAMES`.
+    """float64 [metrics.NAMES, seeds, draws], the candidate's `metrics.scores` minus the baseline's.
 
     Args:
-        seen, hits: of `class_counters`.
-        rows: 1 + 2 * seeds, the label, the candidate's predictions and the baseline's.
+        seen, hits: see `class_counters`.
+        rows: 1 + 2 * seeds: the label, the candidate's predictions and the baseline's.
         drawn: int [patterns, draws], how often each pattern is drawn.
     """
     counts = np.ascontiguousarray(drawn, np.float64)
@@ -129,16 +118,13 @@ def differences(seen: Any, hits: Any, rows: int, drawn: Integers) -> Floats:
 def mcnemar(labels: Integers, candidate: Integers, baseline: Integers) -> float:
     """McNemar's exact two-sided p-value, from the images that only one side classifies correctly.
 
-    Args:
-        labels, candidate, baseline: int [images], class ids.
+    All arguments are int [images], class ids.
     """
     from scipy.stats import binomtest  # takes a second
 
-    candidate_alone = int(((candidate == labels) & (baseline != labels)).sum())
-    baseline_alone = int(((candidate != labels) & (baseline == labels)).sum())
-    if candidate_alone + baseline_alone == 0:
-        return 1.0
-    return float(binomtest(candidate_alone, candidate_alone + baseline_alone, 0.5).pvalue)
+    one, other = candidate == labels, baseline == labels
+    alone, different = int((one & ~other).sum()), int((one != other).sum())
+    return float(binomtest(alone, different, 0.5).pvalue) if different else 1.0
 
 
 def recall_changes(labels: Integers, candidate: Integers, baseline: Integers) -> Floats:

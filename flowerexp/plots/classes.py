@@ -28,7 +28,6 @@ def draw(counts: npt.NDArray[np.integer], scores: npt.NDArray[np.floating],
     Args:
         counts: int [classes], training images.
         scores: float [classes], NaN for a class that is not drawn; at least one is not NaN.
-        names: the names of the classes.
         changes: whether `scores` are differences from a baseline, drawn in two colors around zero.
     """
     dots = pd.DataFrame({"count": counts, "score": scores,

@@ -24,7 +24,6 @@ def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -
 
     Args:
         matrix: int [classes, classes], rows are labels; the sum over `runs` runs.
-        names: the names of the classes.
     """
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     labels = [escape_mathtext(name, 30) for name in names]

@@ -28,7 +28,6 @@ def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
     Args:
         first, second: int [classes], images of each class; at least one image in each set.
         labels: the names of the two sets.
-        names: the names of the classes.
     """
     order = np.argsort(-first, kind="stable")
     sets = [(counts / counts.sum(), name, color, side) for counts, name, color, side
@@ -55,7 +54,6 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
         planned: float [classes], repeats of each class, averaged over epochs.
         spread: float [classes, 3], mean, minimum and maximum occurrences of its images in one
             epoch; NaN for a class without images, which is not drawn.
-        names: the names of the classes.
     """
     order = np.argsort(-planned, kind="stable")
 
