@@ -17,8 +17,6 @@ WHOLE = 60
 """The most classes in one row of bars; more are drawn in two."""
 MOST_NAMES = 300
 """The most classes with names and bars; more are drawn as steps."""
-MOST_POINTS = 2000
-"""The most points of a curve; more would not change its look."""
 
 
 def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
@@ -111,9 +109,7 @@ def learning_rate(rates: npt.NDArray[np.floating], updates_per_epoch: int, title
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axis = figure.subplots()
     highest = int(rates.argmax())
-    steps = np.linspace(0, len(rates) - 1, MOST_POINTS).astype(int)
-    chosen = np.unique([*steps, highest])
-    axis.plot(chosen / updates_per_epoch, rates[chosen], color=style.BLUE, linewidth=1.5)
+    axis.plot(np.arange(len(rates)) / updates_per_epoch, rates, color=style.BLUE, linewidth=1.5)
     side = 6 if 2 * highest < len(rates) else -6
     for update, word, place in ((0, "first", (16, 4)), (highest, "highest", (side, 15)),
                                 (len(rates) - 1, "last", (-6, 4))):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from flowerexp.comparison import comparison, tables
 from flowerexp.runs import reader, store
-from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
 ROOT = Path(__file__).parents[2]
 NAN = math.nan
@@ -23,11 +23,6 @@ NAN = math.nan
 
 def names(rows):
     return [row.name for row in rows]
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory):
-    return write_healthy(tmp_path_factory.mktemp("runs"))
 
 
 # Rows
@@ -204,6 +199,7 @@ def test_result_shows_itself_in_a_line_and_as_a_table(healthy):
     assert "<th>last f1</th>" in shown
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_page_of_a_result_is_one_file(healthy, tmp_path):
     page = comparison.compare(healthy).to_html(str(tmp_path / "new" / "a.html"))
     assert page == tmp_path / "new" / "a.html"
@@ -225,6 +221,7 @@ def with_metric(folder, values):
                                  for row, value in zip(history, values, strict=True)])
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_any_metric_of_the_histories_is_compared(tmp_path):
     for name, values in (("original", [0.1, 0.9, 0.3]), ("optimized_loop", [0.5, 0.6, 0.7])):
         with_metric(write_experiment(tmp_path, name), values)

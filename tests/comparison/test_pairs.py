@@ -10,18 +10,13 @@ from flowerexp import metrics
 from flowerexp.comparison import comparison, pairs, wording
 from flowerexp.errors import UserError
 from flowerexp.runs import store
-from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
+from tests.folders import LABELS, PREDICTIONS, write_experiment, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")
 
 
 def pair_names(found):
     return [(pair.name, pair.baseline) for pair in found.pairs]
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory):
-    return write_healthy(tmp_path_factory.mktemp("runs"))
 
 
 # Which rows are pairs

@@ -1,6 +1,5 @@
 """The runs that docs/results.md tells of: compared again, they say what is written there."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +11,6 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs/results"
 PAGE = ROOT / "docs/results.md"
 MIB = 2**20
-
-
-def compare(output_format):
-    """What the documented command prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flowerexp", "compare", "docs/results/notebook", output_format],
-        cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def markdown_tables(text):
@@ -37,18 +27,25 @@ def markdown_tables(text):
 
 
 @pytest.fixture(scope="module")
-def markdown():
-    return compare("--md")
+def compared(tmp_path_factory):
+    """What the documented command prints as Markdown, and the CSV that it writes."""
+    csv = tmp_path_factory.mktemp("compared") / "table.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "flowerexp", "compare", "docs/results/notebook", "--md", "--csv",
+         csv], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, csv
 
 
-def test_the_kept_runs_give_the_kept_comparison(markdown):
+def test_the_kept_runs_give_the_kept_comparison(compared):
+    markdown, csv = compared
     assert markdown == (KEPT / "comparison/comparison.md").read_text(encoding="utf-8")
-    again, kept = (pd.read_csv(io.StringIO(text)) for text in (
-        compare("--csv"), (KEPT / "comparison/comparison.csv").read_text(encoding="utf-8")))
+    again, kept = (pd.read_csv(path) for path in (csv, KEPT / "comparison/comparison.csv"))
     pd.testing.assert_frame_equal(again, kept, rtol=1e-9)
 
 
-def test_the_page_shows_numbers_of_that_comparison(markdown):
+def test_the_page_shows_numbers_of_that_comparison(compared):
+    markdown, _ = compared
     made, shown = markdown_tables(markdown), markdown_tables(PAGE.read_text(encoding="utf-8"))
     for first in ("run", "pair"):
         assert list(shown[first].index) == list(made[first].index)

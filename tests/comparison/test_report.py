@@ -90,6 +90,7 @@ def test_page_of_nothing_readable_says_so(tmp_path):
     assert not (tmp_path / "out" / "pictures").exists()
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_page_of_a_name_that_is_no_text(tmp_path):
     folder = write_run(tmp_path / b"runs-\xff+seed=0".decode(errors="surrogateescape"),
                        ["seed=0"], [0, 1], [[0, 1]])
@@ -107,6 +108,7 @@ def bare(folder, **changes):
     return comparison.compare(folder)
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_progress_advances_by_every_picture(tmp_path):
     class Logger:
         @contextlib.contextmanager
@@ -119,6 +121,7 @@ def test_progress_advances_by_every_picture(tmp_path):
     assert shown == [("pictures", 3), "step", "step", "step"]
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_path):
     pictures = tmp_path / "out" / "pictures"
     compared = bare(tmp_path / "earlier")
@@ -135,6 +138,7 @@ def test_pictures_of_an_earlier_comparison_are_removed_and_other_files_stay(tmp_
         copy.name, "notes.txt", "empty.png", "folder.png"}
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_failure_leaves_the_old_page_and_no_partial_file(tmp_path, monkeypatch):
     page = write(bare(tmp_path / "run"), tmp_path / "out")
     before = page.read_bytes()
