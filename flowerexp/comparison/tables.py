@@ -131,8 +131,7 @@ def to_html(comparison: Comparison) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """The table, pairs, failures and notes for a README or an issue."""
     table, pairs = comparison.table, comparison.pairs
-    names = [f"**{escaped(name)}** (best)" if best else escaped(name)
-             for name, best in zip(table["name"], table["best"], strict=True)]
+    names = marked(table.assign(name=table["name"].map(escaped)), "**{}** (best)")
     parts = ["## Runs", markdown_table({"run": names} | {
         escaped(column.header): list(map(escaped, column.cells))
         for column in columns(comparison, table)})]
