@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,6 +14,7 @@ from flowerexp.comparison import tables, wording
 from flowerexp.comparison.comparison import Comparison
 from flowerexp.comparison.pairs import Pair
 from flowerexp.comparison.rows import Row
+from flowerexp.metrics import Counts, Floats
 from flowerexp.plots import classes, confusion, history, page
 from flowerexp.plots.page import Picture
 from flowerexp.runs.log import RunLogger
@@ -108,18 +108,18 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     return [*names, *map(str, range(len(names), most))]
 
 
-def counts_of(row: Row) -> npt.NDArray[np.int64]:
+def counts_of(row: Row) -> Counts:
     """int64 [classes], training images; empty if no folder has them."""
     return max((run.class_counts for run in row.runs), key=len)
 
 
-def matrices(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.int64]:
+def matrices(runs: Sequence[Run], epoch: str, classes: int) -> Counts:
     """int64 [runs, classes, classes], confusion at the best or last epoch; rows are labels."""
     return np.stack([metrics.confusion_matrix(
         run.labels, run.predictions[chosen_epoch(run, epoch) or 0], classes) for run in runs])
 
 
-def class_f1(runs: Sequence[Run], epoch: str, classes: int) -> npt.NDArray[np.float64]:
+def class_f1(runs: Sequence[Run], epoch: str, classes: int) -> Floats:
     """float64 [classes], the F1 of every class averaged over the runs, NaN for an absent class."""
     return pd.DataFrame([metrics.class_scores(matrix)["f1"]
                          for matrix in matrices(runs, epoch, classes)]).mean().to_numpy()

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flowerexp import metrics
+from flowerexp.metrics import Floats, Ids
 
 DRAWS = 10_000
 SEED = 20_070
@@ -14,11 +14,8 @@ SEED = 20_070
 CHUNK = 2**20
 """The most numbers in one array; it bounds the memory and does not change the draws."""
 
-Integers = npt.NDArray[np.integer]
-Floats = npt.NDArray[np.float64]
 
-
-def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: int = DRAWS
+def bootstrap(labels: Ids, candidate: Ids, baseline: Ids, draws: int = DRAWS
               ) -> dict[str, tuple[float, float, float]]:
     """Differences of the scores, candidate minus baseline, with their 95% intervals.
 
@@ -57,7 +54,7 @@ def bootstrap(labels: Integers, candidate: Integers, baseline: Integers, draws: 
 
 
 def resamples(seeds: int, images: int, draws: int, chunk: int
-              ) -> Iterator[tuple[Integers, Integers]]:
+              ) -> Iterator[tuple[Ids, Ids]]:
     """Yields the indices of the draws, int [chunk, seeds] and int [chunk, images].
 
     The last chunk may be smaller; the draws do not depend on the chunk.
@@ -69,7 +66,7 @@ def resamples(seeds: int, images: int, draws: int, chunk: int
                of_images.integers(0, images, (size, images)))
 
 
-def class_counters(patterns: Integers) -> tuple[Any, Any]:
+def class_counters(patterns: Ids) -> tuple[Any, Any]:
     """Sparse [rows * classes, patterns], 1 where a row has a class, and where it has it rightly.
 
     Args:
@@ -88,7 +85,7 @@ def class_counters(patterns: Integers) -> tuple[Any, Any]:
     return seen, hits
 
 
-def differences(seen: Any, hits: Any, rows: int, drawn: Integers) -> Floats:
+def differences(seen: Any, hits: Any, rows: int, drawn: Ids) -> Floats:
     """float64 [metrics.NAMES, seeds, draws], the candidate's `metrics.scores` minus the baseline's.
 
     Args:
@@ -115,7 +112,7 @@ def differences(seen: Any, hits: Any, rows: int, drawn: Integers) -> Floats:
     return found
 
 
-def mcnemar(labels: Integers, candidate: Integers, baseline: Integers) -> float:
+def mcnemar(labels: Ids, candidate: Ids, baseline: Ids) -> float:
     """McNemar's exact two-sided p-value, from the images that only one side classifies correctly.
 
     All arguments are int [images], class ids.
@@ -127,7 +124,7 @@ def mcnemar(labels: Integers, candidate: Integers, baseline: Integers) -> float:
     return float(binomtest(alone, different, 0.5).pvalue) if different else 1.0
 
 
-def recall_changes(labels: Integers, candidate: Integers, baseline: Integers) -> Floats:
+def recall_changes(labels: Ids, candidate: Ids, baseline: Ids) -> Floats:
     """float64 [classes], the change of recall averaged over the seeds; NaN without images.
 
     Args:

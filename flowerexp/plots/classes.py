@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from flowerexp import metrics
+from flowerexp.metrics import Counts, Floats
 from flowerexp.plots.style import BLUE, GREY, ORANGE, escape_mathtext, simplify
 from flowerexp.runs.reader import THIRDS
 
@@ -21,8 +21,7 @@ DISTANCE = 9.0
 """The distance in points from the center of a dot to its number."""
 
 
-def draw(counts: npt.NDArray[np.integer], scores: npt.NDArray[np.floating],
-         names: Sequence[str], changes: bool = False) -> Figure:
+def draw(counts: Counts, scores: Floats, names: Sequence[str], changes: bool = False) -> Figure:
     """A dot per class; the classes at the ends are numbered and listed.
 
     Args:

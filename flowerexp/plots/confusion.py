@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from flowerexp.errors import counted
+from flowerexp.metrics import Counts
 from flowerexp.plots.style import escape_mathtext
 
 MOST_NAMES = 40
@@ -19,7 +19,7 @@ LISTED = 13
 """The number of kinds of errors listed."""
 
 
-def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -> Figure:
+def draw(matrix: Counts, names: Sequence[str], runs: int = 1) -> Figure:
     """The share of each class's images (rows) that is predicted as each class (columns).
 
     Args:
@@ -54,7 +54,7 @@ def draw(matrix: npt.NDArray[np.integer], names: Sequence[str], runs: int = 1) -
     return figure
 
 
-def list_errors(axis: Axes, matrix: npt.NDArray[np.integer], labels: Sequence[str]) -> None:
+def list_errors(axis: Axes, matrix: Counts, labels: Sequence[str]) -> None:
     """Lists the most frequent errors, because many names next to the rows would be unreadable."""
     errors = matrix - np.diag(np.diag(matrix))
     cells = [divmod(int(cell), len(labels))

@@ -3,24 +3,22 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flowerexp.errors import counted
+from flowerexp.metrics import Counts, Floats, Ids
 from flowerexp.plots import style
 
-Classes = npt.NDArray[np.integer]
-"""Class ids, [classes]"""
 WHOLE = 60
 """The most classes in one row of bars; more are drawn in two."""
 MOST_NAMES = 300
 """The most classes with names and bars; more are drawn as steps."""
 
 
-def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
-           labels: Sequence[str], names: Sequence[str], title: str) -> Figure:
+def shares(first: Counts, second: Counts, labels: Sequence[str], names: Sequence[str], title: str
+           ) -> Figure:
     """The share of every class in two sets, as grouped bars, sorted by the first set.
 
     Args:
@@ -31,7 +29,7 @@ def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
     sets = [(counts / counts.sum(), name, color, side) for counts, name, color, side
             in zip((first, second), labels, (style.GREY, style.BLUE), (-1, 1), strict=True)]
 
-    def draw(axis: Axes, part: Classes) -> None:
+    def draw(axis: Axes, part: Ids) -> None:
         for share, name, color, side in sets:
             if len(order) <= MOST_NAMES:
                 axis.bar(np.arange(len(part)) + 0.21 * side, share[part], 0.42, color=color,
@@ -44,8 +42,7 @@ def shares(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer],
     return by_class(order, names, title, "share of the set", draw)
 
 
-def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floating],
-                names: Sequence[str], title: str) -> Figure:
+def occurrences(planned: Floats, spread: Floats, names: Sequence[str], title: str) -> Figure:
     """How often images of every class are seen per epoch, from the most repeated class.
 
     Args:
@@ -55,7 +52,7 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
     """
     order = np.argsort(-planned, kind="stable")
 
-    def draw(axis: Axes, part: Classes) -> None:
+    def draw(axis: Axes, part: Ids) -> None:
         places, few = np.arange(len(part)), len(part) <= WHOLE
         mean, low, high = spread[part].T
         axis.stairs(planned[part], np.arange(len(part) + 1) - 0.5, color=style.GREY, alpha=0.35,
@@ -69,8 +66,8 @@ def occurrences(planned: npt.NDArray[np.floating], spread: npt.NDArray[np.floati
     return by_class(order[~np.isnan(spread[order, 0])], names, title, "times per epoch", draw)
 
 
-def by_class(order: Classes, names: Sequence[str], title: str, label: str,
-             draw: Callable[[Axes, Classes], None]) -> Figure:
+def by_class(order: Ids, names: Sequence[str], title: str, label: str,
+             draw: Callable[[Axes, Ids], None]) -> Figure:
     """A figure with a place for every class in this order, in two rows if there are many.
 
     Args:
@@ -100,7 +97,7 @@ def by_class(order: Classes, names: Sequence[str], title: str, label: str,
     return figure
 
 
-def learning_rate(rates: npt.NDArray[np.floating], updates_per_epoch: int, title: str) -> Figure:
+def learning_rate(rates: Floats, updates_per_epoch: int, title: str) -> Figure:
     """The learning rate by epoch, with its first, highest and last value as numbers.
 
     Args:
