@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from flowerexp.plots.style import escape_mathtext
 
@@ -34,9 +34,11 @@ def side_by_side(groups: Sequence[Grid], columns: int = 3) -> Figure:
     _, images, names = groups[0]
     rows, caption = -(-len(images) // columns), LINE * max(map(len, names)) + 0.1
     width, height = columns * (TILE + 0.15), rows * (TILE + caption) + TITLE + 0.05
-    gap = 0.4 * (len(groups) > 1)
+    gap = 0.4 if len(groups) > 1 else 0
     figure = Figure(figsize=((width + gap) * len(groups), height))
-    parts = figure.subfigures(1, len(groups), squeeze=False, wspace=gap / width).ravel()
+    parts: list[FigureBase] = [figure]
+    if gap:
+        parts = figure.subfigures(1, len(groups), squeeze=False, wspace=gap / width)[0].tolist()
     for part, (title, images, names) in zip(parts, groups, strict=True):
         part.subplots_adjust(left=0.075 / width, right=1 - 0.075 / width, wspace=0.08,
                              top=1 - (TITLE + caption) / height, bottom=0.05 / height,
