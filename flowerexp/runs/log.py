@@ -94,7 +94,7 @@ class RunLogger:
     def debug(self, text: str) -> None:
         """Logs lines to run.log only."""
         self.check_in_place()
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8", errors="replace") as file:
             file.writelines(f"{now()} {line}\n" for line in text.splitlines() or [""])
         self._remove_noise()
 
