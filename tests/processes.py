@@ -63,9 +63,18 @@ def command(root, *overrides):
     return [sys.executable, str(RUN), *flags, *(f"{key}={value}" for key, value in chosen.items())]
 
 
+def has_plugin(overrides):
+    """Whether Hydra's launchers or sweepers, with pools of their own, need a new interpreter."""
+    return any(override.startswith("hydra/") for override in overrides)
+
+
 def execute(folder, root, *overrides, env=None):
     folder.mkdir(exist_ok=True)
-    return forked.run(command(root, *overrides)[1:], folder, env)
+    words = command(root, *overrides)
+    if has_plugin(overrides):
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240,
+                              env=env)
+    return forked.run(words[1:], folder, env)
 
 
 def train(folder, root, *overrides):
@@ -88,7 +97,11 @@ def command_here(*words):
 
 
 def begin(place, tiny, *overrides):
-    return forked.Command(command(tiny, *overrides)[1:], place)
+    words = command(tiny, *overrides)
+    if has_plugin(overrides):
+        return subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
+    return forked.Command(words[1:], place)
 
 
 def read(run, name):
