@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import identity, metrics, parts
-from flowerexp.config import Config, check_range
+from flowerexp.config import Checked, Config, key
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
 from flowerexp.lazy import tf
@@ -115,14 +115,11 @@ class Callbacks:
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Checked):
     """Ends the run when validation F1 has not risen for some epochs."""
 
-    patience: int | None = None
+    patience: int | None = key(None, least=1)
     """Number of epochs without a rise; null: never stops."""
-
-    def __post_init__(self) -> None:
-        check_range("patience", self.patience, 1)
 
     def on_train_begin(self, state: RunState) -> None:
         # Asked of the history alone, so that a resumed run ends where it would have ended.

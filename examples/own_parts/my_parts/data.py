@@ -4,23 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowerexp.config import check_range
+from flowerexp.config import Checked, key
 from flowerexp.data.sources import Arrays, Source
 
 
 @dataclass(frozen=True)
-class Disks:
+class Disks(Checked):
     """Disks of a class's color on a noisy ground; class c has twice the images of class c + 1."""
 
-    images: int = 120
+    images: int = key(120, least=1)
     """Training images of the first class."""
-    image_size: int = 32
-    classes: int = 4
+    image_size: int = key(32, least=1)
+    classes: int = key(4, least=1)
     seed: int = 0
-
-    def __post_init__(self):
-        for key in ("images", "image_size", "classes"):
-            check_range(key, getattr(self, key), 1)
 
     def split(self, stream, counts):
         random = np.random.default_rng((self.seed, stream))

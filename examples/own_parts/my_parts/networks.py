@@ -4,24 +4,20 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from flowerexp.config import check_range
+from flowerexp.config import Checked, key
 
 
 @dataclass(frozen=True)
-class TinyConvNeXt:
+class TinyConvNeXt(Checked):
     """A small ConvNeXt-like backbone (Liu et al. 2022): depthwise 7 x 7, norm, inverted bottleneck.
 
     Stages halve the resolution and double the channels.
     """
 
-    width: int = 16
-    stages: int = 3
-    blocks: int = 1
+    width: int = key(16, least=1)
+    stages: int = key(3, least=1)
+    blocks: int = key(1, least=1)
     name: str = "tiny_convnext"
-
-    def __post_init__(self):
-        for key in ("width", "stages", "blocks"):
-            check_range(key, getattr(self, key), 1)
 
     def __call__(self, image_size):
         layers = tf.keras.layers

@@ -8,23 +8,19 @@ import numpy as np
 import tensorflow as tf
 
 from flowerexp import rng
-from flowerexp.config import check_range
+from flowerexp.config import Checked, key
 from flowerexp.runs import store
 
 
 @dataclass(frozen=True)
-class ClassBalancedFocal:
+class ClassBalancedFocal(Checked):
     """Focal loss weighted by the effective number of images of a class (Cui et al. 2019).
 
     The weight of a class with n images is (1 - beta) / (1 - beta^n), with mean 1 over the classes.
     """
 
-    beta: float = 0.999
-    gamma: float = 2.0
-
-    def __post_init__(self):
-        check_range("beta", self.beta, 0, below=1)
-        check_range("gamma", self.gamma, 0)
+    beta: float = key(0.999, least=0, below=1)
+    gamma: float = key(2.0, least=0)
 
     def __call__(self, labels, logits, class_counts):
         weights = (1 - self.beta) / (1 - self.beta ** np.maximum(class_counts, 1))
@@ -49,13 +45,10 @@ class SquareRoot:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Checked):
     """Uniform noise of up to `amount` gray levels on every value."""
 
-    amount: int = 8
-
-    def __post_init__(self):
-        check_range("amount", self.amount, 0)
+    amount: int = key(8, least=0)
 
     def __str__(self):
         return f"noise of up to {self.amount} gray levels"
@@ -78,17 +71,12 @@ class NesterovSGD:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Steps(Checked):
     """max_lr, divided by `factor` after each of `steps` equal parts of the run."""
 
-    max_lr: float
-    steps: int = 3
-    factor: float = 10.0
-
-    def __post_init__(self):
-        check_range("max_lr", self.max_lr, above=0)
-        check_range("steps", self.steps, 1)
-        check_range("factor", self.factor, above=0)
+    max_lr: float = key(1e-3, above=0)
+    steps: int = key(3, least=1)
+    factor: float = key(10.0, above=0)
 
     def __call__(self, updates):
         return self.max_lr / self.factor ** (np.arange(updates) * self.steps // max(updates, 1))
