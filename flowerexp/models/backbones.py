@@ -152,7 +152,7 @@ def name_of(backbone: Any) -> str:
 
 def check_weights_exist(backbone: Any) -> None:
     """Raises UserError if a built-in backbone's weight file does not exist."""
-    weights = None if isinstance(backbone, parts.Part) else backbone.weights
+    weights = getattr(backbone, "weights", None)  # a part of the user's keeps its own
     if weights not in NAMED_WEIGHTS and not tf.io.gfile.exists(weights):
         raise UserError(f"model.weights={weights} does not exist: give imagenet, null or the path "
                         "of a weight file")
