@@ -77,8 +77,8 @@ def stored(out):
 def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
     images, out = tmp_path / "photos", tmp_path / "out"
     garden(images, {"a": 10, "b": convert.COMMIT - 10})
-    large = save(images / "c/0.jpg", picture(5000, 3000, 3000))
-    for number in range(1, 30):  # those that are stored next take a while
+    large = save(images / "c/0.jpg", picture(5000, 2000, 2000))
+    for number in range(1, 20):  # those that are stored next take a while
         os.link(large, images / f"c/{number}.jpg")
     process = forked.Command(["-m", "flowerexp", "data", "from-folder", images, out, "--size", "16",
                               "--workers", "1"], tmp_path)
@@ -91,7 +91,7 @@ def test_stopped_midway_it_goes_on_to_the_same_bytes(tmp_path, stop, capsys):
     assert stored(out) == convert.COMMIT
     assert not (out / "tfrecords-jpeg-16x16").exists()
     assert run(images, out)
-    assert (f"{convert.COMMIT} of {convert.COMMIT + 30} photos were converted before"
+    assert (f"{convert.COMMIT} of {convert.COMMIT + 20} photos were converted before"
             in capsys.readouterr().out)
     assert run(images, tmp_path / "uninterrupted")
     assert files_of(out) == files_of(tmp_path / "uninterrupted")
