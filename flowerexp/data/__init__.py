@@ -6,8 +6,7 @@ Public:
   `SourceFactory` (the protocol of a custom data set), `find` (the source that a config asks
   for), `fingerprint`
 - `records`: `read` (a split as a `Table`), `ReadSpec` (what its records must hold), `inspect`
-  (every record with its issues); `issues`: `DataIssue`, the sentences; `tfrecord`: the files
-- `layout`: folders, sizes and class names of a data set of TFRecords
+  (every record with its issues), `DataIssue`; `tfrecord`: the files
 - `sampling`: `epoch_indices` (the order of an epoch); `batching`: `Plan` (the sizes of an update)
 - `pipeline`: `Split`, `training_batches`, `evaluation_batches`
 - `sample`: the synthetic data set; `resizing`: photos of any size to squares

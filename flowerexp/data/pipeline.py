@@ -101,20 +101,16 @@ def gather_images(images: Split, indices: npt.NDArray[np.integer],
     """
     if not images.streamed:
         return np.asarray(load(images, tf.constant(indices, tf.int64)))
-    indices = all_gather(lambda worker, workers: indices)[0]
-    chosen = tf.constant(indices, tf.int64)
+    chosen, size = all_gather(lambda worker, workers: indices)[0].tolist(), images.image_size
 
     def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
-        rows = tf.data.Dataset.from_tensor_slices(file_rows(images.table, workers, worker))
-        stream = tf.data.Dataset.zip((rows, stream_in_order(images, workers, worker)))
-        wanted = stream.filter(lambda row, _: tf.reduce_any(row == chosen))
-        return {int(row): decode(encoded, images.image_size).numpy()
-                for row, encoded in without_autotune(wanted)}
+        rows = file_rows(images.table, workers, worker).tolist()
+        stream = without_autotune(stream_in_order(images, workers, worker)).as_numpy_iterator()
+        return {row: decode(encoded, size).numpy()
+                for row, encoded in zip(rows, stream, strict=True) if row in chosen}
 
     found = {row: image for each in all_gather(find) for row, image in each.items()}
-    size = images.image_size
-    return np.reshape([found[index] for index in indices.tolist()],
-                      (-1, size, size, 3)).astype(np.uint8)
+    return np.array([found[row] for row in chosen], np.uint8).reshape(-1, size, size, 3)
 
 
 def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, seed: int,
@@ -347,8 +343,8 @@ def evaluation_batches(strategy: Any, images: Split, plan: Plan
 
 def file_rows(table: Table, workers: int, worker: int) -> npt.NDArray[np.int64]:
     """The indices of the records of a worker's own files, int64 [records]."""
-    files = np.split(np.arange(sum(table.counts)), np.cumsum(table.counts)[:-1])
-    return np.concatenate([np.zeros(0, np.int64), *files[worker::workers]])
+    file_of = np.repeat(np.arange(len(table.counts)), table.counts)
+    return np.flatnonzero(file_of % workers == worker)
 
 
 def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data.Dataset:

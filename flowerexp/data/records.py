@@ -62,7 +62,7 @@ class ReadSpec:
     """Requirements on the records of a split, and what is kept of them.
 
     image_size: height and width of every image in pixels; None leaves images unchecked.
-    labels: whether `class` is required.
+    labels: requirements on `class` and `id`.
     num_classes: upper bound of the labels; None for any.
     keep_images: whether encoded images are kept, not only labels and ids.
     skip_bad: whether bad records are left out, which requires decoding every image; else the first
@@ -375,11 +375,6 @@ def most_common_height(file: str) -> int:
     return heights.most_common(1)[0][0] if heights else 0
 
 
-def count_skipped(issues: Sequence[DataIssue]) -> int:
-    """The number of records that were left out, however many issues they have."""
-    return sum({(issue.file, issue.record): issue.lost for issue in issues}.values())
-
-
 def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
     """The entry `skipped` of status.json: the number of records left out, and every issue.
 
@@ -387,7 +382,8 @@ def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
     record null. A file that ends too early counts as the missing records that its name states, or
     as one if it states none.
     """
-    return {"count": count_skipped(issues), "records": [
+    lost = {(issue.file, issue.record): issue.lost for issue in issues}
+    return {"count": sum(lost.values()), "records": [
         {"file": issue.file, "record": issue.record, "id": issue.id, "fault": issue.message}
         for issue in issues]}
 
@@ -396,5 +392,5 @@ def skipped_sentence(issues: Sequence[DataIssue]) -> str:
     """The sentence about skipped records that a run logs at its start."""
     if not issues:
         return "skipped 0 records"
-    return (f"skipped {count_skipped(issues)} bad records, all listed in status.json; the first: "
-            f"{issues[0].sentence}")
+    return (f"skipped {skipped_status(issues)['count']} bad records, all listed in status.json; "
+            f"the first: {issues[0].sentence}")

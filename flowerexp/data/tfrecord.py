@@ -161,14 +161,12 @@ def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
     known = iter(labels) if labels is not None else None
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for image, identifier in zip(images, ids, strict=True):
-            feature = {
-                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-                "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[identifier.encode()])),
-            }
+            example = tf.train.Example()
+            features = example.features.feature
+            features["image"].bytes_list.value.append(image)
+            features["id"].bytes_list.value.append(identifier.encode())
             if known is not None:
-                feature["class"] = tf.train.Feature(
-                    int64_list=tf.train.Int64List(value=[int(next(known))]))
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
+                features["class"].int64_list.value.append(int(next(known)))
             # By default, protobuf orders the keys of a map arbitrarily.
             writer.write(example.SerializeToString(deterministic=True))
     partial.rename(path)
