@@ -375,6 +375,11 @@ def most_common_height(file: str) -> int:
     return heights.most_common(1)[0][0] if heights else 0
 
 
+def count_skipped(issues: Sequence[DataIssue]) -> int:
+    """The number of records that were left out, however many issues they have."""
+    return sum({(issue.file, issue.record): issue.lost for issue in issues}.values())
+
+
 def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
     """The entry `skipped` of status.json: the number of records left out, and every issue.
 
@@ -382,8 +387,7 @@ def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
     record null. A file that ends too early counts as the missing records that its name states, or
     as one if it states none.
     """
-    lost = {(issue.file, issue.record): issue.lost for issue in issues}
-    return {"count": sum(lost.values()), "records": [
+    return {"count": count_skipped(issues), "records": [
         {"file": issue.file, "record": issue.record, "id": issue.id, "fault": issue.message}
         for issue in issues]}
 
@@ -392,5 +396,5 @@ def skipped_sentence(issues: Sequence[DataIssue]) -> str:
     """The sentence about skipped records that a run logs at its start."""
     if not issues:
         return "skipped 0 records"
-    return (f"skipped {skipped_status(issues)['count']} bad records, all listed in status.json; "
-            f"the first: {issues[0].sentence}")
+    return (f"skipped {count_skipped(issues)} bad records, all listed in status.json; the first: "
+            f"{issues[0].sentence}")
