@@ -137,7 +137,7 @@ def own_parts(proof):
     whole, run = proof.run("own"), proof.run("own_killed")
     end(begin("own"), [0, 0])
     workers = begin("own_killed")
-    wait_for_epochs(run, 1, workers[0])
+    wait_for_epochs(run, 2, workers[0])  # the first epoch has its checkpoint
     workers[1].kill()
     end(workers, [1, -signal.SIGKILL], "worker 1 of 2 no longer responds")
     done = len(read(run, "history.json"))
