@@ -283,20 +283,17 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
 
 def explain(error: BaseException) -> str:
     """One sentence for an error of Hydra or OmegaConf, with the nearest valid name."""
-    link: BaseException | None = error
-    while link is not None:
-        if sentence := explain_alone(link):
-            return sentence
-        link = link.__cause__ or link.__context__
-    return first_line(error)
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    ours = [str(link) for link in chain if isinstance(link, UserError)]  # raised by a resolver too
+    return next(filter(None, [*ours, *map(explain_alone, chain)]), first_line(error))
 
 
 def explain_alone(error: BaseException) -> str | None:
     """The sentence of one error in a chain, if it is of a kind that has one."""
     text, key = first_line(error), str(getattr(error, "full_key", None) or "")
     match error:
-        case UserError():
-            return str(error)
         case MissingConfigException() if "/" in str(error.missing_cfg_file):
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             options = sorted(error.options or option_files(group))

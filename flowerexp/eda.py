@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from flowerexp import parts
 from flowerexp.augment import base
-from flowerexp.config import Config
+from flowerexp.config import Config, Hardware
 from flowerexp.data import batching, pipeline, sampling
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
@@ -34,34 +34,32 @@ FROM_BATCH = 12
 """The number of images in a grid of a batch."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The first update of the first epoch."""
-
-    images: npt.NDArray[np.uint8]
-    """Pixels, [update size, height, width, 3]"""
-    labels: npt.NDArray[np.int32]
-    """Class ids, [update size]"""
-    shapes: str
-    """The names, dtypes and shapes of the arrays that one replica receives."""
+Batch = dict[str, npt.NDArray[Any]]
+"""The arrays of an update on all replicas: `image` uint8 [update size, height, width, 3], `label`
+int32 [update size], and those of mixing."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The data and numbers behind the page."""
+    """The data and numbers behind the page.
+
+    splits: by name: train, val and, if the dataset has one, test.
+    original: the first update without sampling and augmentation.
+    sampled: the first update with the config's sampling, before augmentation.
+    repeats: int64 [training images], how often each is seen in the first epoch.
+    counts: int64 [classes, 3], training and validation images, and training examples after
+        sampling, before the epoch is cut to whole updates.
+    sentences: the derived numbers of the run.
+    """
 
     data: Data
     numbers: Plan
     splits: dict[str, Split]
-    """The splits by name: train, val and, if the dataset has one, test."""
     original: Batch
-    """The first update without sampling and augmentation."""
     sampled: Batch
-    """The first update with the config's sampling, before augmentation."""
     repeats: npt.NDArray[np.int64]
-    """How often each image is seen in the first epoch, [training images]."""
+    counts: npt.NDArray[np.int64]
     sentences: list[str]
-    """The derived numbers of the run, in sentences."""
 
 
 def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogger) -> Path:
@@ -86,10 +84,11 @@ def look(config: Config, overrides: Sequence[str], folder: Path, logger: RunLogg
     for line in view.sentences:
         logger.info(line)
     place, features = checks.first_record(view.data.train.table)
+    rows = [[label, *counts] for label, counts in enumerate(view.counts.tolist())]
     path = page.write(
         folder / PAGE, TEMPLATE, all_pictures(config, view), logger, overrides=overrides,
-        sentences=[view.data.source.reason, *view.sentences], classes=class_rows(view),
-        place=place, features=features,
+        sentences=[view.data.source.reason, *view.sentences],
+        classes=list(zip(view.data.names, rows, strict=True)), place=place, features=features,
         test=view.splits["test"].count if "test" in view.splits else 0)
     logger.info(f"page: {path}")
     return path
@@ -114,20 +113,22 @@ def prepare(config: Config, logger: RunLogger) -> View:
                                   (config.sampling, augment)):
             batches.append(first_batch(config, data, strategy, numbers, policy, transform))
             advance()
-    original, sampled, fed = batches
-    repeats = sampling.example_repeats(data.train.table.labels, config.sampling, config.seed, 0)
+    (original, _), (sampled, _), (_, shapes) = batches
+    labels, classes = data.train.table.labels, len(data.names)
+    repeats = sampling.example_repeats(labels, config.sampling, config.seed, 0)
+    counts = np.column_stack([data.counts, np.bincount(data.valid.table.labels, minlength=classes),
+                              np.bincount(labels, repeats, classes).astype(np.int64)])
     sentences = [
-        f"hardware: {sentence}", *map(split_sentence, splits.items()),
+        f"hardware: {sentence}", *(split_sentence(name, split) for name, split in splits.items()),
         *batching.sentences(config, numbers, data.counts),
-        f"batch: each replica receives {fed.shapes} per update, as {numbers.accumulation} x "
+        f"batch: each replica receives {shapes} per update, as {numbers.accumulation} x "
         f"{counted(numbers.batch_size, 'image')}",
         augment.sentence if augment else "augmentation: none"]
-    return View(data, numbers, splits, original, sampled, repeats, sentences)
+    return View(data, numbers, splits, original, sampled, repeats, counts, sentences)
 
 
-def split_sentence(split: tuple[str, Split]) -> str:
-    """The images and classes of a split, given as (name, images)."""
-    name, images = split
+def split_sentence(name: str, images: Split) -> str:
+    """The images and classes of a split."""
     labels = images.table.labels
     total = f"{name}: {counted(images.count, 'image')}"
     if (labels < 0).all():
@@ -138,60 +139,43 @@ def split_sentence(split: tuple[str, Split]) -> str:
     return f"{total} of {counted(len(present), 'class')}, {each} each"
 
 
-def class_rows(view: View) -> list[tuple[str, list[int]]]:
-    """Name, and label, training, validation and sampled images of every class, in label order.
-
-    Sampled images are those of the first epoch before it is cut to whole updates.
-    """
-    numbers = np.column_stack([np.arange(len(view.data.names)), view.data.counts,
-                               *counts_of(view)])
-    return list(zip(view.data.names, numbers.tolist(), strict=True))
-
-
-def counts_of(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """int64 [classes] twice: validation images, and training examples after sampling."""
-    classes = len(view.data.names)
-    valid = np.bincount(view.data.valid.table.labels, minlength=classes)
-    sampled = np.bincount(view.data.train.table.labels, view.repeats, classes)
-    return valid, sampled.astype(np.int64)
-
-
 def first_batch(config: Config, data: Data, strategy: Any, numbers: Plan, sampler: Any,
-                augment: base.Augment | None) -> Batch:
+                augment: Any) -> tuple[Batch, str]:
     """The first update that the pipeline would feed with this sampler and augmentation.
 
     A sampler whose epoch is shorter than the config's still fills one update, as in a run.
+
+    Returns:
+        Its arrays, and the names, dtypes and shapes of those that one replica receives.
     """
     one = replace(numbers, updates_per_epoch=1)
     batches = pipeline.training_batches(strategy, data.train, sampler, one, config.seed, augment)
     with experiment.bad_records_named(data.train):
         fed = next(iter(batches(0, 0)))
     local = {key: strategy.experimental_local_results(value) for key, value in fed.items()}
-    shapes = ", ".join(f"{key} {parts[0].dtype.name} {parts[0].shape.as_list()}"
-                       for key, parts in local.items())
-    images, labels = (np.concatenate([part.numpy() for part in local[key]])
-                      for key in ("image", "label"))
-    return Batch(images, labels, shapes)
+    shapes = ", ".join(f"{key} {replicas[0].dtype.name} {replicas[0].shape.as_list()}"
+                       for key, replicas in local.items())
+    return {key: np.concatenate([each.numpy() for each in replicas])
+            for key, replicas in local.items()}, shapes
 
 
 # Pictures
 
 def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
     """The pictures of every section of the page, by its anchor."""
-    data, numbers = view.data, view.numbers
-    valid, sampled = counts_of(view)
-    spread = sampling.class_occurrences(data.train.table.labels, view.repeats,
-                                        len(data.names))
+    data, numbers, names = view.data, view.numbers, view.data.names
+    train, valid, sampled = view.counts.T
+    spread = sampling.class_occurrences(data.train.table.labels, view.repeats, len(names))
     rates = schedules.learning_rates(config.schedule, numbers.updates, config.loop.lr_scaling)
     kind = parts.name(config.sampling)
 
     def shares(file: str, title: str, counts: npt.NDArray[np.int64], *called: str) -> Picture:
-        return Picture(file, title, lambda: distributions.shares(data.counts, counts, called,
-                                                                 data.names, title))
+        return Picture(file, title,
+                       lambda: distributions.shares(train, counts, called, names, title))
 
     def samples_of(name: str, images: Split) -> Picture:
         return Picture(f"samples-{name}.png", f"Samples of {name}",
-                       lambda: samples(name, images, data.names, config.seed))
+                       lambda: samples(name, images, names, config.seed))
 
     seen = f"How often an image is seen per epoch ({kind})"
     return {
@@ -202,8 +186,8 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
                    f"Class shares in the first epoch, without and with sampling ({kind})",
                    sampled, "original", "sampled")],
         "repeats": [Picture("repeats.png", seen, lambda: distributions.occurrences(
-            sampling.class_repeats(data.counts, config.sampling, data.train.table.labels,
-                                   config.seed), spread, data.names, seen))],
+            sampling.class_repeats(train, config.sampling, data.train.table.labels, config.seed),
+            spread, names, seen))],
         "samples": [samples_of(name, images) for name, images in view.splits.items()],
         "batches": [Picture(
             "batches.png", "The first images of the first update, before augmentation: original "
@@ -218,10 +202,7 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
 
 
 def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figure:
-    """A grid of random images of a split with their classes, or their ids if they have no labels.
-
-    They are shown in the split's order.
-    """
+    """A grid of random images of a split, in its order, with their classes or else ids."""
     random = np.random.default_rng((seed, images.count))
     chosen = np.sort(random.choice(images.count, min(SAMPLES, images.count), replace=False))
     labels = images.table.labels[chosen]
@@ -235,10 +216,10 @@ def samples(split: str, images: Split, names: Sequence[str], seed: int) -> Figur
 def batch_grids(view: View, kind: str) -> Figure:
     """The first images of the original and of the sampled batch side by side."""
     return gallery.side_by_side([
-        (f"{name}: {counted(len(set(batch.labels.tolist())), 'class')} in "
-         f"{counted(len(batch.labels), 'image')}",
-         batch.images[:FROM_BATCH],
-         [(view.data.names[label],) for label in batch.labels[:FROM_BATCH]])
+        (f"{name}: {counted(len(set(batch['label'].tolist())), 'class')} in "
+         f"{counted(len(batch['label']), 'image')}",
+         batch["image"][:FROM_BATCH],
+         [(view.data.names[label],) for label in batch["label"][:FROM_BATCH]])
         for batch, name in ((view.original, "original"), (view.sampled, kind))])
 
 
@@ -248,7 +229,7 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
     The pipeline and micro-batches are those of a run, and therefore the mixed pairs too.
 
     Args:
-        config: the config with the dataset, sampling, seed and augmentation.
+        config: the config of the run.
         count: how many images, at least 1.
         path: the PNG.
         logger: logs which dataset is used.
@@ -271,11 +252,9 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
                       ) -> pipeline.Batch:
         return {**augment(batch, epoch, positions), "original": batch["image"]}
 
-    batches = pipeline.training_batches(tf.distribute.get_strategy(), data.train, config.sampling,
-                                        plan, config.seed, keep_original)
-    with experiment.bad_records_named(data.train):
-        first = next(iter(batches(0, 0)))
-    batch = {key: value.numpy()[:count] for key, value in first.items()}
+    strategy, _ = factory.build_strategy(Hardware("cpu"))  # where a run augments, on the host
+    batch, _ = first_batch(config, data, strategy, plan, config.sampling, keep_original)
+    batch = {key: value[:count] for key, value in batch.items()}
     others = batch.get("second_label", batch["label"])
     shares = batch.get("mix_weight", np.ones(len(batch["label"])))
     names = [data.names[label] for label in batch["label"]]

@@ -19,9 +19,9 @@ from flowerexp.models import schedules
 from flowerexp.plots import page
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
-from tests import forked
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.html import CLASSES, Elements, outside, policy_and_needed
+from tests.processes import command_here
 
 NAMES = CLASSES[:3]
 COUNTS = [24, 11, 5]
@@ -46,13 +46,14 @@ def load(config, cache="encoded"):
 
 @pytest.fixture(scope="module")
 def command(tiny, tmp_path_factory):
-    """A real process with hostile class names: (its folder, what it printed)."""
+    """The command with hostile class names: (its folder, what it printed)."""
     place = tmp_path_factory.mktemp("eda")
     (place / "names.txt").write_text("\n".join(NAMES))
-    done = forked.run(["-m", "flowerexp", "eda", *OVERRIDES, f"dataset.root={tiny}",
-                       "--output", "look", "dataset.class_names=names.txt"], place)
-    assert done.returncode == 0, done.stderr
-    return place / "look", done.stdout
+    code, said = command_here(
+        "eda", *OVERRIDES, f"dataset.root='{tiny}'", "--output", place / "look",
+        f"dataset.class_names='{place / 'names.txt'}'")
+    assert code == 0, said
+    return place / "look", said
 
 
 def test_command_says_the_numbers_of_the_run(command, config):
@@ -112,20 +113,33 @@ def test_table_counts_every_split_and_the_sampled_epoch(command, config):
     assert "The test split has 7 images without labels" in text
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["hardware=workers"], "choose hardware=cpu hardware.replicas=N"),
-    (["--output", "file"], "--output=file is a file: give a folder"),
-    (["augmentaton"], "write key=value"),
-    (["loop.epochs=0"], "loop.epochs")])
-def test_mistakes_are_one_sentence_before_tensorflow(tmp_path, words, message):
+MISTAKES = {("hardware=workers",): "choose hardware=cpu hardware.replicas=N",
+            ("--output", "file"): "--output=file is a file: give a folder",
+            ("--images", "3"): "--images needs the word augmentation",
+            ("augmentaton",): "write key=value",
+            ("sweep=notebook",): "a sweep is several",
+            ("loop.epochs=0",): "loop.epochs"}
+PROGRAM = """
+import sys
+from typer.testing import CliRunner
+from flowerexp.cli import main
+for words in eval(sys.argv[1]):
+    done = CliRunner().invoke(main.app, ["eda", *words])
+    print(done.exit_code, done.output, end="")
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_mistakes_are_one_sentence_before_tensorflow(tmp_path):
     (tmp_path / "file").touch()
-    program = ("import sys; from flowerexp.cli.main import main\ntry:\n    main()\n"
-               "finally:\n    print('tensorflow' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", program, "eda", *words], cwd=tmp_path, text=True,
-                          capture_output=True, timeout=120)
-    assert (done.returncode, done.stdout) == (1, "False\n")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    done = subprocess.run([sys.executable, "-c", PROGRAM, repr([*MISTAKES])], cwd=tmp_path,
+                          text=True, capture_output=True, timeout=120, check=True)
+    *sentences, imported = done.stdout.splitlines()
+    assert len(sentences) == len(MISTAKES)
+    for sentence, message in zip(sentences, MISTAKES.values(), strict=True):
+        assert sentence.startswith("1 flowerexp: ")
+        assert message in sentence
+    assert imported == "False"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -197,8 +211,8 @@ def test_batches_are_the_first_updates_of_both_policies(pictured, config):
     for batch, policy, part in zip((view.original, view.sampled), (Original(), config.sampling),
                                    figures["batches.png"].subfigs, strict=True):
         order = sampling.epoch_indices(labels, policy, config.seed, 0, 16)
-        np.testing.assert_array_equal(batch.labels, labels[order])
-        np.testing.assert_array_equal(batch.images, pixels[order])
+        np.testing.assert_array_equal(batch["label"], labels[order])
+        np.testing.assert_array_equal(batch["image"], pixels[order])
         shown = [axis for axis in part.axes if axis.images]
         assert [axis.get_title(loc="left") for axis in shown] == list(map(str, labels[order[:12]]))
         for axis, index in zip(shown, order, strict=False):

@@ -1,48 +1,53 @@
-"""Loads, compares and uses runs. Loading and comparing need no TensorFlow."""
+"""Loads, compares and uses runs: one function for each, which the command line calls too.
 
-import contextlib
+Loading and comparing need no TensorFlow.
+"""
+
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from flowerexp import metrics
 from flowerexp.api.run import Run
 from flowerexp.comparison import comparison
 from flowerexp.comparison.comparison import Comparison
-from flowerexp.config import Hardware, one_of
+from flowerexp.config import one_of
+from flowerexp.errors import UserError, counted
 from flowerexp.inference import export as exporting
-from flowerexp.inference import inputs, trained
+from flowerexp.inference import inputs, prediction, trained
 from flowerexp.runs import reader
 from flowerexp.runs.log import RunLogger
-from flowerexp.strategy import factory
 
-Runs = Run | str | Path | Sequence[Run | str | Path]
-"""One or several runs, or their folders."""
+Paths = Run | str | os.PathLike[str] | Iterable["Paths"]
+"""One or several runs or paths."""
+SILENT = RunLogger(chief=False)
+"""The logger of functions that are called from Python."""
 
 
-def load_run(path: str | Path, *, trust_code: bool = False) -> Run:
+def load_run(run: Run | str | os.PathLike[str], *, trust_code: bool = False) -> Run:
     """Loads the run of a folder, in any state.
 
     Args:
-        path: a run folder.
+        run: a run folder, or a run, which is loaded again.
         trust_code: whether its model may import your own code that the folder names. Loading
             imports nothing.
 
     Raises:
         UserError: for a folder that holds no run.
     """
-    return Run(path, trust_code)
+    return Run(run, trust_code)
 
 
-def load_runs(*paths: str | Path, trust_code: bool = False) -> list[Run]:
+def load_runs(*folders: Paths, trust_code: bool = False) -> list[Run]:
     """Loads the runs at or below some folders, in natural order; see `load_run`."""
-    return [Run(folder, trust_code) for folder in reader.find_folders(paths)]
+    trusted = trust_code or _trusted(folders)
+    return [Run(folder, trusted) for folder in reader.find_folders(_paths(folders))]
 
 
-def compare(*paths: Runs, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
+def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
     """Compares runs: what differs, their metrics, and which differences are significant.
 
     Args:
@@ -54,12 +59,12 @@ def compare(*paths: Runs, pairs: str | Sequence[str] = (), epoch: str = "last") 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
     """
-    return comparison.compare([folder for each in paths for folder in _folders(each)], pairs,
-                              epoch)
+    return comparison.compare(_paths(paths), pairs, epoch)
 
 
-def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: str | None = None,
-            flip: str | None = None, trust_code: bool = False) -> pd.DataFrame:
+def predict(runs: Paths, photos: Paths, *, weights: str | None = None,
+            flip: str | None = None, trust_code: bool = False, logger: RunLogger = SILENT
+            ) -> pd.DataFrame:
     """Predicts the classes of photos; several runs are averaged.
 
     Args:
@@ -70,90 +75,123 @@ def predict(runs: Runs, photos: str | Path | Sequence[str | Path], *, weights: s
         flip: horizontal, vertical or both: averages over flipped copies of each photo as well.
         trust_code: whether your own code that a run folder names may be imported; not needed for
             runs loaded with trust_code=True.
+        logger: shows the progress of the command line, and what was skipped.
 
     Returns:
-        A row per photo: `id`, `class_id`, `class_name`, `probability`, then `top2_class_id`,
-        `top2_class_name`, `top2_probability` and so on, up to the fifth class.
+        A row per photo in the input's order: `id`, `class_id`, `class_name`, `probability`, then
+        `top2_class_id`, `top2_class_name`, `top2_probability` and so on, up to the fifth class.
+        Its `attrs["skipped"]` has a sentence for each photo that cannot be read.
 
     Warns:
-        UserWarning: naming photos that cannot be read; they are left out.
+        UserWarning: naming these photos, which are left out.
 
     Raises:
         UserError: for an unfinished run, or if no photo can be read.
     """
-    found: pd.DataFrame = _infer("predict", runs, photos, weights, flip, trust_code)
+    rows, skipped = list[pd.DataFrame](), list[str]()
+    for batch in _predictions("predict", runs, photos, weights, flip, trust_code, logger, skipped):
+        rows += [batch.top_classes()] if batch.ids else []
+    found = pd.concat(rows, ignore_index=True)
+    found.attrs["skipped"] = skipped
     return found
 
 
-def evaluate(runs: Runs, data: str | Path | Sequence[str | Path], *, weights: str | None = None,
-             flip: str | None = None, trust_code: bool = False) -> dict[str, float]:
+def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
+             flip: str | None = None, trust_code: bool = False, logger: RunLogger = SILENT
+             ) -> prediction.Evaluation:
     """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
 
     Args:
-        runs, weights, flip, trust_code: see `predict`.
+        runs, weights, flip, trust_code, logger: see `predict`.
         data: a folder of TFRecords with labels, a folder with a folder of photos for each class, or
             the root of a data set (its val split).
+
+    Returns:
+        A dict, which also has the `confusion` matrix, the `report()` of every class, and `skipped`.
 
     Warns, Raises:
         See `predict`.
     """
-    return metrics.scores(_infer("evaluate", runs, data, weights, flip, trust_code))
+    confusion, skipped = np.zeros((), np.int64), list[str]()
+    for batch in _predictions("evaluate", runs, data, weights, flip, trust_code, logger, skipped):
+        confusion = confusion + batch.confusion_matrix()
+    return prediction.Evaluation(confusion, batch.names, skipped)
 
 
-def export(run: Run | str | Path, folder: str | Path, *, weights: str | None = None,
-           trust_code: bool = False) -> Path:
+def export(run: Run | str | os.PathLike[str], folder: str | os.PathLike[str], *,
+           weights: str | None = None, trust_code: bool = False, logger: RunLogger = SILENT
+           ) -> Path:
     """Writes a SavedModel that needs TensorFlow alone, model.keras and classes.json to a folder.
 
     Args:
         run: a finished run.
         folder: a folder that is new, empty, or an earlier export, which is replaced.
-        weights, trust_code: see `predict`.
+        weights, trust_code, logger: see `predict`.
     """
-    chosen = trained.find(_folders(run)[0], weights, trust_code or _trusted(run))
-    exporting.check_folder(Path(folder))
-    with _inference():
-        exporting.write(chosen, Path(folder))
+    chosen = Run(run, trust_code)
+    found = trained.find(chosen.folder, weights, chosen.trust_code)
+    with logger.native_log(), logger.steps("export", exporting.STEPS) as advance:
+        exporting.write(found, Path(folder), advance)
+    logger.info(f"exported {found} to {folder}")
     return Path(folder)
 
 
-def _infer(task: str, runs: Runs, data: str | Path | Sequence[str | Path], weights: str | None,
-           flip: str | None, trust_code: bool) -> Any:
-    """The result of `prediction.predict` or `prediction.evaluate`."""
+def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip: str | None,
+                 trust_code: bool, logger: RunLogger, skipped: list[str]
+                 ) -> Iterator[prediction.Batch]:
+    """Yields predictions after all arguments are checked, which needs no TensorFlow.
+
+    Args:
+        task: predict | evaluate.
+        skipped: receives a sentence for each image that cannot be read.
+    """
     if flip is not None:
-        one_of("flip", flip, ("horizontal", "vertical", "both"))
-    chosen = trained.find_all(_folders(runs), weights, trust_code or _trusted(runs))
-    paths = [Path(data)] if isinstance(data, str | Path) else [Path(each) for each in data]
-    sizes = [each.image_size for each in chosen if each.image_size is not None]
-    given = inputs.find(paths, sizes, chosen[0].names if task == "evaluate" else None)
-    with _inference():
-        from flowerexp.inference import prediction
+        one_of("flip", flip, tuple(filter(None, prediction.FLIPS)))
+    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
+    labelled = task == "evaluate"
+    given = inputs.find(_paths(data), [run.image_size for run in chosen if run.image_size],
+                        chosen[0].names if labelled else None)
+    for run in chosen:
+        logger.info(f"run: {run}")
+    if len(chosen) > 1:
+        logger.info(f"the probabilities of {len(chosen)} runs are averaged")
+    if given.others:
+        logger.info(f"hidden folders and files without an image extension in {given.path}, "
+                    f"skipped: {given.others}")
+    read = 0
+    with logger.native_log():
+        with logger.steps("loading", None):
+            ensemble = prediction.Ensemble(chosen, flip)
+        with logger.progress(prediction.count(given), 0) as advance:
+            for batch in ensemble.predict(given, labelled):
+                yield batch
+                read += len(batch.ids)
+                skipped += [fault.sentence for fault in batch.faults]
+                advance(task, len(batch.ids) + len(batch.faults))
+    if not read:
+        raise UserError(f"{given.path}: no image can be used"
+                        + (f", {len(skipped)} are bad; the first: {skipped[0]}" if skipped
+                           else ": there is none"))
+    for sentence in skipped:
+        logger.info(f"skipped: {sentence}")
+    if skipped:
+        logger.info(f"images that cannot be read, not in the result: {len(skipped)}")
+    if skipped and logger is SILENT:
+        warnings.warn(f"{counted(len(skipped), 'photo')} left out: {'; '.join(skipped)}",
+                      stacklevel=3)
 
-        ensemble = prediction.Ensemble(chosen, flip)
-        found, faults = getattr(prediction, task)(ensemble, given, lambda count: None)
-    if faults:
-        warnings.warn(f"{len(faults)} photo{'s' * (len(faults) != 1)} left out: "
-                      + "; ".join(fault.sentence for fault in faults), stacklevel=3)
-    return found
+
+def _paths(given: Paths) -> list[Path]:
+    """One or several runs or paths as a list; raises UserError for anything else."""
+    if isinstance(given, str | os.PathLike):
+        return [Path(given)]
+    if isinstance(given, Iterable):
+        return [path for each in given for path in _paths(each)]
+    raise UserError(f"{given!r} is neither a run nor a path: give one, or a list of them")
 
 
-@contextlib.contextmanager
-def _inference() -> Iterator[None]:
-    """Prepares TensorFlow in this process and drops its native messages."""
-    factory.prepare(Hardware("cpu"))
-    with RunLogger().native_log():
-        yield
-
-
-def _trusted(runs: Runs) -> bool:
+def _trusted(runs: Paths) -> bool:
     """Whether all of these are runs loaded with trust_code=True."""
-    if isinstance(runs, Run | str | Path):
-        return isinstance(runs, Run) and runs.trust_code
-    return all(map(_trusted, runs))
-
-
-def _folders(runs: Runs) -> list[Path]:
     if isinstance(runs, Run):
-        return [runs.folder]
-    if isinstance(runs, str | Path):
-        return [Path(runs)]
-    return [folder for each in runs for folder in _folders(each)]
+        return runs.trust_code
+    return not isinstance(runs, str | os.PathLike) and all(map(_trusted, runs))

@@ -3,6 +3,7 @@
 import base64
 import csv
 import html
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,9 @@ from flowerexp.errors import UserError
 from flowerexp.runs import reader, store
 from flowerexp.runs.status import RunStatus
 
-PICTURE = "history.png"
-
 
 class Run:
-    """A run folder, in any state; its files are read on access.
+    """A run folder, in any state; its files are read on access. A run is also its folder's path.
 
     Args:
         folder: the run folder.
@@ -30,11 +29,18 @@ class Run:
         UserError: for a folder that holds no run.
     """
 
-    def __init__(self, folder: str | Path, trust_code: bool = False) -> None:
-        self.folder, self.trust_code = Path(folder), trust_code
+    def __init__(self, folder: str | os.PathLike[str], trust_code: bool = False) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise UserError(f"{folder!r} is not the path of a run folder: flowerexp.load_runs "
+                            "takes several")
+        self.folder = Path(folder)
+        self.trust_code: bool = trust_code or getattr(folder, "trust_code", False)
         if not (self.folder / store.CONFIG).is_file():
             raise UserError(f"{folder} is not a run folder (it has no {store.CONFIG}): "
                             "flowerexp.load_runs finds the runs below a folder")
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     @property
     def config(self) -> Config:
@@ -71,12 +77,19 @@ class Run:
             UserError: if the folder has no predictions of the split, or they cannot be read.
         """
         one_of("split", split, ("valid", "test"))
-        found = self._valid() if split == "valid" else self._test()
+        ids, labels, predictions = self._valid() if split == "valid" else self._test()
+        names = store.read_classes(self.folder)[0]
+
+        def named(classes: list[Any]) -> list[str | None]:
+            known = dict(enumerate(names))
+            return [None if each is None else known.get(each, str(each)) for each in classes]
+
+        found = pd.DataFrame({"id": [each or None for each in ids], "label": named(labels),
+                              "prediction": named(predictions)}, dtype="string")
         path = self.folder / (store.VALID_PROBABILITIES if split == "valid"
                               else store.TEST_PROBABILITIES)
         if not path.exists():
             return found
-        names = store.read_classes(self.folder)[0]
         try:
             probabilities = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -87,7 +100,8 @@ class Run:
         columns = pd.DataFrame(probabilities.astype(np.float64), columns=names)
         return pd.concat([found, columns], axis=1)
 
-    def _valid(self) -> pd.DataFrame:
+    def _valid(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Ids, labels and predictions of the validation set."""
         read = reader.read_run(self.folder)
         if read.state == "unreadable":
             raise UserError(str(read.error))
@@ -98,29 +112,20 @@ class Run:
         ids = store.read_json(path) if path.exists() else [None] * len(read.labels)
         if not isinstance(ids, list) or len(ids) != len(read.labels):
             raise UserError(f"{path} does not hold an id for every image: remove it")
-        return self._frame(ids, read.labels.tolist(), read.predictions[epoch].tolist())
+        return ids, read.labels.tolist(), read.predictions[epoch].tolist()
 
-    def _test(self) -> pd.DataFrame:
+    def _test(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Ids, missing labels and predictions of the test set."""
         path = self.folder / store.SUBMISSION
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))[1:]
-            return self._frame([row[0] for row in rows], None, [int(row[1]) for row in rows])
+            return [row[0] for row in rows], [None] * len(rows), [int(row[1]) for row in rows]
         except FileNotFoundError:
             raise UserError(f"{self.folder} has no predictions on the test set: the run is not "
                             "finished, or its data set has no test split") from None
         except (OSError, ValueError, IndexError) as error:
             raise UserError(f"{path} cannot be read ({error}): restore it") from error
-
-    def _frame(self, ids: list[Any], labels: list[int] | None, predictions: list[int]
-               ) -> pd.DataFrame:
-        names = dict(enumerate(store.read_classes(self.folder)[0]))
-        return pd.DataFrame({
-            "id": pd.Series([each or None for each in ids], dtype="string"),
-            "label": pd.Series([names.get(each, str(each)) for each in labels] if labels is not None
-                               else [None] * len(ids), dtype="string"),
-            "prediction": pd.Series([names.get(each, str(each)) for each in predictions],
-                                    dtype="string")})
 
     def model(self, weights: str | None = None) -> Any:
         """Loads the Keras model, images [n, size, size, 3] (0 to 255) to logits [n, classes].
@@ -133,39 +138,38 @@ class Run:
         """
         from flowerexp.inference import trained
 
-        chosen = trained.find(self.folder, weights, self.trust_code)
-        from flowerexp.inference import load  # imports TensorFlow
-
-        return load.load(chosen)[0]
+        return trained.load(trained.find(self.folder, weights, self.trust_code))[0]
 
     def __repr__(self) -> str:
-        read = reader.read_run(self.folder)
-        parts = [read.state, f"{len(read.history)} of {read.epochs or '?'} epochs"]
-        best = metrics.best_epoch(read.history)
-        if best is not None:
-            parts.append(f"best validation F1 {read.history[best]['valid f1'] or 0.0:.4f}")
-        parts += [read.error.splitlines()[0]] if read.error else []
+        facts = self._facts(reader.read_run(self.folder))
+        parts = [facts["state"], f"{facts['epochs']} epochs"]
+        if "validation f1" in facts:
+            parts.append(f"best validation F1 {facts['validation f1']}")
+        parts += facts.get("error", "").splitlines()[:1]
         return f"<Run {self.folder}: {', '.join(parts)}>"
 
     def _repr_html_(self) -> str:
         read = reader.read_run(self.folder)
-        best = metrics.best_epoch(read.history)
-        rows = {"run": self.folder, "state": read.state,
-                "epochs": f"{len(read.history)} of {read.epochs or 'unknown'}"}
-        rows |= {"error": read.error} if read.error else {}
-        if best is not None:
-            rows |= {"best epoch": best + 1} | {
+        table = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+                        for name, value in self._facts(read).items())
+        return f"<table>{table}</table>{self._picture(read)}"
+
+    def _facts(self, read: reader.Run) -> dict[str, str]:
+        """What a notebook shows of the run, with the scores of its best epoch."""
+        facts = {"run": str(self.folder), "state": read.state,
+                 "epochs": f"{len(read.history)} of {read.epochs or '?'}"}
+        facts |= {"error": read.error} if read.error else {}
+        if (best := metrics.best_epoch(read.history)) is not None:
+            facts |= {"best epoch": str(best + 1)} | {
                 f"validation {name}": f"{read.history[best][f'valid {name}'] or 0.0:.4f}"
                 for name in metrics.NAMES}
-        table = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-                        for name, value in rows.items())
-        return f"<table>{table}</table>{self._picture(read)}"
+        return facts
 
     def _picture(self, read: reader.Run) -> str:
         """The plot of the history as an img element; empty before the first epoch."""
         if not read.history:
             return ""
-        path = self.folder / PICTURE
+        path = self.folder / "history.png"
         if path.is_file():
             content = path.read_bytes()
         else:

@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from flowerexp import composition
@@ -34,41 +34,53 @@ CHILD = ("import sys; from flowerexp.runs.log import exit_with_parent; "
 """The child's program: `flowerexp run`, which exits gracefully once its parent is gone."""
 
 
-class ComposedConfig:
-    """A config as the command line composes it; `print` shows it as YAML.
+class ReadOnlyConfig:
+    """The values of a config or a group, read as attributes; `print` shows them as YAML.
 
-    Its values are read as attributes (`config.loop.epochs`) and cannot be changed: compose again
-    with other overrides.
+    They cannot be changed, because names and folders follow from the overrides: compose again.
+    """
+
+    def __init__(self, values: DictConfig, prefix: str = "") -> None:
+        vars(self).update(_values=values, _prefix=prefix)
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__") or key == "_values":  # of this object, not of the config
+            raise AttributeError(key)
+        value = getattr(self._values, key)
+        if isinstance(value, DictConfig):
+            return ReadOnlyConfig(value, f"{self._prefix}{key}.")
+        return tuple(value) if isinstance(value, ListConfig) else value
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise UserError(f"{self._prefix}{key} of a composed config cannot be changed: compose "
+                        f"again with \"{self._prefix}{key}={value}\"")
+
+    def __str__(self) -> str:
+        return OmegaConf.to_yaml(self._values)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+class ComposedConfig(ReadOnlyConfig):
+    """A config as the command line composes it, with the `overrides` and `config_dir` it is of.
+
+    Its `folder` is the run folder that the command line would use, below outputs/.
     """
 
     overrides: tuple[str, ...]
     config_dir: str | Path | None
-    values: DictConfig
     folder: Path
-    """The run folder that the command line would use, below outputs/."""
 
     def __init__(self, overrides: Sequence[str], config_dir: str | Path | None, values: DictConfig,
                  folder: Path) -> None:
-        vars(self).update(overrides=tuple(overrides), config_dir=config_dir, values=values,
-                          folder=folder)
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        raise UserError(f"{key} of a composed config cannot be changed: compose again with "
-                        f"\"{key}={value}\"")
-
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith("_") or key == "values":  # an attribute of this object, not of the config
-            raise AttributeError(key)
-        return getattr(self.values, key)
-
-    def __str__(self) -> str:
-        return OmegaConf.to_yaml(self.values)
+        super().__init__(values)
+        vars(self).update(overrides=tuple(overrides), config_dir=config_dir, folder=folder)
 
     def __repr__(self) -> str:
         return f"<ComposedConfig of {' '.join(self.overrides) or 'the defaults'}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> ComposedConfig:
@@ -109,12 +121,15 @@ def run(config: ComposedConfig, folder: str | Path | None = None) -> Run:
     Raises:
         UserError: for a run that cannot start or fails.
     """
+    if not isinstance(config, ComposedConfig):
+        raise UserError("flowerexp.run takes a config: run(flowerexp.compose(...))")
     if config.dry_run:
         raise UserError("dry_run=true trains nothing: leave it out, or use the command line")
     place = Path(folder) if folder is not None else config.folder
     words = list(config.overrides)
     if folder is not None:
-        words.append(f"hydra.run.dir='{_quoted(place)}'")
+        quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
+        words.append(f"hydra.run.dir='{quoted}'")
     code, error = _execute(words, config.config_dir)
     if config.fresh:  # the child chose the folder: the last one with a run
         place = next(iter(launch.fresh_folders(place)[-2::-1]), place)
@@ -154,11 +169,6 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
                     f"flowerexp.load_runs({str(folder)!r}) to read what there is")
 
 
-def _quoted(path: Path) -> str:
-    """A path escaped for the single quotes of an override."""
-    return str(path).replace("\\", "\\\\").replace("'", "\\'")
-
-
 def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
           ) -> tuple[DictConfig, Path]:
     """The composed config, with Hydra's own node `hydra`, and the folder of the run or sweep."""
@@ -188,8 +198,7 @@ def _execute(words: Sequence[str], config_dir: str | Path | None) -> tuple[int, 
     for name in ("HYDRA_FULL_ERROR", "FORCE_COLOR", "CLICOLOR_FORCE"):
         environment.pop(name, None)
     own = [] if config_dir is None else ["--config-dir", str(config_dir)]
-    shell = sys.__stdout__ if sys.stdout is sys.__stdout__ else None
-    terminal = shell is not None and shell.isatty()  # the child shows a bar there
+    terminal = sys.stdout is sys.__stdout__ and os.isatty(1)  # the child shows a bar there
     with tempfile.TemporaryFile() as errors:
         # In its own session, so that an interrupt reaches it only once, from here.
         process = subprocess.Popen(

@@ -1,8 +1,6 @@
-"""The command line, a thin layer with the functions of the Python API: it parses and prints.
+"""The command line, a thin layer over the functions of the Python API: it parses and prints.
 
-`run` trains what Hydra composes (`run.main`), and `main` holds the other commands (`main.main`),
-the longer ones in modules of their own: `predict` (`predict`, `evaluate`, `export`), `eda` and
-`data`. The entry point, `flowerexp.__main__`, imports only what a command needs.
+`run` trains what Hydra composes (`run.main`), `main` holds the other commands (`main.main`), those
+of `data` in a module of their own. The entry point, `flowerexp.__main__`, imports only what a
+command needs.
 """
-
-__all__ = ["data", "eda", "main", "predict", "run"]

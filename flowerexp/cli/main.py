@@ -1,41 +1,34 @@
 """The commands of flowerexp other than `run`, which Hydra reads (`flowerexp.cli.run`)."""
 
-import enum
+import itertools
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from flowerexp import __version__, composition
-from flowerexp.cli import data, eda, predict
-from flowerexp.errors import UserError
+from flowerexp.cli import data
+from flowerexp.errors import UserError, counted, encodable
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger, exit_with_parent
-from flowerexp.train import launch
 
-
-class Epoch(enum.Enum):
-    """The epoch that pairs are compared at."""
-
-    last = "last"
-    best = "best"
-    """Each run's own, by validation F1: chosen on the data that it is compared on."""
-
+TrustCode = Annotated[bool, typer.Option(
+    "--trust-code", help="Allow importing the code outside flowerexp and Keras that a run names.")]
+Runs = Annotated[list[Path], typer.Argument(
+    metavar="RUN", show_default=False,
+    help="Finished run folders; the probabilities of several are averaged.")]
+Weights = Annotated[Literal["best", "last"] | None, typer.Option(
+    help="Weights of the best epoch by validation F1, or of the last (default: the run's "
+         "results.use).", show_default=False)]
+Flip = Annotated[Literal["horizontal", "vertical", "both"] | None, typer.Option(
+    help="Average the probabilities over each image and its flips (test-time augmentation).",
+    show_default=False)]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   help="Experiments with image classifiers on imbalanced data.")
-
-
-@app.command("run", add_help_option=False)
-def run_is_read_by_hydra() -> None:
-    """Train a run, or a sweep of several."""
-
-
-app.add_typer(eda.app, name="eda")
-app.add_typer(data.app, name="data")
-for command in (predict.predict, predict.evaluate, predict.export):
-    app.command()(command)
 
 
 def print_version(asked: bool) -> None:
@@ -53,7 +46,175 @@ def before_every_command(
     composition.register()
 
 
-@app.command("compare")
+@app.command("run", add_help_option=False)
+def run_is_read_by_hydra() -> None:
+    """Train a run, or a sweep of several."""
+
+
+@app.command()
+def eda(
+    words: Annotated[list[str] | None, typer.Argument(
+        metavar="[augmentation] OVERRIDES", show_default=False,
+        help="GROUP=OPTION and KEY=VALUE, as for `flowerexp run`. The word augmentation before "
+             "them draws images before and after augmentation, instead of the page.")] = None,
+    output: Annotated[Path | None, typer.Option(
+        help="Folder for eda.html and its figures, or the PNG of augmentation (default: "
+             "outputs/eda or outputs/augmentation.png).", show_default=False)] = None,
+    images: Annotated[int | None, typer.Option(
+        min=1, max=400, help="How many images augmentation shows (default: 12).",
+        show_default=False)] = None,
+    config_dir: Annotated[Path | None, typer.Option(
+        help="A folder with your own options, GROUP/OPTION.yaml.", show_default=False)] = None,
+) -> None:
+    """Explore the data of a run before training.
+
+    Writes a page with the classes, sample images, batches as the model sees them, and the learning
+    rate of the run that the overrides describe.
+
+    Example: python -m flowerexp eda sampling=oversample_100
+
+    Example: python -m flowerexp eda augmentation augmentation=[flip,perspective] --images 8
+    """
+    overrides = list(words or [])
+    if augmentation := overrides[:1] == ["augmentation"]:
+        overrides.pop(0)
+    with composition.one_sentence():
+        from flowerexp.strategy import factory
+
+        if any(override.startswith("sweep=") for override in overrides):
+            raise UserError("eda shows one run, and a sweep is several: give the overrides of one")
+        config = composition.check(composition.compose(overrides, config_dir))
+        if config.hardware.kind == "workers":
+            raise UserError("eda runs in one process, and hardware=workers would wait for the "
+                            "others: choose hardware=cpu hardware.replicas=N")
+        path = output or Path("outputs/augmentation.png" if augmentation else "outputs/eda")
+        if augmentation and path.suffix.lower() != ".png":
+            raise UserError(f"--output={path} must end in .png")
+        if not augmentation and path.exists() and not path.is_dir():
+            raise UserError(f"--output={path} is a file: give a folder")
+        if not augmentation and images is not None:
+            raise UserError("--images needs the word augmentation: eda augmentation --images N")
+        factory.prepare(config.hardware)
+        logger = RunLogger()
+        with logger.native_log():
+            from flowerexp import eda
+
+            if augmentation:
+                eda.draw_augmentation(config, images or 12, path, logger)
+            else:
+                eda.look(config, overrides, path, logger)
+
+
+def split(words: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Splits `RUN... INPUT...` into run folders and inputs; raises UserError without an input."""
+    runs = list(itertools.takewhile(lambda path: (path / store.CONFIG).is_file(), words))
+    count = len(runs) or 1  # what is no run is refused as one
+    if count == len(words):
+        raise UserError(f"{words[-1]} is a run folder, and an input is missing: give run folders "
+                        "first and the input last, as in RUN... INPUT")
+    return words[:count], words[count:]
+
+
+@app.command()
+def predict(
+    runs: Runs,
+    given: Annotated[Path, typer.Argument(
+        metavar="INPUT", show_default=False,
+        help="One or several images (JPEG, PNG, BMP, GIF) or TFRecord files (*.tfrec), a folder of "
+             "either, searched recursively for images, or the root of a data set (its test split). "
+             "Images may have any size.")],
+    output: Annotated[Path | None, typer.Option(
+        help="The CSV file (default: standard output).", show_default=False)] = None,
+    weights: Weights = None,
+    flip: Flip = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Predict the classes of images, as CSV.
+
+    The columns are id, class_id, class_name and probability, then top2_class_id, top2_class_name,
+    top2_probability and so on to the fifth class. The id is the record's (FILE:NUMBER if it has
+    none) or the image's path, relative to the folder that was given. Images that cannot be read are
+    listed and skipped; the exit code is then 1.
+
+    Example: python -m flowerexp predict outputs/A outputs/B photos --output predictions.csv
+    """
+    # A duplicate of the error stream, because native libraries lose their own.
+    with composition.one_sentence(), os.fdopen(os.dup(2), "w") as errors:
+        from flowerexp.api import results
+
+        if output and output.is_dir():
+            raise UserError(f"--output={output} is a folder: give the name of a file")
+        logger, is_stream = RunLogger(), output is None or store.is_stream(output)
+        if is_stream:  # the result goes to standard output
+            logger.console = Console(file=errors, highlight=False)
+        found = results.predict(*split([*runs, given]), weights=weights, flip=flip,
+                                trust_code=trust_code, logger=logger)
+        text = encodable(found.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+        if output:
+            store.write_text(output, text)
+        else:
+            print(text, end="")
+        if not is_stream:
+            logger.info(f"predictions of {counted(len(found), 'image')}: {output}")
+    if found.attrs["skipped"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    runs: Runs,
+    given: Annotated[Path, typer.Argument(
+        metavar="DATA", show_default=False,
+        help="One or several TFRecord files (*.tfrec) with labels, a folder of them, the root of a "
+             "data set (its val split), or a folder that holds a folder of images for each class. "
+             "Images may have any size.")],
+    weights: Weights = None,
+    flip: Flip = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Evaluate runs on labeled images.
+
+    Prints accuracy, macro recall, precision and F1, and a report of every class. Macro averages are
+    over the classes that occur in labels or predictions. Images that cannot be read are listed and
+    skipped; the exit code is then 1.
+
+    Example: python -m flowerexp evaluate outputs/A /data/flowers/val
+    """
+    with composition.one_sentence():
+        from flowerexp.api import results
+
+        found = results.evaluate(*split([*runs, given]), weights=weights, flip=flip,
+                                 trust_code=trust_code, logger=RunLogger())
+        print(found.report(), end="")
+    if found.skipped:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.",
+                                        show_default=False)],
+    out: Annotated[Path, typer.Argument(
+        metavar="OUT", help="A folder that is new or empty, or holds an earlier export, which is "
+                            "replaced.", show_default=False)],
+    weights: Weights = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Export a model to serve.
+
+    OUT/saved_model needs TensorFlow alone: it maps JPEG, PNG, BMP or GIF bytes [n] to class_name,
+    class_id, probability and probabilities. OUT/model.keras needs Keras alone: it maps pixels (0 to
+    255) to logits, and OUT/classes.json names the classes.
+
+    Example: python -m flowerexp export outputs/A exported
+    """
+    with composition.one_sentence():
+        from flowerexp.api import results
+
+        results.export(run, out, weights=weights, trust_code=trust_code, logger=RunLogger())
+
+
+@app.command()
 def compare(
     paths: Annotated[list[Path], typer.Argument(
         help="Run folders, or folders of run folders. With --csv, --md or --json, a path with that "
@@ -62,8 +223,8 @@ def compare(
         "--pairs", help="CANDIDATE:BASELINE, names of experiments or folders, instead of the pairs "
                         "that the configs name; may be repeated or separated by commas.",
         show_default=False)] = None,
-    epoch: Annotated[Epoch, typer.Option(help="Epoch at which the pairs are compared.")] =
-        Epoch.last,
+    epoch: Annotated[Literal["last", "best"], typer.Option(
+        help="Epoch at which the pairs are compared; best is each run's own.")] = "last",
     csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
     md: Annotated[bool, typer.Option("--md", help="Everything as Markdown.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
@@ -79,7 +240,8 @@ def compare(
     Example: python -m flowerexp compare outputs/notebook --output comparison
     """
     with composition.one_sentence():
-        from flowerexp.comparison import comparison, tables
+        from flowerexp.api import results
+        from flowerexp.comparison import tables
 
         if output and output.exists() and not output.is_dir():
             raise UserError(f"--output={output} is a file: give a folder")
@@ -88,8 +250,8 @@ def compare(
                  if path.suffix == f".{name}" and not path.is_dir()}
         logger = RunLogger()
         with logger.steps("comparing", None):
-            compared = comparison.compare(
-                [path for path in paths if path not in files.values()], pair or [], epoch.value)
+            compared = results.compare(*(path for path in paths if path not in files.values()),
+                                       pairs=pair or [], epoch=epoch)
         for name in wanted:
             text = tables.FORMATS[name](compared)
             if name in files:
@@ -99,24 +261,20 @@ def compare(
         if not wanted:
             tables.show(compared, logger.console)
         if output:
-            write_comparison(compared, output, logger)
+            from flowerexp.comparison import report  # imports Matplotlib
+
+            for name, write in tables.FORMATS.items():
+                store.write_text(output / f"comparison.{name}", write(compared))
+            page = report.write(compared, output / report.PAGE, logger, files=True)
+            logger.info(f"page: {page}")
 
 
-def write_comparison(compared: Any, output: Path, logger: RunLogger) -> None:
-    """Writes the page, its figures and the tables of a comparison, with a progress bar."""
-    from flowerexp.comparison import report, tables
-
-    for name, write in tables.FORMATS.items():
-        store.write_text(output / f"comparison.{name}", write(compared))
-    logger.info(f"page: {report.write(compared, output / report.PAGE, logger, files=True)}")
-
-
-@app.command("resume")
+@app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     deadline: Annotated[float | None, typer.Option(hidden=True)] = None,
-    trust_code: predict.TrustCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Resume an interrupted run.
 
@@ -127,8 +285,13 @@ def resume(
     if parent is not None:
         exit_with_parent(parent)
     with composition.one_sentence():
+        from flowerexp.train import launch
+
         if code := launch.resume(folder, deadline, trust_code):
             raise typer.Exit(code)
+
+
+app.add_typer(data.app, name="data")
 
 
 def names() -> list[str]:

@@ -57,8 +57,7 @@ def print_help() -> None:
 
 def config_groups() -> str:
     """The lines of the help page that list every group of conf/ and its options."""
-    def natural(name: str) -> list[str]:
-        return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    from flowerexp.runs.reader import natural
 
     folder = composition.conf_folder()
     composed: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)

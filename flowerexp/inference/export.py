@@ -8,6 +8,7 @@ from typing import Any
 
 from flowerexp.data import resizing
 from flowerexp.errors import UserError, first_line
+from flowerexp.inference import trained
 from flowerexp.inference.trained import TrainedRun
 from flowerexp.lazy import tf
 from flowerexp.runs import store
@@ -80,13 +81,11 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
         advance: called after each of STEPS steps.
 
     Raises:
-        UserError: for a folder of anything else, for a full disk, and see `load.load`.
+        UserError: for a folder of anything else, for a full disk, and see `trained.load`.
     """
     check_folder(out)
     out = out.resolve()  # a link to an earlier export is kept
-    from flowerexp.inference import load  # its imports take seconds
-
-    model, size = load.load(run)
+    model, size = trained.load(run)
     advance()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Next to the final folder, so that two renames publish the export.

@@ -14,6 +14,7 @@ from flowerexp.runs import store
 RECORDS = ".tfrec"
 SIZED = "tfrecords-jpeg-{0}x{0}"
 """The name of a folder of records of one size below a data set's root."""
+GIVE = "give TFRecords, a folder of pictures, or pictures"
 
 
 @dataclass(frozen=True)
@@ -52,55 +53,33 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
             for a photo without a class.
     """
     if not paths:
-        raise UserError("no input is given: give TFRecords, a folder of pictures, or pictures")
+        raise UserError(f"no input is given: {GIVE}")
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist: give TFRecords, a folder of pictures, or "
-                            "pictures")
         if not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is neither a file nor a folder: give TFRecords, a folder of "
-                            "pictures, or pictures")
-    if all(path.is_file() for path in paths):
+            raise UserError(f"{path} is neither a file nor a folder: {GIVE}" if path.exists()
+                            else f"{path} does not exist: {GIVE}")
+    folders = [path for path in paths if path.is_dir()]
+    if not folders:
         return of_files(paths, names)
-    path, *more = paths
-    if more:
-        raise UserError(f"{', '.join(map(str, paths))}: several inputs must all be files; give one "
-                        "folder, or files")
-    split = "test" if names is None else "val"
-    roots = itertools.chain([path], (path / SIZED.format(size) for size in sizes), sized(path))
-    for folder in roots:
-        if any(has_records(folder / name) for name in ("train", "val", "test")):
-            if not has_records(folder / split):
+    if len(paths) > 1:
+        raise UserError(f"{folders[0]} is a folder, one of {len(paths)} inputs: give run folders "
+                        f"first (those with {store.CONFIG}), then one folder, or files")
+    root, split = paths[0], "test" if names is None else "val"
+    for folder in itertools.chain([root], (root / SIZED.format(size) for size in sizes),
+                                  only_size(root)):
+        if any(records_in(folder / name) for name in ("train", "val", "test")):
+            if not (records := records_in(folder / split)):
                 raise UserError(f"{folder} is a data set without a folder {split} of TFRecords: "
                                 "give the folder of the split that you mean")
-            return Input(folder / split, records=records_in(folder / split))
-    return in_folder(path, names)
-
-
-def split_words(words: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Splits `RUN... INPUT` into run folders and inputs; several inputs must all be files.
-
-    Raises:
-        UserError: if the input is missing, or for a folder in between that is not a run.
-    """
-    is_run = [(path / store.CONFIG).is_file() for path in words]
-    grammar = "give run folders first and the input last, as in RUN... INPUT"
-    if all(is_run):
-        raise UserError(f"{words[-1]} is a run folder, and an input is missing: {grammar}")
-    first = is_run.index(False)
-    inputs = words[first:]
-    wrong = [path for path in inputs[:-1] if not path.is_file()]
-    if first == 0 or wrong or any(is_run[first:]):
-        raise UserError(f"{(wrong or inputs)[0]} is not a run folder (it has no "
-                        f"{store.CONFIG}): {grammar}")
-    return list(words[:first]), list(inputs)
+            return Input(folder / split, records)
+    return in_folder(root, names)
 
 
 def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
     """The input of files that were given one by one, in that order."""
     others = tuple(path for path in paths if path.suffix != RECORDS)
     if not others:
-        return Input(paths[0], records=tuple(paths))
+        return Input(paths[0], tuple(paths))
     if len(others) < len(paths):
         raise UserError(f"{others[0]} is not a TFRecord file, but others are: give one kind")
     if names is not None:
@@ -110,17 +89,13 @@ def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
                  labels=(-1,) * len(others))
 
 
-def sized(root: Path) -> Iterator[Path]:
+def only_size(root: Path) -> Iterator[Path]:
     """The only folder of records of one size below a root; raises UserError for several."""
-    found = sorted(each for each in root.iterdir() if each.match("tfrecords-jpeg-*x*"))
+    found = sorted(each for each in root.iterdir() if each.match(SIZED.format("*")))
     if len(found) > 1:
         raise UserError(f"{root} holds {', '.join(each.name for each in found)}, none of the size "
                         "of the run: give one of them")
     yield from found
-
-
-def has_records(folder: Path) -> bool:
-    return bool(records_in(folder))
 
 
 def records_in(folder: Path) -> tuple[Path, ...]:
@@ -140,7 +115,7 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
         raise UserError(f"{folder} holds both TFRecords and pictures: give one kind, in a folder "
                         "of its own")
     if records:
-        return Input(folder, records=records)
+        return Input(folder, records)
     if not pictures:
         raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
                         "(JPEG, PNG, BMP, GIF)")

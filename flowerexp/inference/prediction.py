@@ -1,25 +1,27 @@
 """Predictions of finished runs: averaged probabilities, the most probable classes, scores."""
 
+from __future__ import annotations
+
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import tensorflow as tf
 
 from flowerexp import metrics
 from flowerexp.data import records, resizing, tfrecord
 from flowerexp.data.records import BROKEN_IMAGE, DataIssue, Labels, ReadSpec
 from flowerexp.errors import UserError, one_line
-from flowerexp.inference import load
+from flowerexp.inference import trained
 from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
+from flowerexp.lazy import tf
 
 BROKEN_PICTURE = "is damaged, or not a JPEG, PNG, BMP or GIF"
 TOP = 5
@@ -30,12 +32,9 @@ FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
 """The axes of [n, height, width, 3] that are reversed, a tuple for each view."""
 Squares = list[npt.NDArray[np.uint8]]
 """One photo at the image size of each run, [size, size, 3]."""
-Advance = Callable[[int], None]
-"""A function that is called with the number of photos done since its last call."""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A photo before it is decoded.
 
     label: the class id; -1 if there is none.
@@ -49,20 +48,69 @@ class Picture:
     fault: DataIssue
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """The prediction of an ensemble for some photos.
 
+    names: the class names in label order.
     ids: the ids of the n photos that could be read.
     labels: int64 [n]; -1 if a photo has none.
     probabilities: float64 [n, classes].
     faults: the issues of the photos that could not be read.
     """
 
+    names: Sequence[str]
     ids: list[str]
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
     faults: list[DataIssue]
+
+    def top_classes(self) -> pd.DataFrame:
+        """A row per photo, see `predict`; among equal probabilities the lower class is first."""
+        order = np.argsort(-self.probabilities, axis=-1, kind="stable")[:, :TOP]
+        chances = np.take_along_axis(self.probabilities, order, -1)
+        columns: dict[str, Any] = {"id": self.ids}
+        for place in range(order.shape[1]):
+            prefix = f"top{place + 1}_" if place else ""
+            columns |= {f"{prefix}class_id": order[:, place],
+                        f"{prefix}class_name": [self.names[label] for label in order[:, place]],
+                        f"{prefix}probability": chances[:, place]}
+        return pd.DataFrame(columns)
+
+    def confusion_matrix(self) -> npt.NDArray[np.int64]:
+        """int64 [classes, classes], rows are labels."""
+        return metrics.confusion_matrix(self.labels, self.probabilities.argmax(-1),
+                                        len(self.names))
+
+
+class Evaluation(dict[str, float]):
+    """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images, a dict.
+
+    Args:
+        confusion: int64 [classes, classes], rows are labels.
+        names: the class names in label order.
+        skipped: a sentence for each image that could not be read.
+    """
+
+    def __init__(self, confusion: npt.NDArray[np.int64], names: Sequence[str],
+                 skipped: Sequence[str] = ()) -> None:
+        super().__init__(metrics.scores(confusion))
+        self.confusion, self.names, self.skipped = confusion, names, skipped
+
+    def report(self) -> str:
+        """Accuracy, macro averages and scikit-learn's report of every class that occurs."""
+        from sklearn.metrics import classification_report
+
+        cells = np.nonzero(self.confusion)
+        labels, predictions = (np.repeat(ids, self.confusion[cells]) for ids in cells)
+        present = np.union1d(labels, predictions)
+        by_class: str = classification_report(
+            labels, predictions, labels=present, digits=4, zero_division=0,
+            target_names=[one_line(self.names[label]) for label in present])
+        absent = len(self.names) - len(present)
+        others = (f"; {absent} others occur neither in labels nor in predictions" if absent else "")
+        return (f"accuracy {self['acc']:.4f}, macro recall {self['recall']:.4f}, macro precision "
+                f"{self['precision']:.4f}, macro F1 {self['f1']:.4f}\n"
+                f"over {len(present)} classes{others}\n\n{by_class}")
 
 
 class Ensemble:
@@ -73,13 +121,13 @@ class Ensemble:
         flip: a key of FLIPS.
 
     Raises:
-        UserError: see `load.load`.
+        UserError: see `trained.load`.
     """
 
     def __init__(self, runs: Sequence[TrainedRun], flip: str | None = None) -> None:
         self.names, self.batch_size = runs[0].names, min(
             run.config.loop.eval_batch_size_per_replica for run in runs)
-        loaded = [load.load(run) for run in runs]
+        loaded = [trained.load(run) for run in runs]
         self.sizes = sorted({size for _, size in loaded})
         self._members = [(size, logits_of(model, size, FLIPS[flip])) for model, size in loaded]
         self._squares = tf.function(
@@ -87,20 +135,57 @@ class Ensemble:
                                for size in self.sizes),
             input_signature=[tf.TensorSpec([], tf.string)])
 
-    def squares(self, data: bytes) -> Squares:
-        """Raises tf.errors.InvalidArgumentError for bytes that are not an image."""
-        return [square.numpy() for square in self._squares(tf.constant(data))]
+    def squares(self, picture: Picture) -> Squares | DataIssue:
+        """The squares of a photo, or its issue."""
+        if picture.data is None:
+            return picture.fault
+        try:
+            # Read here and not earlier, so that only photos that are being decoded are in memory.
+            data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
+            return [square.numpy() for square in self._squares(tf.constant(data))]
+        except OSError as error:
+            return replace(picture.fault, message=f"cannot be read: {error.strerror}")
+        except tf.errors.InvalidArgumentError:
+            return picture.fault
 
     def probabilities(self, pictures: Sequence[Squares]) -> npt.NDArray[np.float64]:
         """float64 [n, classes] of the squares of n photos."""
         from scipy.special import softmax
 
+        if not pictures:
+            return np.zeros((0, len(self.names)))
         images = dict(zip(self.sizes, map(np.stack, zip(*pictures, strict=True)), strict=True))
         # In float64, so that different logits do not round to the same probability.
         by_member = [softmax(logits(images[size]).numpy().astype(np.float64), axis=-1).mean(0)
                      for size, logits in self._members]
         mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
         return mean
+
+    def predict(self, given: Input, labelled: bool) -> Iterator[Batch]:
+        """Yields the predictions for an input; at most two batches of photos are in memory.
+
+        Args:
+            given: the input.
+            labelled: whether every photo must have a label.
+
+        Raises:
+            UserError: for a label that is not one of the classes.
+        """
+        size, ahead = self.batch_size, deque[tuple[Picture, Future[Any]]]()
+        read = pictures(given, len(self.names) if labelled else None)
+        with ThreadPoolExecutor(records.THREADS) as pool:
+            while True:
+                for picture in itertools.islice(read, 2 * size - len(ahead)):
+                    ahead.append((picture, pool.submit(self.squares, picture)))
+                if not ahead:
+                    return
+                found = [(picture, future.result()) for picture, future
+                         in (ahead.popleft() for _ in range(min(size, len(ahead))))]
+                good = [each for each in found if not isinstance(each[1], DataIssue)]
+                yield Batch(self.names, [picture.identifier for picture, _ in good],
+                            np.array([picture.label for picture, _ in good], np.int64),
+                            self.probabilities([squares for _, squares in good]),
+                            [fault for _, fault in found if isinstance(fault, DataIssue)])
 
 
 def logits_of(model: Any, size: int, views: Sequence[tuple[int, ...]]) -> Any:
@@ -122,12 +207,8 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     """Yields the photos of an input in order, read one by one, with the issues of bad ones.
 
     Args:
-        given: the input.
         classes: the number of classes if every photo must have a label; with None labels and ids
             are optional, and a record without an id is named by its position.
-
-    Raises:
-        UserError: for a label that is not one of the classes.
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
@@ -144,114 +225,3 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
             if not record.issues:
                 broken = DataIssue(str(path), number, identifier, BROKEN_IMAGE)
                 yield Picture(identifier, record.label, record.image, broken)
-
-
-def batches(ensemble: Ensemble, given: Input, labelled: bool, advance: Advance) -> Iterator[Batch]:
-    """Yields an ensemble's predictions for an input; at most two batches are in memory."""
-    size, ahead = ensemble.batch_size, deque[tuple[Picture, Future[Any]]]()
-    read = pictures(given, len(ensemble.names) if labelled else None)
-    with ThreadPoolExecutor(records.THREADS) as pool:
-        while True:
-            for picture in itertools.islice(read, 2 * size - len(ahead)):
-                ahead.append((picture, pool.submit(squares_or_fault, ensemble, picture)))
-            if not ahead:
-                return
-            found = [(picture, future.result()) for picture, future
-                     in (ahead.popleft() for _ in range(min(size, len(ahead))))]
-            good = [each for each in found if not isinstance(each[1], DataIssue)]
-            probabilities = (ensemble.probabilities([squares for _, squares in good]) if good
-                             else np.zeros((0, len(ensemble.names))))
-            yield Batch([picture.identifier for picture, _ in good],
-                        np.array([picture.label for picture, _ in good], np.int64), probabilities,
-                        [fault for _, fault in found if isinstance(fault, DataIssue)])
-            advance(len(found))
-
-
-def squares_or_fault(ensemble: Ensemble, picture: Picture) -> Squares | DataIssue:
-    """The squares of a photo, or its issue."""
-    if picture.data is None:
-        return picture.fault
-    try:
-        # Read here and not earlier, so that only photos that are being decoded are in memory.
-        data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
-        return ensemble.squares(data)
-    except OSError as error:
-        return replace(picture.fault, message=f"cannot be read: {error.strerror}")
-    except tf.errors.InvalidArgumentError:
-        return picture.fault
-
-
-def check_not_empty(given: Input, read: int, faults: Sequence[DataIssue]) -> None:
-    """Raises UserError if no image could be read."""
-    if not read:
-        raise UserError(f"{given.path}: no image can be used"
-                        + (f", {len(faults)} are bad; the first: {faults[0].sentence}" if faults
-                           else ": there is none"))
-
-
-def predict(ensemble: Ensemble, given: Input, advance: Advance
-            ) -> tuple[pd.DataFrame, list[DataIssue]]:
-    """The most probable classes of every photo, and the photos that could not be read.
-
-    Returns:
-        A row per photo in the input's order: `id`, `class_id`, `class_name`, `probability`, then
-        `top2_class_id`, `top2_class_name`, `top2_probability` and so on to the fifth, or to the
-        last class; and the issues.
-
-    Raises:
-        UserError: if no photo can be read.
-    """
-    rows, faults = [], list[DataIssue]()
-    for batch in batches(ensemble, given, False, advance):
-        rows += [top_classes(batch, ensemble.names)] if batch.ids else []
-        faults += batch.faults
-    check_not_empty(given, sum(map(len, rows)), faults)
-    return pd.concat(rows, ignore_index=True), faults
-
-
-def top_classes(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of a batch, see `predict`; among equal probabilities the lower class is first."""
-    order = np.argsort(-batch.probabilities, axis=-1, kind="stable")[:, :TOP]
-    chances = np.take_along_axis(batch.probabilities, order, -1)
-    columns: dict[str, Any] = {"id": batch.ids}
-    for place in range(order.shape[1]):
-        prefix = f"top{place + 1}_" if place else ""
-        columns |= {f"{prefix}class_id": order[:, place],
-                    f"{prefix}class_name": [names[label] for label in order[:, place]],
-                    f"{prefix}probability": chances[:, place]}
-    return pd.DataFrame(columns)
-
-
-def evaluate(ensemble: Ensemble, given: Input, advance: Advance
-             ) -> tuple[npt.NDArray[np.int64], list[DataIssue]]:
-    """The confusion matrix int64 [classes, classes], rows are labels, and the unreadable photos.
-
-    Raises:
-        UserError: for a label that is not one of the classes, or if no photo can be read.
-    """
-    classes, faults = len(ensemble.names), list[DataIssue]()
-    confusion = np.zeros((classes, classes), np.int64)
-    for batch in batches(ensemble, given, True, advance):
-        confusion += metrics.confusion_matrix(batch.labels, batch.probabilities.argmax(-1), classes)
-        faults += batch.faults
-    check_not_empty(given, int(confusion.sum()), faults)
-    return confusion, faults
-
-
-def report(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> str:
-    """Accuracy, macro averages and scikit-learn's report of every class that occurs, as text."""
-    from sklearn.metrics import classification_report
-
-    scores = metrics.scores(confusion)
-    cells = np.nonzero(confusion)
-    labels, predictions = (np.repeat(ids, confusion[cells]) for ids in cells)
-    present = np.union1d(labels, predictions)
-    by_class: str = classification_report(
-        labels, predictions, labels=present, digits=4, zero_division=0,
-        target_names=[one_line(names[label]) for label in present])
-    absent = len(names) - len(present)
-    return (f"accuracy {scores['acc']:.4f}, macro recall {scores['recall']:.4f}, macro precision "
-            f"{scores['precision']:.4f}, macro F1 {scores['f1']:.4f}\n"
-            f"over {len(present)} classes"
-            + (f"; {absent} others occur neither in labels nor in predictions" if absent else "")
-            + f"\n\n{by_class}")

@@ -1,15 +1,18 @@
 """The commands of python -m flowerexp, as processes."""
 
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from flowerexp.api import results
 from flowerexp.augment import Flip, base
 from flowerexp.cli import main
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.records import ReadSpec
+from flowerexp.strategy import factory
 from tests import forked
 from tests.processes import command_here
 
@@ -18,12 +21,17 @@ def command(folder, *words):
     return forked.run(["-m", "flowerexp", *words], folder)
 
 
-def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_path):
-    done = command(tmp_path, "eda", "augmentation", "dataset=tfrecords", f"dataset.root={tiny}",
-                   "augmentation=flip", "augmentation.flip.horizontal=1", "--images", "6",
-                   "--output", "shown here.png")
-    assert done.returncode == 0, done.stderr
-    assert "flip" in done.stdout
+def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_path, monkeypatch):
+    asked = []
+    build = factory.build_strategy
+    monkeypatch.setattr(factory, "build_strategy", lambda hardware: asked.append(
+        hardware.kind) or build(hardware))
+    code, said = command_here(
+        "eda", "augmentation", "dataset=tfrecords", f"dataset.root='{tiny}'", "augmentation=flip",
+        "augmentation.flip.horizontal=1", "--images", "6", "--output", tmp_path / "shown here.png")
+    assert code == 0, said
+    assert "flip" in said
+    assert asked == ["cpu"], "a picture takes no memory of a GPU"
     picture = matplotlib.image.imread(tmp_path / "shown here.png")
     shown = {tuple(pixel) for pixel in (picture[..., :3] * 255).round().astype(int)
              .reshape(-1, 3).tolist()}
@@ -46,22 +54,24 @@ def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_pa
     (["augmentation=[flip,flop]"], "augmentation=flop does not exist"),
     (["augmentation=[cutmix,mixup]"], "leave out one of the two"),
     (["augmentation=flip", "--output", "picture.jpg"], "must end in .png"),
+    (["augmentation=flip", "hardware=workers"], "eda runs in one process"),
     (["augmentation=flip", "dataset=tfrecords", "dataset.root=/nowhere"], "/nowhere")])
-def test_mistakes_end_in_one_sentence_and_no_picture(tmp_path, words, message):
-    done = command(tmp_path, "eda", "augmentation", *words)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("*.png"))
+def test_mistakes_end_in_one_sentence_and_no_picture(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = command_here("eda", "augmentation", *words)
+    assert code == 1
+    assert message in said
+    assert said.startswith("flowerexp: ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_names_every_command():
     for words, expected in (([], ["compare", "eda", "data", "resume"]),
-                            (["eda"], ["--output", "overrides", "COMMAND", "augmentation"]),
-                            (["eda", "augmentation"], ["--images", "overrides"])):
-        done = command(".", *words, "--help")
-        assert done.returncode == 0
-        assert all(word in done.stdout for word in expected)
+                            (["eda"], ["--output", "OVERRIDES", "augmentation", "--images"])):
+        code, page = command_here(*words, "--help")
+        assert code == 0
+        assert all(word in page for word in expected)
 
 
 def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
@@ -87,7 +97,7 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
 
 @pytest.mark.parametrize("words", [
     [], ["predict"], ["evaluate"], ["export"], ["compare"], ["resume"], ["eda"],
-    ["eda", "augmentation"], ["data"], ["data", "check"], ["data", "from-folder"],
+    ["data"], ["data", "check"], ["data", "from-folder"],
     ["data", "oxford102"], ["data", "kaggle"]])
 @pytest.mark.parametrize("columns", [60, 80])
 def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
@@ -98,9 +108,28 @@ def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
     assert "..." not in page.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize(("words", "expected", "options"), [
+    (["predict", "run", "a.jpg", "--flip", "both"], [[Path("run")], [Path("a.jpg")]],
+     {"weights": None, "flip": "both", "trust_code": False}),
+    (["evaluate", "run", "data", "--weights", "best", "--trust-code"],
+     [[Path("run")], [Path("data")]], {"weights": "best", "flip": None, "trust_code": True}),
+    (["export", "run", "out"], [Path("run"), Path("out")], {"weights": None, "trust_code": False}),
+    (["compare", "a", "b", "--pairs", "a:b,b:a", "--pairs", "c:a", "--epoch", "best"],
+     [Path("a"), Path("b")], {"pairs": ["a:b,b:a", "c:a"], "epoch": "best"})])
+def test_commands_call_the_functions_of_the_api(monkeypatch, words, expected, options):
+    given = []
+    monkeypatch.setattr(results, words[0], lambda *words, **options: given.append(
+        (list(words), options)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command_here(*words)
+    ((positional, named),) = given
+    named.pop("logger", None)
+    assert (positional, named) == (expected, options)
+
+
 def test_eda_writes_below_outputs_unless_told_otherwise():
-    for words in ((), ("augmentation",)):
-        assert "[default: outputs/" in " ".join(command_here("eda", *words, "--help")[1].split())
+    page = " ".join(command_here("eda", "--help")[1].split())
+    assert "(default: outputs/eda or outputs/augmentation.png)" in page
 
 
 def test_override_in_place_of_a_command_is_answered_with_run(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from flowerexp.errors import UserError
-from flowerexp.inference import export, inputs, load, prediction, trained
+from flowerexp.inference import export, inputs, prediction, trained
 from flowerexp.runs import store
 
 FRESH = """
@@ -54,7 +54,7 @@ def exported(trained_run, tmp_path_factory):
 def probabilities(run, folder):
     """float64 [pictures, classes], as predict has them."""
     ensemble = prediction.Ensemble([run])
-    parts = prediction.batches(ensemble, inputs.find([folder], [16]), False, lambda count: None)
+    parts = ensemble.predict(inputs.find([folder], [16]), labelled=False)
     return np.concatenate([part.probabilities for part in parts])
 
 
@@ -107,8 +107,8 @@ def test_the_weights_of_the_best_epoch_replace_an_earlier_export(exported, train
     expected = probabilities(best, jpegs)
     assert np.abs(found - expected).max() < 1e-5
     assert np.abs(expected - probabilities(trained.find(trained_run), jpegs)).max() > 1e-3
-    model = load.load_model(out / "model.keras")
-    for one, other in zip(model.get_weights(), load.load(best)[0].get_weights(), strict=True):
+    model = trained.load_model(out / "model.keras")
+    for one, other in zip(model.get_weights(), trained.load(best)[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -137,7 +137,7 @@ LEGACY = """
 import pathlib, sys
 import numpy as np
 import tensorflow as tf
-from flowerexp.inference import export, inputs, load, prediction, trained
+from flowerexp.inference import export, inputs, prediction, trained
 from flowerexp.errors import UserError
 from tests.processes import train
 place, tiny, jpegs, of_keras_3 = map(pathlib.Path, sys.argv[1:])
@@ -148,13 +148,12 @@ for weights in ("last", "best"):
     loaded = tf.saved_model.load(str(place / weights / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     exported = loaded.signatures["serving_default"](jpeg=jpeg)
-    batches = prediction.batches(prediction.Ensemble([found]), inputs.find([jpegs], [16]), False,
-                                lambda count: None)
+    batches = prediction.Ensemble([found]).predict(inputs.find([jpegs], [16]), labelled=False)
     expected = np.concatenate([batch.probabilities for batch in batches])
     assert np.abs(exported["probabilities"].numpy() - expected).max() < 1e-5
     assert (exported["class_id"].numpy() == expected.argmax(1)).all()
 try:
-    load.load_model(of_keras_3 / "model.keras")
+    trained.load_model(of_keras_3 / "model.keras")
 except UserError as error:
     print(error)
 """
@@ -168,4 +167,4 @@ def test_legacy_keras_exports_too_and_refuses_what_keras_3_saved(tiny, jpegs, ex
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("leave TF_USE_LEGACY_KERAS out of the environment")
     with pytest.raises(UserError, match="set TF_USE_LEGACY_KERAS=1, with the package tf_keras"):
-        load.load_model(tmp_path / "run" / "model.keras")
+        trained.load_model(tmp_path / "run" / "model.keras")

@@ -132,7 +132,7 @@ def test_evaluate_of_the_val_split_says_the_numbers_of_the_history(trained_run, 
 def test_the_report_is_over_the_classes_that_occur():
     confusion = np.zeros((5, 5), np.int64)
     confusion[0, 0], confusion[0, 3], confusion[3, 3] = 2, 1, 1
-    said = prediction.report(confusion, ["a", "b", "c", "d", "e"])
+    said = prediction.Evaluation(confusion, ["a", "b", "c", "d", "e"]).report()
     assert "accuracy 0.7500, macro recall 0.8333, macro precision 0.7500" in said
     assert "over 2 classes; 3 others occur neither in labels nor in predictions" in said
     assert said.splitlines()[-2].split() == ["macro", "avg", "0.7500", "0.8333", "0.7333", "4"]
@@ -242,8 +242,8 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
     """What is deleted after the first batch, of four, is gone for the third."""
     for number in range(20):
         shutil.copy(photos / "red/one.jpg", tmp_path / f"{number:02d}.jpg")
-    found = prediction.batches(prediction.Ensemble([trained.find(trained_run)]),
-                              inputs.find([tmp_path], [16]), False, lambda count: None)
+    ensemble = prediction.Ensemble([trained.find(trained_run)])
+    found = ensemble.predict(inputs.find([tmp_path], [16]), labelled=False)
     parts = [next(found)]
     for number in range(8, 20):
         (tmp_path / f"{number:02d}.jpg").unlink()
@@ -254,8 +254,7 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
 
 def test_the_five_likeliest_of_many_classes_and_the_lower_of_equal_ones():
     shares = np.array([[0.1, 0.3, 0.1, 0.3, 0.05, 0.15]])
-    row = prediction.top_classes(prediction.Batch(["x"], np.array([-1]), shares, []),
-                                list("abcdef")).iloc[0]
+    row = prediction.Batch(list("abcdef"), ["x"], np.array([-1]), shares, []).top_classes().iloc[0]
     ids = [row[f"{prefix}class_id"] for prefix in ("", "top2_", "top3_", "top4_", "top5_")]
     assert ids == [1, 3, 5, 0, 2]
     assert len(row) == 16
@@ -295,7 +294,7 @@ def change_status(folder, **fields):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda folder: shutil.rmtree(folder / ".hydra"),
-     r"is not a run folder \(it has no \.hydra/config\.yaml\)"),
+     r"\.hydra/config\.yaml does not exist: \S+ is not a run folder"),
     (lambda folder: change_status(folder, state="interrupted"),
      r"is not finished \(interrupted, 4 of 4 epochs\): resume it with `python -m flowerexp resume"),
     (lambda folder: (folder / "model.keras").unlink(), r"model\.keras is missing"),
@@ -349,10 +348,10 @@ def test_mistakes_and_help_need_no_tensorflow(trained_run, copied, photos, tiny)
     run, other, folder = str(trained_run), str(copied), str(photos)
     one = f"{folder}/red/one.jpg"
     cases = {("predict", run, run): "is a run folder, and an input is missing: give run folders",
-             ("predict", folder, one): f"{folder} is not a run folder (it has no .hydra/config",
+             ("predict", folder, one): f"{folder} is not a run folder",
              ("predict", folder, run): f"{folder} is not a run folder",
-             ("predict", run, folder, one): f"{folder} is not a run folder",
-             ("predict", run, one, run): f"{one} is not a run folder",
+             ("predict", run, folder, one): f"{folder} is a folder, one of 2 inputs: give run",
+             ("predict", run, one, run): f"{run} is a folder, one of 2 inputs: give run",
              ("predict", run, str(tiny / "val/00-16x16-6.tfrec"), one): "is not a TFRecord file",
              ("predict", other, folder): "is not finished (failed",
              ("predict", run, "/nowhere"): "/nowhere does not exist: give TFRecords",

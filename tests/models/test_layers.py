@@ -165,7 +165,7 @@ def test_saved_models_load_with_keras_alone(tmp_path):
 
     tests/proofs/backbones.py does it for whole backbones.
     """
-    from flowerexp.inference import load
+    from flowerexp.inference import trained
 
     images = images_of(2, 32)
     np.save(tmp_path / "images.npy", images)
@@ -183,7 +183,7 @@ def test_saved_models_load_with_keras_alone(tmp_path):
         np.save(tmp_path / f"{model.name}.npy", model(images))
         names.append(model.name)
     for name in ("EfficientNetB0", "ResNet50"):
-        load.load_model(tmp_path / f"{name}.keras").save(tmp_path / f"{name} exported.keras")
+        trained.load_model(tmp_path / f"{name}.keras").save(tmp_path / f"{name} exported.keras")
         shutil.copy(tmp_path / f"{name}.npy", tmp_path / f"{name} exported.npy")
         names.append(f"{name} exported")
     done = subprocess.run([sys.executable, "-c", LOADER, json.dumps(names)], cwd=tmp_path,

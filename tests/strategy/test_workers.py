@@ -11,7 +11,7 @@ import tensorflow as tf
 from flowerexp import metrics
 from flowerexp.data import pipeline, records, tfrecord
 from flowerexp.data.records import Labels, ReadSpec
-from flowerexp.inference import load, trained
+from flowerexp.inference import trained
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.data.test_skipping import flip
 from tests.processes import (
@@ -112,7 +112,7 @@ def stream(places, *overrides):
 
 def check_rows(run, root):
     """What the run predicts is what its model says here of each image, in the data set's order."""
-    model, size = load.load(trained.find(run))
+    model, size = trained.load(trained.find(run))
     for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
         left = records.read(tfrecord.list_files(str(root / split)),
                             ReadSpec(16, Labels.of(split), skip_bad=True))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import flowerexp
 from flowerexp.errors import UserError
-from flowerexp.inference import inputs, load, prediction, trained
+from flowerexp.inference import trained
 from flowerexp.runs import store
 from tests.processes import command_here as command
 from tests.processes import read
@@ -19,16 +20,32 @@ def test_the_weights_of_a_checkpoint_are_those_of_its_epoch(trained_run, tiny):
     """Of the best epoch, which model.keras of this run does not hold."""
     run = trained.find(trained_run, "best")
     assert not run.saved
-    confusion, _ = prediction.evaluate(prediction.Ensemble([run]), inputs.find(
-        [tiny], [16], run.names), lambda count: None)
+    confusion = flowerexp.evaluate(trained_run, tiny, weights="best").confusion
     labels, predictions = (read(trained_run, "valid_labels.json"),
                            read(trained_run, "valid_preds.json")[str(run.epoch)])
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (labels, predictions), 1)
     np.testing.assert_array_equal(confusion, expected)
-    of_both = [load.load(trained.find(trained_run, name))[0].get_weights()
+    of_both = [trained.load(trained.find(trained_run, name))[0].get_weights()
                for name in ("best", "last")]
     assert any((one != other).any() for one, other in zip(*of_both, strict=True))
+
+
+def test_inference_takes_the_memory_of_gpus_as_needed(trained_run, monkeypatch):
+    """As training does; a process that has used them before keeps its own rule."""
+    grown, find = [], tf.config.list_physical_devices
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: (
+        ["a GPU"] if kind == "GPU" else find(kind)))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
+                        lambda device, grows: grown.append((device, grows)))
+    trained.load(trained.find(trained_run))
+    assert grown == [("a GPU", True)]
+
+    def refuse(device, grows):
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
+    assert flowerexp.load_run(trained_run).model().output_shape == (None, 3)
 
 
 def test_a_checkpoint_that_is_gone_or_of_another_run(copied, tiny):
@@ -78,4 +95,4 @@ def test_what_a_model_names_of_other_modules_is_refused(copied, layer):
         for name, data in (files | {"config.json": json.dumps(config)}).items():
             archive.writestr(name, data)
     with pytest.raises(UserError, match="asks for code that is not of Keras"):
-        load.load_model(path)
+        trained.load_model(path)

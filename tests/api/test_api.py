@@ -18,7 +18,7 @@ from flowerexp.runs import store
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 from tests.processes import same_results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IMPORTED = """
 import sys, time
 start = time.process_time()
@@ -73,6 +73,12 @@ def test_a_composed_config_prints_as_yaml_and_knows_its_folder():
     assert config._repr_html_().startswith("<pre>seed: 0\n")
     with pytest.raises(flowerexp.UserError, match='compose again with "seed=1"'):
         config.seed = 1
+    with pytest.raises(flowerexp.UserError, match=r'loop\.epochs of .* "loop\.epochs=4"'):
+        config.loop.epochs = 4
+    assert config.loop.epochs == 3
+    assert "max_lr: 0.001" in str(config.schedule)
+    assert config.compared_with == ()
+    assert not hasattr(config.loop, "epoch")
 
 
 @pytest.mark.parametrize(("override", "message"), [
@@ -131,14 +137,17 @@ def test_a_run_that_fails_or_cannot_start_raises_its_sentence(place, tiny):
     other = flowerexp.compose("dataset=tfrecords", "dataset.root=nowhere")
     with pytest.raises(flowerexp.UserError, match="nowhere"):
         flowerexp.run(other)
+    with pytest.raises(flowerexp.UserError, match="takes a config"):
+        flowerexp.run("dataset=sample")
     with pytest.raises(flowerexp.UserError, match="dry_run=true trains nothing"):
         flowerexp.run(flowerexp.compose("dry_run=true"))
 
 
-def test_a_sweep_returns_its_runs_and_names_those_that_fail(place, tiny, capsys):
+def test_a_sweep_returns_its_runs_and_names_those_that_fail(place, tiny, monkeypatch):
     overrides = tiny_overrides(tiny, "schedule.max_lr=0.001,1e30", "loop.epochs=1")
-    assert flowerexp.sweep(*overrides, "dry_run=true") == []
-    assert "dry run" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_execute", lambda words, config_dir: (0, ""))
+        assert flowerexp.sweep(*overrides, "dry_run=true") == []
     with pytest.raises(flowerexp.UserError) as failed:
         flowerexp.sweep(*overrides)
     assert "1 of 2 runs in outputs/schedule.max_lr did not finish" in str(failed.value)
@@ -237,8 +246,24 @@ def test_what_is_no_run_folder_is_refused(tmp_path):
         flowerexp.load_run(tmp_path)
     with pytest.raises(flowerexp.UserError, match="does not exist"):
         flowerexp.load_runs(tmp_path / "nothing")
-    assert [run.folder.name for run in flowerexp.load_runs(tmp_path)] == [
-        "optimized_loop+seed=0", "optimized_loop+seed=1", "original+seed=0", "original+seed=1"]
+    for wrong in (None, 3, b"original+seed=0", [None], [tmp_path, 3]):
+        for load in (flowerexp.load_run, flowerexp.load_runs, flowerexp.compare):
+            with pytest.raises(flowerexp.UserError, match=r"is (neither a run|not the path)"):
+                load(wrong)
+
+
+def test_runs_are_loaded_from_runs_paths_and_lists_of_them(tmp_path):
+    write_healthy(tmp_path)
+    names = ["optimized_loop+seed=0", "optimized_loop+seed=1", "original+seed=0", "original+seed=1"]
+    runs = flowerexp.load_runs(tmp_path, trust_code=True)
+    for given in ([str(tmp_path)], [[tmp_path]], runs, [runs], [tmp_path, runs[0]]):
+        assert [run.folder.name for run in flowerexp.load_runs(*given)] == names
+    again = flowerexp.load_run(runs[2])
+    assert (again.folder, again.trust_code) == (tmp_path / names[2], True)
+    assert flowerexp.load_run(str(tmp_path / names[2])).folder == again.folder
+    assert all(run.trust_code for run in flowerexp.load_runs(runs))
+    assert not flowerexp.load_runs([runs[0], tmp_path])[0].trust_code
+    assert (Path(again) / "history.json").is_file()
 
 
 def test_runs_and_folders_are_compared_alike(tmp_path):
@@ -260,6 +285,10 @@ def test_the_model_predicts_what_the_run_predicted(trained_run, tiny, tmp_path):
     assert found["class_name"].tolist() == own["prediction"].tolist()
     scores = flowerexp.evaluate([run, trained_run], tiny)
     assert scores["acc"] == pytest.approx(run.history["valid acc"].iloc[-1])
+    assert list(scores) == ["acc", "recall", "precision", "f1"]
+    assert scores.confusion.sum() == len(own)
+    assert f"accuracy {scores['acc']:.4f}, macro recall" in scores.report()
+    assert found.attrs["skipped"] == scores.skipped == []
     (tmp_path / "link").symlink_to("exported")
     (tmp_path / "exported").mkdir()
     assert flowerexp.export(run, tmp_path / "link") == tmp_path / "link"
@@ -275,6 +304,8 @@ def test_photos_that_cannot_be_read_are_a_warning(trained_run, tiny, tmp_path):
     with pytest.warns(UserWarning, match=r"1 photo left out.*bad\.jpg"):
         found = flowerexp.predict(trained_run, tmp_path)
     assert found["id"].tolist() == ["good.png"]
+    (skipped,) = found.attrs["skipped"]
+    assert skipped.startswith(f"{tmp_path / 'bad.jpg'} is damaged")
 
 
 @pytest.mark.parametrize("options", [{"weights": "first"}, {"flip": "diagonal"}])
