@@ -240,7 +240,7 @@ def test_picked_images_are_those_of_the_split_in_order(config, cache):
 def test_features_are_those_of_the_first_record(config):
     table = load(config).train.table
     place, features = checks.first_record(table)
-    assert place.startswith(f"{table.files[0].path}, record 0 (")
+    assert place.startswith(f"{table.files[0]}, record 0 (")
     found = {feature.name: (feature.kind, feature.count, feature.value) for feature in features}
     length = len(table.images[0].numpy())
     assert found == {

@@ -194,4 +194,6 @@ def _trusted(runs: Paths) -> bool:
     """Whether all of these are runs loaded with trust_code=True."""
     if isinstance(runs, Run):
         return runs.trust_code
-    return not isinstance(runs, str | os.PathLike) and all(map(_trusted, runs))
+    if isinstance(runs, str | bytes | os.PathLike) or not isinstance(runs, Iterable):
+        return False
+    return all(map(_trusted, runs))

@@ -30,7 +30,7 @@ def test_eda_augmentation_shows_the_first_images_of_the_first_epoch(tiny, tmp_pa
         "eda", "augmentation", "dataset=tfrecords", f"dataset.root='{tiny}'", "augmentation=flip",
         "augmentation.flip.horizontal=1", "--images", "6", "--output", tmp_path / "shown here.png")
     assert code == 0, said
-    assert "flip" in said
+    assert "Flip(horizontal=1.0" in said
     assert asked == ["cpu"], "a picture takes no memory of a GPU"
     picture = matplotlib.image.imread(tmp_path / "shown here.png")
     shown = {tuple(pixel) for pixel in (picture[..., :3] * 255).round().astype(int)

@@ -104,4 +104,5 @@ def test_no_text_of_a_file_commands_the_terminal(capsys):
     assert wording.one_line(text) == "a [2J b"
     from flowerexp.inference import prediction
 
-    assert "\n     a [2J b     1.0000 " in prediction.report(np.eye(2, dtype=int), [text, "other"])
+    assert "\n     a [2J b     1.0000 " in prediction.Evaluation(
+        np.eye(2, dtype=int), [text, "other"], []).report()

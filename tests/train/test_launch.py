@@ -169,7 +169,7 @@ def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(tiny, t
     for name, cache in (("one", "decoded"), ("two", "encoded")):
         assert execute_here(tmp_path / name, tiny, f"dataset.cache={cache}", *chosen) == 0
         printed = capsys.readouterr().out
-        assert "flip" in printed
+        assert "Flip(horizontal=" in printed
         assert "Perspective(probability=0.35" in printed
         assert "make 48 examples" in printed
     same_results(tmp_path / "one", tmp_path / "two")
