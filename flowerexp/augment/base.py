@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -200,9 +200,12 @@ class KerasLayer:
         return f"{type(self.layer).__name__} of Keras"
 
     def __call__(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        # Outside of map_fn, which does not restore TensorFlow's variable scope after an error.
+        generators = seed_generators(self.layer)
+
         def transform(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, key = pair
-            with keyed(self.layer, key):
+            with keyed(generators, key):
                 pixels = self.layer(tf.cast(image, tf.float32)[None], training=True)[0]
             return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
@@ -210,12 +213,8 @@ class KerasLayer:
         return tf.map_fn(transform, (images, keys), fn_output_signature=shape)
 
 
-@contextlib.contextmanager
-def keyed(layer: Any, key: tf.Tensor) -> Iterator[None]:
-    """Makes the seed generators of a layer and its sublayers draw from `key`, uint64 scalar.
-
-    Raises UserError for a layer that has no seed generator of Keras 3.
-    """
+def seed_generators(layer: Any) -> list[Any]:
+    """The seed generators of a layer and its sublayers; raises UserError if there is none."""
     from keras.random import SeedGenerator
 
     generators = [value for each in layer._flatten_layers() for value in vars(each).values()
@@ -223,6 +222,12 @@ def keyed(layer: Any, key: tf.Tensor) -> Iterator[None]:
     if not generators:
         raise UserError(f"{type(layer).__name__} draws no random numbers from a seed generator of "
                         "Keras 3, so it cannot be a transform")
+    return generators
+
+
+@contextlib.contextmanager
+def keyed(generators: Sequence[Any], key: tf.Tensor) -> Iterator[None]:
+    """Makes seed generators draw from `key`, uint64 scalar."""
     count = itertools.count()
 
     def next_seed(ordered: bool = True) -> tf.Tensor:

@@ -60,3 +60,5 @@ def test_a_layer_without_seeds_of_keras_3_is_refused(make):
     assert base.is_keras_layer(layer)
     with pytest.raises(UserError, match=r"draws no random numbers from a seed generator of Keras"):
         base.build({"mine": layer}, 0, 4).check(8, 16)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        pass  # TensorFlow refuses it after an error inside its map_fn
