@@ -42,6 +42,14 @@ OWN = {"dataset": "flowerexp.data.sources", "model": "flowerexp.models.backbones
        "optimizer": "flowerexp.models.optimizers", "loss": "flowerexp.models.losses",
        "callbacks": "flowerexp.train.callbacks", "metrics": "flowerexp.metrics"}
 """Config group -> the module, or package of modules, of its built-in parts."""
+CALLS = {"dataset": "source()", "model": "backbone(image_size)",
+         "model.head": "head(features, num_classes)",
+         "sampling": "sampler(labels, seed, epoch, draw)",
+         "augmentation": "transform(images, keys) or mix(images, keys, micro_batch)",
+         "schedule": "schedule(updates)", "optimizer": "optimizer(learning_rate)",
+         "loss": "loss(labels, logits, class_counts)", "callbacks": "on_update(state)",
+         "metrics": "metric(confusion, labels, probabilities)"}
+"""Config group -> how its parts are called."""
 KERAS = {"optimizer": ("keras.optimizers", "tf_keras.optimizers"),
          "augmentation": ("keras.layers", "tf_keras.layers")}
 """Config group -> modules of Keras whose classes can be parts directly."""
@@ -112,7 +120,8 @@ class Part:
         try:
             signature.bind(**self.keys, **arguments)
         except TypeError as error:
-            raise UserError(f"{self}: {first_line(error)}; its signature is {signature}") from error
+            raise UserError(f"{self}: {first_line(error)}; it is constructed with its keys, and "
+                            f"its signature is {signature}") from error
 
 
 @contextlib.contextmanager
@@ -127,8 +136,10 @@ def failures_named(part: Any) -> Iterator[None]:
             raise
         if isinstance(error, UserError):
             raise UserError(f"{part}: {error}") from error
-        raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)} (the "
-                        "traceback: HYDRA_FULL_ERROR=1, and a run's run.log)") from error
+        call = CALLS.get(part.group) or CALLS[part.group.partition(".")[0]]
+        expected = f"; it is called as {call}" * isinstance(error, TypeError)
+        raise UserError(f"{part} failed: {type(error).__name__}: {first_line(error)}{expected} "
+                        "(the traceback: HYDRA_FULL_ERROR=1, and a run's run.log)") from error
 
 
 def is_own(part: Any) -> bool:

@@ -59,7 +59,10 @@ def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last")
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
     """
-    return comparison.compare(_paths(paths), pairs, epoch)
+    texts = [pairs] if isinstance(pairs, str) else pairs
+    if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f'pairs={pairs!r} is not a list of texts: give ["a:b"]')
+    return comparison.compare(_paths(paths), list(texts), epoch)
 
 
 def predict(runs: Paths, photos: Paths, *, weights: str | None = None,

@@ -46,7 +46,9 @@ class ReadOnlyConfig:
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__") or key == "_values":  # of this object, not of the config
             raise AttributeError(key)
-        value = getattr(self._values, key)
+        if key not in self._values:
+            raise AttributeError(composition.unknown_key(f"{self._prefix}{key}"))
+        value = self._values[key]
         if isinstance(value, DictConfig):
             return ReadOnlyConfig(value, f"{self._prefix}{key}.")
         return tuple(value) if isinstance(value, ListConfig) else value
@@ -172,6 +174,9 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
 def _load(overrides: Sequence[str], config_dir: str | Path | None, mode: RunMode
           ) -> tuple[DictConfig, Path]:
     """The composed config, with Hydra's own node `hydra`, and the folder of the run or sweep."""
+    if wrong := [each for each in overrides if not isinstance(each, str)]:
+        raise UserError(f"{wrong[0]!r} is not an override: give texts, \"group=option\" or "
+                        "\"key=value\"")
     composition.register()
     try:
         given = composition.for_hydra(overrides, None if config_dir is None else Path(config_dir))

@@ -218,7 +218,7 @@ def export(
 def compare(
     paths: Annotated[list[Path], typer.Argument(
         help="Run folders, or folders of run folders. With --csv, --md or --json, a path with that "
-             "extension is the file to write.", show_default=False)],
+             "extension, or a device, is the file to write.", show_default=False)],
     pair: Annotated[list[str] | None, typer.Option(
         "--pairs", help="CANDIDATE:BASELINE, names of experiments or folders, instead of the pairs "
                         "that the configs name; may be repeated or separated by commas.",
@@ -235,7 +235,7 @@ def compare(
     """Compare runs, with confidence intervals.
 
     Prints what differs between them, their metrics, and which differences are significant. Runs
-    that differ only in their seed share a row.
+    that differ only in their seed share a row. If no run can be read, the exit code is 1.
 
     Example: python -m flowerexp compare outputs/notebook --output comparison
     """
@@ -246,8 +246,8 @@ def compare(
         if output and output.exists() and not output.is_dir():
             raise UserError(f"--output={output} is a file: give a folder")
         wanted = [name for name, asked in (("csv", csv), ("md", md), ("json", json)) if asked]
-        files = {name: path for name in wanted for path in paths
-                 if path.suffix == f".{name}" and not path.is_dir()}
+        files = {name: path for name in wanted for path in paths if not path.is_dir()
+                 and (path.suffix == f".{name}" or store.is_stream(path))}
         logger = RunLogger()
         with logger.steps("comparing", None):
             compared = results.compare(*(path for path in paths if path not in files.values()),
@@ -267,6 +267,9 @@ def compare(
                 store.write_text(output / f"comparison.{name}", write(compared))
             page = report.write(compared, output / report.PAGE, logger, files=True)
             logger.info(f"page: {page}")
+    runs = itertools.chain(compared.failures, *(row.runs for row in compared.rows))
+    if {found.state for found in runs} == {"unreadable"}:
+        raise typer.Exit(1)
 
 
 @app.command()

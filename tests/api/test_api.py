@@ -78,7 +78,8 @@ def test_a_composed_config_prints_as_yaml_and_knows_its_folder():
     assert config.loop.epochs == 3
     assert "max_lr: 0.001" in str(config.schedule)
     assert config.compared_with == ()
-    assert not hasattr(config.loop, "epoch")
+    with pytest.raises(AttributeError, match=r"key loop\.epoch; did you mean 'loop\.epochs'"):
+        config.loop.epoch  # noqa: B018
 
 
 @pytest.mark.parametrize(("override", "message"), [
@@ -238,6 +239,17 @@ def test_a_run_shows_itself_in_a_line_and_in_a_notebook(tmp_path):
     page = run._repr_html_()
     assert "no &lt;space&gt;" in page
     assert "data:image/png;base64,iVBOR" in page
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    write_healthy(tmp_path)
+    for call in (flowerexp.compose, flowerexp.sweep):
+        for wrong in (3, ["loop.epochs=3"]):
+            with pytest.raises(flowerexp.UserError, match="is not an override: give texts"):
+                call(wrong)
+    for wrong in (3, [3], [("a", "b")]):
+        with pytest.raises(flowerexp.UserError, match="is not a list of texts"):
+            flowerexp.compare(tmp_path, pairs=wrong)
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

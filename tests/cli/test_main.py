@@ -136,3 +136,14 @@ def test_override_in_place_of_a_command_is_answered_with_run(tmp_path):
     done = command(tmp_path, "model=mobilenet", "seed=1")
     assert (done.returncode, done.stdout) == (1, "")
     assert "did you mean flowerexp run model=mobilenet?" in done.stderr
+
+
+def test_tables_go_to_devices_and_unreadable_runs_are_a_failure(trained_run, copied):
+    """A device is written and stays; a comparison of nothing ends with 1."""
+    code, said = command_here("compare", trained_run, "--csv", "/dev/null")
+    assert (code, said) == (0, "")
+    assert Path("/dev/null").is_char_device()
+    (copied / "status.json").write_text('{"state": 7}')
+    code, said = command_here("compare", copied)
+    assert code == 1
+    assert "unreadable" in said

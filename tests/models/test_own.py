@@ -223,7 +223,11 @@ def test_a_part_without_its_method_is_named(group):
 
 @pytest.mark.parametrize("group", ["dataset", "sampling", "loss", "augmentation.mine"])
 def test_a_part_with_another_signature_is_named(group):
-    assert group in sentence(WITHOUT_ARGUMENTS[group], part(group, "OneArgument"))
+    found = sentence(WITHOUT_ARGUMENTS[group], part(group, "OneArgument"))
+    expected = parts.CALLS[group.partition(".")[0]]
+    assert found.startswith(f"{group} (")
+    assert "OneArgument" in found
+    assert expected[expected.index("("):] in found
 
 
 def test_a_loss_that_is_nan_is_named(tiny, tmp_path):

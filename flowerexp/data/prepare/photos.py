@@ -67,7 +67,8 @@ def listed(source: Path) -> Listing:
         raise UserError(f"{source} does not exist", GIVE)
     listing = from_folder(source) if source.is_dir() else from_csv(source)
     if not listing.photos:
-        raise UserError(f"{source} holds no photo of a class: {' '.join(listing.notes)} {GIVE}")
+        raise UserError(f"{source} holds no photo of a class: "
+                        + " ".join([*listing.notes, GIVE]))
     return listing
 
 
