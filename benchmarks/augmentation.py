@@ -25,8 +25,8 @@ from flowerexp import rng
 from flowerexp.augment import Perspective, base, geometric
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Table
 from flowerexp.data.sampling import Original
+from flowerexp.data.tables import Table
 
 PROBABILITY = 0.35
 
@@ -115,7 +115,7 @@ def pipelines(count: int, size: int, batches: int) -> dict[str, Iterator[Any]]:
     plain = plain.batch(count, drop_remainder=True).enumerate().map(
         transform, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
-    table = Table(tf.constant(encoded), labels, [""] * len(encoded), (), ())
+    table = Table(tf.constant(encoded), labels, [""] * len(encoded))
     plan = Plan(workers=1, replicas=1, batch_size=count, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=count * batches, updates_per_epoch=batches, epochs=1)
     augment = base.build({"perspective": Perspective(probability=PROBABILITY)}, 0, count)

@@ -20,8 +20,8 @@ from benchmarks.measuring import compare, in_turn, parser, seconds_of, write_rep
 from benchmarks.trainers import build_trainer
 from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import Table
 from flowerexp.data.sources import Source
+from flowerexp.data.tables import Table
 from flowerexp.train import experiment
 from flowerexp.train.experiment import Data
 from flowerexp.train.trainer import Trainer
@@ -67,7 +67,7 @@ def main() -> None:
     jpegs, labels = photos.training_set(arguments.data, SIZE, arguments.images)
     steps = len(jpegs) // BATCH
     count = steps * BATCH  # whole steps, so that both do the same work
-    table = Table(tf.constant(jpegs[:count]), labels[:count], [""] * count, (), ())
+    table = Table(tf.constant(jpegs[:count]), labels[:count], [""] * count)
     trainer = build_trainer("MobileNet", SIZE, BATCH, 1)
     encoded = Split(table, SIZE)
     decoded = pipeline.cache_decoded(encoded)

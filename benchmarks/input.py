@@ -31,8 +31,8 @@ from benchmarks.measuring import (
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import Table
 from flowerexp.data.sampling import Original
+from flowerexp.data.tables import Table
 
 REPEATS = 10
 """Epochs in a round of the decoded cache, because a single one would be too short."""
@@ -79,7 +79,7 @@ def project(encoded: list[bytes], labels: Any, size: int, batch: int, decoded: b
     updates = len(encoded) // batch
     plan = Plan(workers=1, replicas=1, batch_size=batch, accumulation=1, eval_batch_size=1,
                 examples_per_epoch=updates * batch, updates_per_epoch=updates, epochs=1)
-    images = Split(Table(tf.constant(encoded), labels, [""] * len(encoded), (), ()), size)
+    images = Split(Table(tf.constant(encoded), labels, [""] * len(encoded)), size)
     batches = pipeline.training_batches(
         tf.distribute.get_strategy(), pipeline.cache_decoded(images) if decoded else images,
         Original(), plan, 0, None)

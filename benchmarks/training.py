@@ -11,8 +11,8 @@ from benchmarks.measuring import Case, seconds_of
 from benchmarks.trainers import CLASSES
 from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import Table
 from flowerexp.data.sampling import Original
+from flowerexp.data.tables import Table
 from flowerexp.models import layers
 from flowerexp.train.trainer import Trainer
 

@@ -66,7 +66,8 @@ class Hardware(Checked):
 
 @dataclass
 class Dataset(Checked):
-    """How a data set is cached and fed; all other keys of the group belong to its source."""
+    """How a data set is divided, cached and fed; all other keys of the group belong to its source.
+    """
 
     source: Any = None
     """The part that `dataset._target_` names: it finds the data."""
@@ -76,6 +77,25 @@ class Dataset(Checked):
     """Memory for images: decoded ones up to it in `auto`, the shuffle buffer in `none`."""
     on_bad_record: str = key("stop", "stop", "skip")
     """Whether a bad record ends the run or is left out."""
+    resize: str = key("crop", "crop", "pad", "stretch")
+    """How images of another size or shape become squares of dataset.image_size."""
+    exif: bool = True
+    """Rotate and mirror photos as the orientation in their EXIF data says."""
+    validation: float | None = key(None, above=0, below=1)
+    """Share of train to validate with; null: the data's own validation split, else 0.15."""
+    folds: int | None = key(None, least=2)
+    """The number of stratified folds of the pooled images; null: no folds."""
+    fold: int | None = key(None, least=0)
+    """The fold to validate with, from 0; the others are trained on."""
+    pool: str = key("train", "train", "train+val")
+    """The splits that are divided."""
+    split_seed: int = key(0, least=0, most=2**31 - 1)
+    """Seed of validation, folds and long_tail."""
+    group_pattern: str | None = None
+    """A regular expression on ids; its first group (else its match) names what an image shows, and
+    images of one such thing stay on one side of every division."""
+    long_tail: float | None = key(None, above=1)
+    """Keep an exponential profile of the training images: the largest class over the smallest."""
 
 
 @dataclass
@@ -162,6 +182,8 @@ class Common(Checked):
     """Experiments that are the baselines of this one."""
     dry_run: bool = False
     """Print the plan of the run or sweep, with its numbers, and exit."""
+    train_on: str = key("train", "train", "all")
+    """What is trained on; `all` includes the validation images, and validates with none."""
     on_failure: str = key("continue", "continue", "stop")
     """What a sweep does after a failed job."""
     hardware: Hardware = field(default_factory=Hardware)

@@ -20,6 +20,13 @@ STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 INERT_KEYS = ("dataset.root", *STREAM_KEYS, "loop.log_interval", "model.summary", *TIME_KEYS)
 """Keys that cannot change a run's numbers; the data are compared by their fingerprint."""
 
+LATER_KEYS: Mapping[str, Any] = {
+    "train_on": "train", "dataset.resize": "crop", "dataset.exif": True,
+    "dataset.validation": None, "dataset.folds": None, "dataset.fold": None,
+    "dataset.pool": "train", "dataset.split_seed": 0, "dataset.group_pattern": None,
+    "dataset.long_tail": None}
+"""Keys that came later -> the value that all runs before had, which is not compared."""
+
 FIRST_VERSION: Mapping[str, Mapping[str, str]] = {
     group: {kind: f"{parts.OWN[group]}.{name}" for kind, name in classes.items()}
     for group, classes in {
@@ -150,6 +157,7 @@ def keys(plain: Mapping[str, Any]) -> dict[str, Any]:
         kinds = {target: kind for kind, target in FIRST_VERSION.get(group, {}).items()}
         kind = kinds.get(str(leaves.get(f"{group}.{parts.TARGET}")))
         if (key in PLACE_KEYS or (key in INERT_KEYS and not (streamed and key in STREAM_KEYS))
+                or value == LATER_KEYS.get(key, ...)
                 or (value is None and group != "sampling" and kind is not None)
                 or value == IMPLIED.get(key.removesuffix(f".{parts.TARGET}"), ...)):
             continue

@@ -4,9 +4,10 @@ Public:
 
 - `sources`: `Source` (a data set: TFRecord files or arrays), `Arrays` (a split in memory),
   `SourceFactory` (the protocol of a custom data set), `find` (the source that a config asks
-  for), `fingerprint`
-- `records`: `read` (a split as a `Table`), `ReadSpec` (what its records must hold), `inspect`
-  (every record with its issues), `DataIssue`; `tfrecord`: the files
+  for)
+- `splits`: `load` (the splits of a run and their fingerprint); `division`: how images are divided
+- `tables`: `Table` (a split in memory), `DataIssue`; `records`: `read` (records as a `Table`),
+  `ReadSpec` (what they must hold), `inspect` (every record with its issues); `tfrecord`: the files
 - `sampling`: `epoch_indices` (the order of an epoch); `batching`: `Plan` (the sizes of an update)
 - `pipeline`: `Split`, `training_batches`, `evaluation_batches`
 - `sample`: the synthetic data set; `resizing`: photos of any size to squares

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp.data import records, sampling, tfrecord
+from flowerexp.data import sampling, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Table
+from flowerexp.data.tables import Table, aligned_empty, as_tensor
 from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import UserError
 from flowerexp.strategy.workers import AllGather, single_process
@@ -75,14 +75,14 @@ def cache_decoded(images: Split) -> Split:
     if images.decoded is not None:
         return images
     size = images.image_size
-    decoded = records.aligned_empty((images.count, size, size, 3))
+    decoded = aligned_empty((images.count, size, size, 3))
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
         lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
     for batch in without_autotune(batches.prefetch(PREFETCH)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
-    return Split(replace(images.table, images=records.as_tensor(decoded)), size)
+    return Split(replace(images.table, images=as_tensor(decoded)), size)
 
 
 def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
@@ -281,11 +281,11 @@ def check_worker_files(table: Table, workers: int, worker: int) -> None:
 def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from a file's number to the data of its records that are in the table, in order.
 
-    If records were skipped, a file is read whole and cut at the positions of the others, because
+    A file that holds other records too is read whole and cut at the positions of these, because
     TensorFlow reads nothing after a damaged record.
     """
     paths = tf.constant(table.files, tf.string)
-    if not table.issues:
+    if not table.partial:
         return lambda file: tf.data.TFRecordDataset(paths[file])
     places = tf.constant(table.spans, tf.int64)
     ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)

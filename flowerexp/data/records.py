@@ -13,14 +13,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from flowerexp.data import tfrecord
+from flowerexp.data.tables import DataIssue, Table
 from flowerexp.data.tfrecord import FEATURES, RawRecord, RecordSpan
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
@@ -32,8 +32,6 @@ THREADS = 4
 """Number of threads that decode images."""
 FIRST_IMAGES = 32
 """Number of images from which the size of all is inferred."""
-ALIGNMENT = 64
-"""Alignment, in bytes, of memory that TensorFlow uses without a copy."""
 MAX_IMAGE_SIZE = 8192
 """Maximum height and width of images in pixels."""
 MAX_LABELS = 2**20
@@ -76,35 +74,13 @@ class ReadSpec:
     skip_bad: bool = False
 
 
-@dataclass(frozen=True)
-class DataIssue:
-    """An issue with a record, or with a file if `record` is None.
-
-    record: number of the record in the file, from 0.
-    id: id of the record; None if it cannot be read.
-    message: the sentence without file and record.
-    lost: number of records that cannot be read because of it.
-    """
-
-    file: str
-    record: int | None
-    id: str | None
-    message: str
-    lost: int = 1
-
-    @property
-    def sentence(self) -> str:
-        if self.record is None:
-            return f"{self.file} {self.message}"
-        return f"{self.file}, record {self.record}: {self.message}"
-
-
 class Record(NamedTuple):
     """A record and its issues or, if `span` is None, the issue with the end of its file.
 
     image: JPEG bytes; None if the features have issues.
     label: -1 without a label.
     id: empty without an id; None if it cannot be read.
+    digest: length and CRC of the record's data, 64 bits.
     """
 
     span: RecordSpan | None
@@ -112,61 +88,7 @@ class Record(NamedTuple):
     label: int
     id: str | None
     issues: tuple[DataIssue, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A split in memory.
-
-    images: string [n], JPEG bytes, or uint8 [n, height, width, 3], decoded; None if only labels and
-        ids were kept.
-    labels: int32 [n]; -1 in a split without labels.
-    ids: n strings, empty if a record has none.
-    files: paths in reading order; empty for arrays in memory.
-    counts: number of the table's records in each file.
-    spans: int64 [n, 2], start and length in bytes of each record's data in its file.
-    issues: issues of records that were left out, and of files that end too early, in reading order.
-    bad: id, perhaps empty, of each record that was left out, by its row among all records.
-    """
-
-    images: tf.Tensor | None
-    labels: npt.NDArray[np.int32]
-    ids: list[str]
-    files: tuple[str, ...] = ()
-    counts: tuple[int, ...] = ()
-    spans: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    issues: tuple[DataIssue, ...] = ()
-    bad: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> npt.NDArray[np.bool_]:
-        """bool [records], whether each record is in the table."""
-        kept = np.ones(len(self.ids) + len(self.bad), np.bool_)
-        kept[list(self.bad)] = False
-        return kept
-
-    @property
-    def all_ids(self) -> list[str]:
-        """The ids of all records, including those that were left out."""
-        good = iter(self.ids)
-        return [next(good) if kept else self.bad[row] for row, kept in enumerate(self.kept)]
-
-
-def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """An uninitialized array, aligned so that TensorFlow uses it without a copy."""
-    count = int(np.prod(shape))
-    raw = np.empty(count + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start:start + count].reshape(shape)
-
-
-def as_tensor(pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
-    """The array as a tensor, without a copy if it is aligned; tf.constant holds three copies."""
-    if pixels.ctypes.data % ALIGNMENT or not (pixels.flags.c_contiguous and pixels.flags.writeable):
-        copy = aligned_empty(pixels.shape)
-        copy[:] = pixels
-        pixels = copy
-    return tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
+    digest: int = 0
 
 
 def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_process) -> Table:
@@ -199,9 +121,11 @@ def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_pr
     table = Table(tf.constant([record.image for record in good], tf.string)
                   if spec.keep_images else None,
                   np.array([record.label for record in good], np.int32),
-                  [record.id or "" for record in good], tuple(files),
+                  [record.id or "" for record in good],
+                  np.array([record.digest for record in good], np.uint64), (), tuple(files),
                   tuple(sum(not record.issues for record in each) for each in reads),
-                  np.array([record.span for record in good], np.int64).reshape(-1, 2), issues, bad)
+                  np.array([record.span for record in good], np.int64).reshape(-1, 2),
+                  bool(issues), issues, bad)
     if spec.labels is Labels.ABSENT:
         check_rows_named(table)
     return table
@@ -291,7 +215,7 @@ def check(file: str, spec: ReadSpec, decode: bool, number: int, raw: RawRecord) 
                             + ("" if spec.num_classes
                                else " unless dataset.num_classes says otherwise"))
     return Record(raw.span, image, label, identifier, tuple(
-        DataIssue(file, number, identifier, message, lost) for message in messages))
+        DataIssue(file, number, identifier, message, lost) for message in messages), raw.digest)
 
 
 def feature_issues(values: Mapping[str, Sequence[Any]] | None, labels: Labels) -> list[str]:
@@ -373,28 +297,3 @@ def most_common_height(file: str) -> int:
             with contextlib.suppress(tf.errors.InvalidArgumentError):
                 heights[int(tf.io.extract_jpeg_shape(record.image)[0])] += 1
     return heights.most_common(1)[0][0] if heights else 0
-
-
-def count_skipped(issues: Sequence[DataIssue]) -> int:
-    """The number of records that were left out, however many issues they have."""
-    return sum({(issue.file, issue.record): issue.lost for issue in issues}.values())
-
-
-def skipped_status(issues: Sequence[DataIssue]) -> dict[str, Any]:
-    """The entry `skipped` of status.json: the number of records left out, and every issue.
-
-    A record with two issues is counted once and listed twice; an issue with a whole file has the
-    record null. A file that ends too early counts as the missing records that its name states, or
-    as one if it states none.
-    """
-    return {"count": count_skipped(issues), "records": [
-        {"file": issue.file, "record": issue.record, "id": issue.id, "fault": issue.message}
-        for issue in issues]}
-
-
-def skipped_sentence(issues: Sequence[DataIssue]) -> str:
-    """The sentence about skipped records that a run logs at its start."""
-    if not issues:
-        return "skipped 0 records"
-    return (f"skipped {count_skipped(issues)} bad records, all listed in status.json; the first: "
-            f"{issues[0].sentence}")

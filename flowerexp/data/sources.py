@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import platformdirs
@@ -18,7 +18,8 @@ import platformdirs
 from flowerexp import parts
 from flowerexp.config import check_range
 from flowerexp.data import records, sample, tfrecord
-from flowerexp.data.records import MAX_LABELS, DataIssue, Labels, ReadSpec, Table
+from flowerexp.data.records import MAX_LABELS, Labels, ReadSpec
+from flowerexp.data.tables import Table, as_tensor
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
@@ -67,16 +68,9 @@ class Arrays:
         count = len(self.images)
         labels = np.full(count, -1) if self.labels is None else self.labels
         ids = range(count) if self.ids is None else self.ids
-        return Table(records.as_tensor(self.images) if keep_images else None,
-                     labels.astype(np.int32), [str(each) for each in ids])
-
-    @property
-    def digest(self) -> str:
-        """A hash of images, labels and ids."""
-        table = self.table(keep_images=False)
-        found = hashlib.sha256(np.ascontiguousarray(self.images).data)
-        found.update(json.dumps([self.images.shape, table.labels.tolist(), table.ids]).encode())
-        return found.hexdigest()
+        digests = [google_crc32c.value(image.tobytes()) for image in self.images]
+        return Table(as_tensor(self.images) if keep_images else None, labels.astype(np.int32),
+                     [str(each) for each in ids], np.array(digests, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -344,56 +338,3 @@ def read_class_names(names: Any) -> tuple[str, ...] | None:
     if not read:
         raise UserError(f"dataset.class_names={names} holds no name")
     return tuple(read)
-
-
-def fingerprint(source: Source, counts: list[int], skipped: Sequence[DataIssue] = ()) -> str:
-    """16 hexadecimal digits that identify the data, so that a run resumes on the same data only.
-
-    A hash of the files' names and sizes (or the arrays' bytes), of the class counts, and of the
-    positions of skipped records: repairing one changes neither names nor sizes and, outside the
-    training set, no count.
-    """
-    splits: dict[str, Any] = {split: each.digest for split, each in source.arrays.items()}
-    for split, files in source.files.items():
-        splits[split] = [(Path(file).name, tf.io.gfile.stat(file).length) for file in files]
-    places = sorted({(*Path(fault.file).parts[-2:], str(fault.record)) for fault in skipped})
-    known = [splits, counts, *([places] if places else [])]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-
-
-def read_labelled(source: Source, keep_images: bool, on_bad_record: str = "stop",
-                  all_gather: AllGather = single_process
-                  ) -> tuple[tuple[Table, Table], tuple[str, ...], tuple[DataIssue, ...]]:
-    """Training and validation split, class names (numbers if there are none), and the issues of
-    what was left out of any split.
-
-    The test split is checked too; with `stop` only its features and sizes, because its images are
-    decoded during prediction. Raises UserError as `records.read`; `all_gather` as there.
-    """
-    splits = {split: read_split(source, split, keep_images and split != "test", on_bad_record,
-                                all_gather)
-              for split in source.splits}
-    train, valid = splits["train"], splits["val"]
-    classes = source.num_classes or 1 + max(int(table.labels.max()) for table in (train, valid))
-    return ((train, valid), source.class_names or tuple(str(label) for label in range(classes)),
-            tuple(issue for table in splits.values() for issue in table.issues))
-
-
-def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,
-               all_gather: AllGather = single_process) -> Table:
-    """A split as a run reads it; raises UserError as `records.read`."""
-    if source.arrays:
-        return source.arrays[split].table(keep_images)
-    spec = source.spec(split, keep_images, on_bad_record == "skip")
-    return records.read(source.files[split], spec, all_gather)
-
-
-def class_counts(source: Source, on_bad_record: str = "stop"
-                 ) -> tuple[npt.NDArray[np.int64], str]:
-    """Training images of each class, int64 [classes], and the fingerprint of the data.
-
-    Every record is checked; no image is kept.
-    """
-    (train, _), names, skipped = read_labelled(source, False, on_bad_record)
-    counts = np.bincount(train.labels, minlength=len(names))
-    return counts, fingerprint(source, counts.tolist(), skipped)

@@ -16,7 +16,8 @@ import pandas as pd
 
 from flowerexp import metrics
 from flowerexp.data import records, resizing, tfrecord
-from flowerexp.data.records import BROKEN_IMAGE, DataIssue, Labels, ReadSpec
+from flowerexp.data.records import BROKEN_IMAGE, Labels, ReadSpec
+from flowerexp.data.tables import DataIssue
 from flowerexp.errors import UserError, one_line
 from flowerexp.inference import trained
 from flowerexp.inference.inputs import Input

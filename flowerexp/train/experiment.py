@@ -14,7 +14,7 @@ from scipy.special import softmax
 from flowerexp import identity, metrics, parts
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
-from flowerexp.data import batching, pipeline, records, sampling, sources
+from flowerexp.data import batching, pipeline, records, sampling, sources, splits, tables
 from flowerexp.data.pipeline import Split
 from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
@@ -63,8 +63,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
     # Model, and what was trained before
     trainer = build_trainer(config, strategy, plan, data, logger)
-    provenance = {**asdict(plan), **own_code,
-                  "data": sources.fingerprint(data.source, data.counts.tolist(), data.skipped)}
+    provenance = {**asdict(plan), **own_code, "data": data.fingerprint}
     checkpointer = Checkpointer(folder, logger, trainer,
                                 identity.keys(identity.plain(config)) | provenance,
                                 config.loop.checkpoint_minutes)
@@ -118,8 +117,10 @@ class Data:
     """How images are kept: decoded | encoded | none."""
     train: Split
     valid: Split
-    skipped: tuple[records.DataIssue, ...] = ()
+    skipped: tuple[tables.DataIssue, ...] = ()
     """Issues of the records that dataset.on_bad_record=skip left out of any split."""
+    fingerprint: str = ""
+    """The hash of the data's content, see `splits.Splits`."""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -132,9 +133,9 @@ def load_data(dataset: Dataset, logger: RunLogger,
     """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
     source = sources.find(dataset.source, all_gather)
     logger.info(source.reason)
-    labelled, names, skipped = sources.read_labelled(source, dataset.cache != "none",
-                                                      dataset.on_bad_record, all_gather)
-    decoded_bytes = sum(len(table.labels) for table in labelled) * source.image_size**2 * 3
+    found = splits.load(source, dataset, dataset.cache != "none", all_gather)
+    labelled, names = (found.train, found.valid), found.names
+    decoded_bytes = sum(len(each.labels) for each in labelled) * source.image_size**2 * 3
     cache = dataset.cache
     if source.arrays:
         if cache == "none":
@@ -143,7 +144,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
         cache = "decoded"
     elif cache == "auto":
         cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
-    train, valid = (as_images(table, source, dataset, cache) for table in labelled)
+    train, valid = (as_images(each, source, dataset, cache) for each in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
     logger.info(f"data: {train.count} training and {valid.count} validation images of "
@@ -153,15 +154,15 @@ def load_data(dataset: Dataset, logger: RunLogger,
     logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                         "image_size": source.image_size, "classes": len(names),
                         "train": train.count, "val": valid.count},
-                  skipped=records.skipped_status(skipped) if skips else None)
+                  skipped=tables.skipped_status(found.issues) if skips else None)
     if skips:
-        logger.info(records.skipped_sentence(skipped))
-    return Data(source, names, cache, train, valid, skipped)
+        logger.info(tables.skipped_sentence(found.issues))
+    return Data(source, names, cache, train, valid, found.issues, found.fingerprint)
 
 
-def as_images(table: records.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
+def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
-    images = Split(table, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
+    images = Split(split, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
     if cache != "decoded":
         return images
     with bad_records_named(images):
@@ -186,11 +187,11 @@ def bad_records_named(images: Split, strategy: Any = None) -> Iterator[None]:
 
 
 def load_test(dataset: Dataset, data: Data, all_gather: workers.AllGather = workers.single_process
-              ) -> records.Table | None:
+              ) -> tables.Table | None:
     """The test split, decoded during prediction, or None if the data set has none."""
     if "test" not in data.source.splits:
         return None
-    return sources.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
+    return splits.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
                               all_gather)
 
 
@@ -356,7 +357,7 @@ def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather:
                         "then rerun the command") from error
 
 
-def test_rows(test: records.Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+def test_rows(test: tables.Table, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
               ) -> tuple[npt.NDArray[np.float16], list[int]]:
     """Probabilities float16 [records, classes] and class ids of the test split, from the logits
     float32 [readable records, classes] and the training images of each class, int64 [classes].

@@ -114,7 +114,7 @@ def find_data(dataset: Dataset, dry_run: bool
 
     Published sizes in place of missing files have no fingerprint and several class counts.
     """
-    from flowerexp.data import sources
+    from flowerexp.data import sources, splits
 
     flowers = dataset.source
     if dry_run and type(flowers) is sources.Flowers:
@@ -132,8 +132,8 @@ def find_data(dataset: Dataset, dry_run: bool
                                     classes, {})
             return source, None, extreme_counts(train, classes, least, most)
     source = sources.find(dataset.source)
-    counts, data = sources.class_counts(source, dataset.on_bad_record)
-    return source, data, [counts]
+    found = splits.load(source, dataset, keep_images=False)
+    return source, found.fingerprint, [found.counts]
 
 
 def extreme_counts(total: int, classes: int, least: int, most: int

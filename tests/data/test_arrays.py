@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.config import Dataset
-from flowerexp.data import pipeline, sources
+from flowerexp.data import pipeline, sources, splits
 from flowerexp.data.prepare import checks
 from flowerexp.data.sources import Arrays, Source, TFRecords
 from flowerexp.errors import UserError
@@ -43,7 +43,7 @@ def source(tiny):
 @pytest.mark.parametrize("policy", [ORIGINAL, OVERSAMPLE], ids=["original", "oversample"])
 def test_training_batches_are_those_of_records(tiny, source, policy):
     expected = images_of(tiny, "train", "encoded")
-    split = pipeline.Split(sources.read_split(source, "train", True, "stop"), 16)
+    split = pipeline.Split(splits.read_split(source, "train", True, "stop"), 16)
     assert not split.streamed
     assert pipeline.cache_decoded(split) is split
     for epoch in (0, 1):
@@ -59,7 +59,7 @@ def test_evaluation_batches_are_those_of_records(tiny, source, split):
                                                     plan_of())
         return np.stack(list(batches.as_numpy_iterator())), rows
 
-    table, expected = sources.read_split(source, split, True, "stop"), images_of(
+    table, expected = splits.read_split(source, split, True, "stop"), images_of(
         tiny, split, "encoded").table
     for one, other in zip(shown(table), shown(expected), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -93,16 +93,16 @@ def test_a_run_on_arrays_is_the_run_on_records(tiny, source, tmp_path, monkeypat
 
 
 def test_a_fingerprint_is_that_of_every_byte(source):
-    counts, found = sources.class_counts(source)
-    assert counts.tolist() == np.bincount(source.arrays["train"].labels).tolist()
-    assert found == sources.fingerprint(source, counts.tolist())
+    found = splits.load(source, Dataset(), keep_images=False)
+    assert found.counts.tolist() == np.bincount(source.arrays["train"].labels).tolist()
+    assert splits.load(source, Dataset(), keep_images=True).fingerprint == found.fingerprint
     train = source.arrays["train"]
     pixels, labels = train.images.copy(), train.labels[::-1].copy()
     pixels[-1, -1, -1, -1] ^= 1
     for changed in ({"images": pixels}, {"labels": labels}, {"ids": None}):
         other = dataclasses.replace(source, arrays=source.arrays | {
             "train": dataclasses.replace(train, **changed)})
-        assert sources.fingerprint(other, counts.tolist()) != found, changed.keys()
+        assert splits.load(other, Dataset(), False).fingerprint != found.fingerprint, changed.keys()
 
 
 def test_streaming_arrays_is_a_mistake(source, monkeypatch):
@@ -113,7 +113,7 @@ def test_streaming_arrays_is_a_mistake(source, monkeypatch):
 
 
 def test_the_first_record_of_arrays_has_words(source):
-    place, features = checks.first_record(sources.read_split(source, "train", True, "stop"))
+    place, features = checks.first_record(splits.read_split(source, "train", True, "stop"))
     assert place == "image 0 of arrays in memory"
     assert [(each.name, each.value) for each in features] == [
         ("class", "0"), ("id", "train0"), ("image", "16 x 16 x 3")]

@@ -14,6 +14,7 @@ from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.records import Labels, ReadSpec
 from flowerexp.data.sampling import Original, Oversample
+from flowerexp.data.tables import Table
 from tests.transforms import BUILT_IN
 
 ORIGINAL = Original()
@@ -221,8 +222,8 @@ def test_rows_of_an_evaluation_are_every_image_once(counts, workers, replicas, b
     """
     files = tuple(f"{number}" for number in range(len(counts)))
     pixels = None if streamed else tf.zeros([sum(counts), 1, 1, 3], tf.uint8)
-    images = pipeline.Split(records.Table(pixels, np.zeros(sum(counts), np.int32), [], files,
-                                          tuple(counts)), 1)
+    images = pipeline.Split(Table(pixels, np.zeros(sum(counts), np.int32), [], files=files,
+                                  counts=tuple(counts)), 1)
     plan = plan_of(workers=workers, replicas=workers * replicas)
     rows = pipeline.evaluation_rows(images, dataclasses.replace(plan, eval_batch_size=batch))
     assert rows.shape[1:] == (workers, replicas, batch)

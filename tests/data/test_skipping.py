@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from flowerexp import composition
 from flowerexp.config import Dataset
-from flowerexp.data import pipeline, records, sources, tfrecord
+from flowerexp.data import pipeline, records, sources, splits, tables, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Labels, ReadSpec, Table
+from flowerexp.data.records import Labels, ReadSpec
 from flowerexp.data.sampling import Original
 from flowerexp.data.sources import TFRecords
+from flowerexp.data.tables import Table
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
@@ -179,8 +180,8 @@ def test_parts_that_several_workers_read_are_the_split_of_one(pair, policy, work
 
     source = sources.find(sources.TFRecords(str(pair[policy == "stop"])))
     for split in source.files:
-        one = sources.read_split(source, split, False, policy)
-        several = sources.read_split(source, split, False, policy, all_gather)
+        one = splits.read_split(source, split, False, policy)
+        several = splits.read_split(source, split, False, policy, all_gather)
         assert several.labels.tolist() == one.labels.tolist()
         assert several.kept.tolist() == one.kept.tolist()
         for name in ("ids", "counts", "files", "images", "all_ids", "issues"):
@@ -303,9 +304,9 @@ def test_the_classes_and_the_fingerprint_are_those_of_what_is_left(pair):
     source = sources.find(write.source)
     data = experiment.load_data(write, RunLogger(chief=False))
     assert len(data.names) == 3
-    counts, fingerprint = sources.class_counts(source, "skip")
-    assert data.counts.tolist() == counts.tolist() == [20, 11, 4]
-    assert fingerprint == sources.fingerprint(source, counts.tolist(), data.skipped)
+    planned = splits.load(source, write, keep_images=False)
+    assert data.counts.tolist() == planned.counts.tolist() == [20, 11, 4]
+    assert data.fingerprint == planned.fingerprint
 
 
 def begin(root, folder):
@@ -345,8 +346,8 @@ def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kep
     path = write_serialized(tmp_path / "b-3.tfrec", [good(number) for number in range(3)])
     path.write_bytes(path.read_bytes()[:[0, *record_ends(path)][kept] + more])
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
-    assert records.skipped_status(left.issues)["count"] == lost
-    assert f"skipped {lost} bad records" in records.skipped_sentence(left.issues)
+    assert tables.skipped_status(left.issues)["count"] == lost
+    assert f"skipped {lost} bad records" in tables.skipped_sentence(left.issues)
 
 
 def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
@@ -361,5 +362,5 @@ def test_good_records_only_is_no_change(tmp_path):
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
     assert left.issues == ()
     assert left.kept.all()
-    assert records.skipped_sentence(()) == "skipped 0 records"
-    assert records.skipped_status(()) == {"count": 0, "records": []}
+    assert tables.skipped_sentence(()) == "skipped 0 records"
+    assert tables.skipped_status(()) == {"count": 0, "records": []}

@@ -10,7 +10,7 @@ from flowerexp import metrics
 from flowerexp.config import Hardware
 from flowerexp.data import pipeline
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Table
+from flowerexp.data.tables import Table
 from flowerexp.models import layers, losses, optimizers
 from flowerexp.strategy import factory
 from flowerexp.train.trainer import Trainer
@@ -262,7 +262,7 @@ def test_logits_come_in_order_for_any_number_of_images(replicas):
     trainer = trainer_of(strategy_of(replicas), plan_of(replicas, 4, 1, 1))
     for count in (0, 1, 7, 16, 33):
         images, labels = random_examples(count)
-        fed = pipeline.Split(Table(tf.constant(images), labels, [""] * count, (), ()), 12)
+        fed = pipeline.Split(Table(tf.constant(images), labels, [""] * count), 12)
         batches, rows = pipeline.evaluation_batches(trainer.strategy, fed, trainer.plan)
         expected = (trainer.model(images.astype(np.float32)).numpy() if count
                     else np.zeros((0, 5)))  # Conv2D takes no empty batch

@@ -15,9 +15,10 @@ import tensorflow as tf
 from rich.table import Table
 from rich.text import Text
 
-from flowerexp.data import records, sources, tfrecord
-from flowerexp.data.records import DataIssue, Record, count_skipped
+from flowerexp.data import records, sources, tables, tfrecord
+from flowerexp.data.records import Record
 from flowerexp.data.sources import Source
+from flowerexp.data.tables import DataIssue, count_skipped
 from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import counted, one_line
 from flowerexp.runs.log import RunLogger
@@ -170,7 +171,7 @@ class Feature:
     value: str
 
 
-def first_record(table: records.Table) -> tuple[str, list[Feature]]:
+def first_record(table: tables.Table) -> tuple[str, list[Feature]]:
     """The place of the first record of a split, and its features by name.
 
     Args:

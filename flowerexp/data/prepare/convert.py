@@ -25,10 +25,10 @@ import pandas as pd
 import tensorflow as tf
 
 from flowerexp.data import records, sources, tfrecord
+from flowerexp.data.division import SPLITS, order_of, stratify
 from flowerexp.data.prepare import photos
 from flowerexp.data.prepare.encoding import Encoded, digest_of, encode
 from flowerexp.data.prepare.photos import Listing, Photo
-from flowerexp.data.prepare.splits import SPLITS, order_of, stratify
 from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger

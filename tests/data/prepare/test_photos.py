@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowerexp.data.division import SPLITS, stratify
 from flowerexp.data.prepare import photos
-from flowerexp.data.prepare.splits import SPLITS, stratify
 from flowerexp.errors import UserError
 
 
