@@ -22,6 +22,9 @@ SeedOption = Annotated[int, typer.Option(
 WorkersOption = Annotated[int | None, typer.Option(
     min=1, help="Photos converted in parallel (default: one per CPU core); the records do not "
                 "depend on it.", show_default=False)]
+ExifOption = Annotated[bool, typer.Option(
+    "--exif/--no-exif", help="Rotate and mirror photos as the orientation in their EXIF data "
+                             "says.")]
 StrictOption = Annotated[bool, typer.Option(
     "--strict", help="Exit with code 1 if a photo could not be used.")]
 OutArgument = Annotated[Path, typer.Argument(
@@ -81,15 +84,16 @@ def from_folder(
     test: Annotated[float, typer.Option(
         help="Fraction of the photos for the test split; 0 for none.")] = 0.15,
     seed: SeedOption = 0,
+    exif: ExifOption = True,
     workers: WorkersOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Convert your own photos to TFRecords.
 
     OUT/tfrecords-jpeg-SxS gets train, val and test: a stratified split that depends on the seed and
-    the photos' relative paths only. Photos are center-cropped to a square and resized; the EXIF
-    orientation is ignored. Photos that cannot be used are listed in unreadable.csv, copies of an
-    image in duplicates.csv. The test records have no labels; these are in test_labels.csv. Rerun
+    the photos' relative paths only. Photos are turned as their EXIF orientation says,
+    center-cropped to a square and resized. Photos that cannot be used are listed in
+    unreadable.csv, copies of an image in duplicates.csv. The test records have no labels; these are in test_labels.csv. Rerun
     the command to resume an interrupted conversion.
 
     Example: python -m flowerexp data from-folder photos flowers --size 192
@@ -97,7 +101,7 @@ def from_folder(
     with silent_tensorflow() as logger:
         from flowerexp.data.prepare import convert
 
-        complete = convert.run(images, out, convert.ConversionOptions(size, val, test, seed),
+        complete = convert.run(images, out, convert.ConversionOptions(size, val, test, seed, exif),
                                   workers or os.cpu_count() or 1, logger)
     if strict and not complete:
         raise typer.Exit(1)

@@ -120,7 +120,8 @@ def predict(
     runs: Runs,
     given: Annotated[Path, typer.Argument(
         metavar="INPUT", show_default=False,
-        help="One or several images (JPEG, PNG, BMP, GIF) or TFRecord files (*.tfrec), a folder of "
+        help="One or several images (JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, with "
+             "the extra heif HEIC) or TFRecord files (*.tfrec), a folder of "
              "either, searched recursively for images, or the root of a data set (its test split). "
              "Images may have any size.")],
     output: Annotated[Path | None, typer.Option(
@@ -202,8 +203,9 @@ def export(
 ) -> None:
     """Export a model to serve.
 
-    OUT/saved_model needs TensorFlow alone: it maps JPEG, PNG, BMP or GIF bytes [n] to class_name,
-    class_id, probability and probabilities. OUT/model.keras needs Keras alone: it maps pixels (0 to
+    OUT/saved_model needs TensorFlow alone: it maps bytes [n] of JPEG (turned as its EXIF
+    orientation says), PNG, GIF, BMP or WebP to class_name, class_id, probability and probabilities.
+    OUT/model.keras needs Keras alone: it maps pixels (0 to
     255) to logits, and OUT/classes.json names the classes.
 
     Example: python -m flowerexp export outputs/A exported

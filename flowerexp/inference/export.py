@@ -20,19 +20,20 @@ STEPS = 3
 """The number of steps that `write` reports."""
 
 
-def classifier(model: Any, size: int, names: tuple[str, ...]) -> Any:
+def classifier(model: Any, size: int, names: tuple[str, ...], exif: bool = True) -> Any:
     """The tf.Module to save: the weights, and functions of TensorFlow's own operations.
 
     Args:
         model: Keras model, images [n, size, size, 3], 0 to 255 -> logits [n, classes].
         size: height and width in pixels.
         names: the class names in label order.
+        exif: whether JPEGs are turned as the orientation in their EXIF data says.
     """
     def class_names() -> dict[str, Any]:
         return {"class_names": tf.constant(names)}
 
     def classify(jpeg: Any) -> dict[str, Any]:
-        images = tf.map_fn(lambda data: resizing.square(resizing.decode(data), size), jpeg,
+        images = tf.map_fn(lambda data: resizing.square(resizing.decode(data, exif), size), jpeg,
                            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
         logits = model(images, training=False)
         probabilities = tf.nn.softmax(logits)
@@ -71,7 +72,8 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
     """Writes a folder with `saved_model`, `model.keras` and `classes.json`, whole or not at all.
 
     The SavedModel's signature serving_default takes `jpeg`, string [n]: images of any size, in a
-    format that `resizing.decode` reads. It returns `class_id` int64 [n], `class_name` string [n],
+    format that `resizing.decode` reads (JPEGs are turned as their EXIF orientation says, unless the
+    run has dataset.exif=false). It returns `class_id` int64 [n], `class_name` string [n],
     `probability` float32 [n] and `probabilities` float32 [n, classes]; the signature class_names
     takes no arguments and returns `class_names` string [classes].
 
@@ -93,7 +95,7 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
     try:
         partial = place / "new"
         partial.mkdir()
-        saved = classifier(model, size, run.names)
+        saved = classifier(model, size, run.names, run.config.dataset.exif)
         tf.saved_model.save(saved, str(partial / SAVED_MODEL), signatures={
             "serving_default": saved.classify, "class_names": saved.class_names})
         advance()

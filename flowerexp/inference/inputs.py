@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowerexp.data import formats
 from flowerexp.data.prepare import photos
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
@@ -109,7 +110,8 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
     """The records of a folder, or the photos in and below it, sorted by path."""
     hidden: Counter[str] = Counter()
     files = sorted(photos.files_below(folder, hidden))
-    pictures = tuple(file for file in files if file.suffix.lower() in photos.SUFFIXES)
+    pictures = tuple(file for file in files if file.suffix.lower() in photos.SUFFIXES
+                     and not file.name.startswith("."))
     records = records_in(folder)
     if records and pictures:
         raise UserError(f"{folder} holds both TFRecords and pictures: give one kind, in a folder "
@@ -118,7 +120,7 @@ def in_folder(folder: Path, names: Sequence[str] | None) -> Input:
         return Input(folder, records)
     if not pictures:
         raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
-                        "(JPEG, PNG, BMP, GIF)")
+                        f"({formats.READABLE})")
     labels = tuple(label_of(folder, each, names) if names else -1 for each in pictures)
     ids = tuple(picture.relative_to(folder).as_posix() for picture in pictures)
     return Input(folder, (), pictures, ids, labels,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowerexp import metrics
-from flowerexp.data import records, resizing, tfrecord
+from flowerexp.data import formats, records, resizing, tfrecord
 from flowerexp.data.records import BROKEN_IMAGE, Labels, ReadSpec
 from flowerexp.data.tables import DataIssue
 from flowerexp.errors import UserError, one_line
@@ -24,7 +24,6 @@ from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
 from flowerexp.lazy import tf
 
-BROKEN_PICTURE = "is damaged, or not a JPEG, PNG, BMP or GIF"
 TOP = 5
 """The number of classes reported for a photo."""
 FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
@@ -32,7 +31,7 @@ FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
     "both": ((), (2,), (1,), (1, 2))}
 """The axes of [n, height, width, 3] that are reversed, a tuple for each view."""
 Squares = list[npt.NDArray[np.uint8]]
-"""One photo at the image size of each run, [size, size, 3]."""
+"""One photo for each kind of input of the runs, [size, size, 3]."""
 
 
 class Picture(NamedTuple):
@@ -129,12 +128,15 @@ class Ensemble:
         self.names, self.batch_size = runs[0].names, min(
             run.config.loop.eval_batch_size_per_replica for run in runs)
         loaded = [trained.load(run) for run in runs]
-        self.sizes = sorted({size for _, size in loaded})
-        self._members = [(size, logits_of(model, size, FLIPS[flip])) for model, size in loaded]
-        self._squares = tf.function(
-            lambda data: tuple(resizing.square(resizing.decode(data), size)
-                               for size in self.sizes),
-            input_signature=[tf.TensorSpec([], tf.string)])
+        given = [(size, run.config.dataset.exif)
+                 for run, (_, size) in zip(runs, loaded, strict=True)]
+        self.inputs = sorted({*given})
+        self._members = [(each, logits_of(model, size, FLIPS[flip]))
+                         for each, (model, size) in zip(given, loaded, strict=True)]
+        self._squares = [tf.function(
+            lambda data, size=size, exif=exif: resizing.square(resizing.decode(data, exif), size),
+            input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+            for size, exif in self.inputs]
 
     def squares(self, picture: Picture) -> Squares | DataIssue:
         """The squares of a photo, or its issue."""
@@ -143,11 +145,15 @@ class Ensemble:
         try:
             # Read here and not earlier, so that only photos that are being decoded are in memory.
             data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
-            return [square.numpy() for square in self._squares(tf.constant(data))]
+            return [square(tf.constant(formats.decodable(data, exif))).numpy()
+                    for square, (_, exif) in zip(self._squares, self.inputs, strict=True)]
         except OSError as error:
             return replace(picture.fault, message=f"cannot be read: {error.strerror}")
-        except tf.errors.InvalidArgumentError:
-            return picture.fault
+        except (formats.UnreadablePhotoError, tf.errors.InvalidArgumentError) as error:
+            if isinstance(picture.data, bytes):
+                return picture.fault
+            return replace(picture.fault, message=str(error) if isinstance(
+                error, formats.UnreadablePhotoError) else formats.reason(data))
 
     def probabilities(self, pictures: Sequence[Squares]) -> npt.NDArray[np.float64]:
         """float64 [n, classes] of the squares of n photos."""
@@ -155,10 +161,10 @@ class Ensemble:
 
         if not pictures:
             return np.zeros((0, len(self.names)))
-        images = dict(zip(self.sizes, map(np.stack, zip(*pictures, strict=True)), strict=True))
+        images = dict(zip(self.inputs, map(np.stack, zip(*pictures, strict=True)), strict=True))
         # In float64, so that different logits do not round to the same probability.
-        by_member = [softmax(logits(images[size]).numpy().astype(np.float64), axis=-1).mean(0)
-                     for size, logits in self._members]
+        by_member = [softmax(logits(images[each]).numpy().astype(np.float64), axis=-1).mean(0)
+                     for each, logits in self._members]
         mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
         return mean
 
@@ -212,7 +218,7 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
             are optional, and a record without an id is named by its position.
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
-        yield Picture(identifier, label, path, DataIssue(str(path), None, None, BROKEN_PICTURE))
+        yield Picture(identifier, label, path, DataIssue(str(path), None, None, "cannot be read"))
     for path in given.records:
         spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes)
         for number, record in enumerate(records.inspect(str(path), spec)):

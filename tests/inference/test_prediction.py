@@ -164,7 +164,7 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
     code, said, found = predicted(tmp_path, trained_run, root)
     assert code == 1
     assert found["id"].tolist() == PHOTO_IDS
-    for name in ("blue/broken.jpg is damaged", "empty.gif is damaged",
+    for name in ("blue/broken.jpg is a damaged, truncated", "empty.gif is an empty",
                  "gone.png cannot be read: No such file"):
         assert f"skipped: {root}/{name}" in said
     assert re.search(r"files without an image extension in \S.*, skipped: 1\n", said)
@@ -320,6 +320,7 @@ def test_runs_of_other_classes_are_not_averaged(trained_run, copied, photos):
 def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tmp_path):
     root = shutil.copytree(photos, tmp_path / "photos")
     (root / "broken.png").touch()
+    (root / "._one.jpg").write_bytes(b"what macOS writes beside photos")
     done = forked.run(["-m", "flowerexp", "predict", trained_run, root], tmp_path)
     assert done.returncode == 1
     found = pd.read_csv(io.StringIO(done.stdout))
@@ -328,7 +329,8 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
                                atol=1e-6)
     assert done.stderr.splitlines() == [
         f"run: {trained_run}, weights of epoch 4 (last)",
-        f"skipped: {root}/broken.png is damaged, or not a JPEG, PNG, BMP or GIF",
+        f"hidden folders and files without an image extension in {root}, skipped: 1",
+        f"skipped: {root}/broken.png is an empty file",
         "images that cannot be read, not in the result: 1"]
 
 

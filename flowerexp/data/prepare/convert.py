@@ -33,7 +33,7 @@ from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
 
-VERSION = 1
+VERSION = 2
 """Version of the format of the records; to be increased with every change of it."""
 COMMIT = 32
 """Photos per worker that are stored together."""
@@ -56,12 +56,14 @@ class ConversionOptions:
     size: height and width in pixels.
     val, test: shares of the photos, decimal fractions; unused if the photos have fixed splits.
     seed: decides the splits and the order of the records.
+    exif: whether photos are turned as their EXIF orientation says.
     """
 
     size: int
     val: float = 0.15
     test: float = 0.15
     seed: int = 0
+    exif: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= records.MAX_IMAGE_SIZE:
@@ -115,7 +117,7 @@ def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
         UserError: if `out` is in use or holds another conversion; too few photos; a full disk.
     """
     plan = {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
-            "test": str(options.test), "seed": options.seed}
+            "test": str(options.test), "seed": options.seed, "exif": options.exif}
     target, work = (out / f"{prefix}-{options.size}x{options.size}"
                     for prefix in ("tfrecords-jpeg", ".conversion"))
     with locked(out):
@@ -171,10 +173,12 @@ def finished(out: Path, target: Path, work: Path, plan: dict[str, Any]) -> bool:
             continue  # nothing was stored before the plan
         differing = [key for key in plan if there.get(key) != plan[key]]
         if differing:
-            option = next((key for key in ("val", "test", "seed")
+            option = next((key for key in ("val", "test", "seed", "exif")
                            if key in differing and key in there), None)
             why = (f"made with --{option} {there[option]} where this command says "
-                   f"{plan[option]}" if option else "made from other photos, or they have changed")
+                   f"{plan[option]}" if option else "made by another version of flowerexp"
+                   if "version" in differing and there.get("version") else
+                   "made from other photos, or they have changed")
             raise UserError(f"{folder} is {why}: give another folder, or remove this one to start "
                             "again")
         if folder == target:
@@ -191,15 +195,15 @@ def convert_listing(listing: Listing, work: Path, options: ConversionOptions, wo
     # `out` is locked, and some network file systems have no locks of SQLite's kind.
     path = f"{(work / STORED).absolute().as_uri()}?nolock=1"
     with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
-        store_photos(listing.photos, database, options.size, workers, logger)
+        store_photos(listing.photos, database, options, workers, logger)
         columns = ["digest", "side", "turned", "reason"]
         table[columns] = database.execute(
             f"SELECT {', '.join(columns)} FROM photos ORDER BY number").fetchall()
         return write_result(listing, table, database, work / "result", options, logger)
 
 
-def store_photos(every: Sequence[Photo], database: sqlite3.Connection, size: int, workers: int,
-                 logger: RunLogger) -> None:
+def store_photos(every: Sequence[Photo], database: sqlite3.Connection,
+                 options: ConversionOptions, workers: int, logger: RunLogger) -> None:
     """Stores the photos that are missing; Ctrl-C waits for at most one photo per worker."""
     columns = ", ".join(Encoded._fields)
     database.execute(f"CREATE TABLE IF NOT EXISTS photos (number INTEGER PRIMARY KEY, {columns})")
@@ -210,7 +214,8 @@ def store_photos(every: Sequence[Photo], database: sqlite3.Connection, size: int
     step = COMMIT * workers
     with logger.progress(len(every), len(there)) as advance, ThreadPoolExecutor(workers) as pool:
         for some in (missing[start:start + step] for start in range(0, len(missing), step)):
-            encoded = pool.map(lambda number: encode(every[number].path, size), some)
+            encoded = pool.map(
+                lambda number: encode(every[number].path, options.size, options.exif), some)
             with database:  # a transaction
                 for number, photo in zip(some, encoded, strict=True):
                     database.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)",
@@ -333,8 +338,8 @@ def show(target: Path, logger: RunLogger) -> bool:
             ("unreadable", f"could not be used, all in {target / UNREADABLE}:{first}"),
             ("duplicates", f"left out as copies of others: {target / DUPLICATES}"),
             ("enlarged", f"with a side of less than {summary['size']} pixels enlarged"),
-            ("turned", "not rotated as their EXIF orientation says: it is ignored; rotate the "
-                       "photos before, if you need it (mogrify -auto-orient)")):
+            ("turned", ("" if summary["exif"] else "not ") + "turned as their EXIF orientation "
+                       f"says (exif={str(summary['exif']).lower()})")):
         if summary[key]:
             logger.info(f"{counted(summary[key], 'photo')} {sentence}")
     if lost := summary["classes lost"]:

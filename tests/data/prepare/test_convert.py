@@ -114,14 +114,26 @@ def test_every_kind_of_picture_is_read(tmp_path, capsys):
     assert "3 photos with a side of less than 16 pixels enlarged" in capsys.readouterr().out
 
 
-def test_photos_that_exif_says_to_turn_are_said(tmp_path, capsys):
+def test_photos_are_turned_as_exif_says_unless_it_is_off(tmp_path, capsys):
     images = garden(tmp_path / "photos", {"a": 9})
     for number, orientation in ((20, 1), (21, 6), (22, 3)):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        save(images / f"a/{number}.jpg", picture(number), exif=exif)
-    run(images, tmp_path / "out")
-    assert "2 photos not rotated as their EXIF orientation says" in capsys.readouterr().out
+        save(images / f"a/{number}.jpg", picture(number, 16, 16), exif=exif)  # a size that is kept
+    means = {}
+    for follows in (True, False):
+        run(images, tmp_path / str(follows), exif=follows)
+        said = "2 photos turned as" if follows else "2 photos not turned as"
+        assert f"{said} their EXIF orientation says" in capsys.readouterr().out
+        by_id = records_of(tmp_path / str(follows))[1]
+        for number, turns in ((20, 0), (21, 3), (22, 2)):  # quarters, counterclockwise
+            stored = tf.io.decode_jpeg((images / f"a/{number}.jpg").read_bytes()).numpy()
+            wanted = np.rot90(stored, turns * follows)
+            found = tf.io.decode_jpeg(by_id[f"a/{number}.jpg"][2]).numpy()
+            means[number, follows] = np.abs(found - wanted.astype(int)).mean()
+    assert max(means.values()) < 4  # of the JPEG only
+    with pytest.raises(UserError, match="made with --exif False where this command says True"):
+        run(images, tmp_path / "False")
 
 
 def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
@@ -137,16 +149,18 @@ def spoil(images):
     picture(500).save(file, "TIFF")
     whole = (images / "rose/0.jpg").read_bytes()
     for name, data in (("empty.jpg", b""), ("cut.jpg", whole[:-50]), ("text.jpg", b"no photo"),
-                       ("a.tif", file.getvalue()), ("head.png", b"\x89PNG\r\n\x1a\n" + bytes(40)),
+                       ("a.tif", file.getvalue()[:300]),
+                       ("head.png", b"\x89PNG\r\n\x1a\n" + bytes(40)),
                        ("b.heic", b"\0\0\0 ftypheic" + bytes(50))):
         (images / "rose" / name).write_bytes(data)
     (images / "rose/gone.jpg").symlink_to(images / "nowhere.jpg")
     (images / "rose/folder.jpg").mkdir()
-    return {"a.tif": "it is a TIFF file", "b.heic": "it is a HEIC or AVIF file",
+    return {"a.tif": "it is a damaged, truncated or unusual TIFF",
+            "b.heic": "it is a damaged, truncated or unusual HEIC",
             "cut.jpg": "it is a damaged, truncated or unusual JPEG",
-            "empty.jpg": "the file is empty", "gone.jpg": "No such file or directory",
+            "empty.jpg": "it is an empty file", "gone.jpg": "No such file or directory",
             "head.png": "it is a damaged, truncated or unusual PNG",
-            "text.jpg": "it is not a photo; JPEG"}
+            "text.jpg": "it is not a photo that can be read; JPEG, "}
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_converted(tmp_path):
@@ -158,11 +172,11 @@ def test_what_cannot_be_read_is_listed_and_the_rest_converted(tmp_path):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "8 photos could not be used" in done.output
-    assert "rose/a.tif: it is a TIFF file" in done.output
+    assert "rose/a.tif: it is a damaged" in done.output
     assert "classes left out because none of their photos can be used: 'bad'" in done.output
     with (out / "tfrecords-jpeg-16x16/unreadable.csv").open(newline="") as file:
         header, first, *listed = csv.reader(file)
-    assert (header, first) == (["path", "reason"], ["bad/a.jpg", "the file is empty"])
+    assert (header, first) == (["path", "reason"], ["bad/a.jpg", "it is an empty file"])
     assert [path for path, _ in listed] == [f"rose/{name}" for name in expected]
     for (_, reason), start in zip(listed, expected.values(), strict=True):
         assert reason.startswith(start)
@@ -226,7 +240,7 @@ def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path
 def test_nothing_that_can_be_read_is_refused(tmp_path):
     for name in "abcdefgh":
         save(tmp_path / f"photos/x/{name}.jpg", picture(1)).write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(x/a.jpg: the file"):
+    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(x/a.jpg: it is"):
         run(tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
 
