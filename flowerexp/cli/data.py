@@ -93,8 +93,8 @@ def from_folder(
     OUT/tfrecords-jpeg-SxS gets train, val and test: a stratified split that depends on the seed and
     the photos' relative paths only. Photos are turned as their EXIF orientation says,
     center-cropped to a square and resized. Photos that cannot be used are listed in
-    unreadable.csv, copies of an image in duplicates.csv. The test records have no labels; these are in test_labels.csv. Rerun
-    the command to resume an interrupted conversion.
+    unreadable.csv, copies of an image in duplicates.csv. The test records have no labels; these
+    are in test_labels.csv. Rerun the command to resume an interrupted conversion.
 
     Example: python -m flowerexp data from-folder photos flowers --size 192
     """
