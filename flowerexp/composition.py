@@ -40,7 +40,10 @@ STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 
 RESERVED = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail", "epoch")
 """Names of the numbers in histories and tables."""
-TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "model.weights", "hardware.tpu_name")
+TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "dataset.groups", "model.weights",
+             "hardware.tpu_name")
+PATTERN_KEYS = ("dataset.group_pattern",)
+"""Keys of regular expressions, whose brackets and commas mean nothing to Hydra."""
 LITERAL = re.compile(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?\.?|true|false|inf|nan", re.I)
 """A value that Hydra would read as a number or a truth value."""
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -192,6 +195,10 @@ def quoted(overrides: Sequence[str]) -> list[str]:
 
     def one(override: str) -> str:
         key, equals, value = override.partition("=")
+        if key.lstrip("+") in PATTERN_KEYS and value[:1] not in ("'", '"') and value != "null":
+            escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + "\\'" * bool(match[2]),
+                             value)
+            return f"{key}='{escaped}'"
         if STRUCTURED.search(value) or not value.isprintable():
             return override
         is_text = key.lstrip("+") in TEXT_KEYS

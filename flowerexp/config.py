@@ -94,8 +94,34 @@ class Dataset(Checked):
     group_pattern: str | None = None
     """A regular expression on ids; its first group (else its match) names what an image shows, and
     images of one such thing stay on one side of every division."""
+    groups: str | None = None
+    """A CSV with the columns id and group, as `data check --near` writes it, for the same."""
     long_tail: float | None = key(None, above=1)
     """Keep an exponential profile of the training images: the largest class over the smallest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds is None and self.fold is not None:
+            raise UserError(f"dataset.fold={self.fold} needs dataset.folds, the number of folds")
+        if self.folds is not None:
+            if self.validation is not None:
+                raise UserError("dataset.folds and dataset.validation exclude each other: a fold "
+                                "is the validation split")
+            every = ",".join(map(str, range(min(self.folds, 10))))
+            if self.fold is None:
+                raise UserError(f"dataset.folds={self.folds} needs dataset.fold, the fold to "
+                                f"validate with, or all of them: -m dataset.fold={every}")
+            if self.fold >= self.folds:
+                raise UserError(f"dataset.fold={self.fold} does not exist: with dataset.folds="
+                                f"{self.folds} it is one of {every}")
+        elif self.pool != "train" and self.validation is None:
+            raise UserError(f"dataset.pool={self.pool} needs dataset.folds or dataset.validation, "
+                            "which divide it")
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise UserError(f"dataset.group_pattern={self.group_pattern} is no regular expression: "
+                            f"{error}") from error
 
 
 @dataclass

@@ -99,7 +99,8 @@ def prepare(config: Config, logger: RunLogger) -> View:
     strategy, sentence = factory.build_strategy(config.hardware)
     cache = "none" if config.dataset.cache == "none" else "encoded"
     with logger.steps("data and first updates", 5) as advance:
-        data = experiment.load_data(replace(config.dataset, cache=cache), logger)
+        data = experiment.load_data(replace(config.dataset, cache=cache), logger,
+                                    train_on=config.train_on)
         advance()
         numbers, augment = experiment.derive(config, data.source, data.counts,
                                              pipeline.count_workers(strategy),
@@ -241,7 +242,7 @@ def draw_augmentation(config: Config, count: int, path: Path, logger: RunLogger)
     if augment is None:
         raise UserError("augmentation=none leaves images as they are: choose one, for example "
                         "augmentation=perspective")
-    data = experiment.load_data(config.dataset, logger)
+    data = experiment.load_data(config.dataset, logger, train_on=config.train_on)
     micro_batches = -(-count // config.loop.batch_size_per_replica)
     plan = Plan(workers=1, replicas=1, batch_size=config.loop.batch_size_per_replica,
                 accumulation=micro_batches, eval_batch_size=1, examples_per_epoch=data.train.count,

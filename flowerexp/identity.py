@@ -24,7 +24,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "train_on": "train", "dataset.resize": "crop", "dataset.exif": True,
     "dataset.validation": None, "dataset.folds": None, "dataset.fold": None,
     "dataset.pool": "train", "dataset.split_seed": 0, "dataset.group_pattern": None,
-    "dataset.long_tail": None}
+    "dataset.groups": None, "dataset.long_tail": None}
 """Keys that came later -> the value that all runs before had, which is not compared."""
 
 FIRST_VERSION: Mapping[str, Mapping[str, str]] = {

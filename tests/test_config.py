@@ -162,6 +162,12 @@ def test_value_is_taken_as_typed(path):
     assert compose("config", overrides).model.weights == path
 
 
+@pytest.mark.parametrize("pattern", [r"^(p\d+)_", r"(a,b){1,2}$", r"it's|\\", r"[^'\"]+\'"])
+def test_a_regular_expression_is_taken_as_typed(pattern):
+    overrides = composition.quoted([f"dataset.group_pattern={pattern}"])
+    assert compose("config", overrides).dataset.group_pattern == pattern
+
+
 def test_own_folders_are_values_of_a_sweep():
     """Commas separate them; each is one value of the choice."""
     (override,) = composition.quoted([f"model.weights={','.join(OWN_FOLDERS)},null"])

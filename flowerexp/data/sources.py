@@ -97,7 +97,7 @@ class Source:
     arrays: dict[str, Arrays] = field(default_factory=dict)
 
     @classmethod
-    def of_arrays(cls, train: Arrays, val: Arrays, test: Arrays | None = None,
+    def of_arrays(cls, train: Arrays, val: Arrays | None = None, test: Arrays | None = None,
                   class_names: Sequence[str] | None = None,
                   reason: str = "dataset: arrays in memory") -> Source:
         """A source of arrays in memory, which stay decoded whatever dataset.cache says.
@@ -106,11 +106,12 @@ class Source:
             UserError: if train or val has no labels, splits differ in size, or a label has no
                 name.
         """
-        arrays = {"train": train, "val": val} | ({"test": test} if test else {})
+        arrays = {name: each for name, each in (("train", train), ("val", val), ("test", test))
+                  if each is not None}
         sizes = {split: each.images.shape[1] for split, each in arrays.items()}
         if len({*sizes.values()}) > 1:
             raise UserError(f"images of all splits must have one size, not {sizes}")
-        for split in ("train", "val"):
+        for split in (name for name in arrays if name != "test"):
             labels = arrays[split].labels
             if labels is None:
                 raise UserError(f"labels of {split} are missing")
@@ -123,7 +124,7 @@ class Source:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """train, val and, if there is one, test."""
+        """train and, if there are any, val and test."""
         return tuple(self.arrays or self.files)
 
     def spec(self, split: str, keep_images: bool = True, skip_bad: bool = False) -> ReadSpec:
@@ -183,10 +184,9 @@ class TFRecords:
     def at(self, root: str, reason: str) -> Source:
         """The source in a folder of TFRecords."""
         folder, named_size = split_folder(root, self.image_size)
-        for split in ("train", "val"):
-            if not tf.io.gfile.isdir(f"{folder}/{split}"):
-                raise UserError(f"{folder}/{split} does not exist: a data set needs the folders "
-                                "train and val (and test, for predictions)")
+        if not tf.io.gfile.isdir(f"{folder}/train"):
+            raise UserError(f"{folder}/train does not exist: a data set needs the folder train "
+                            "(and perhaps val, and test for predictions)")
         files = {split: tfrecord.list_files(f"{folder}/{split}")
                  for split in ("train", "val", "test") if tf.io.gfile.isdir(f"{folder}/{split}")}
         paths = (f"{place.rstrip('/')}/{NAMES_FILE}" for place in (folder, root))
@@ -289,8 +289,8 @@ def find(part: Any, all_gather: AllGather = single_process) -> Source:
     if not isinstance(source, Source):
         raise UserError(f"{part} must return a flowerexp.data.sources.Source, not "
                         f"{type(source).__name__}")
-    if not {"train", "val"} <= {*source.splits}:
-        raise UserError(f"{part} must return a source with the splits train and val, not "
+    if "train" not in source.splits:
+        raise UserError(f"{part} must return a source with the split train, not "
                         f"{', '.join(source.splits) or 'none'}")
     return source if source.image_size else replace(
         source, image_size=records.first_image_size(source.files["train"], all_gather))

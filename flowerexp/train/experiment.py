@@ -54,7 +54,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     # Data and plan
     own_code = identity.sources(config)  # before it is imported
     parts.try_all(identity.all_parts(config))
-    data = load_data(config.dataset, logger, all_gather)
+    data = load_data(config.dataset, logger, all_gather, config.train_on)
     plan, augment = derive(config, data.source, data.counts, pipeline.count_workers(strategy),
                            strategy.num_replicas_in_sync)
     for line in (*batching.sentences(config, plan, data.counts),
@@ -129,11 +129,14 @@ class Data:
 
 
 def load_data(dataset: Dataset, logger: RunLogger,
-              all_gather: workers.AllGather = workers.single_process) -> Data:
+              all_gather: workers.AllGather = workers.single_process, train_on: str = "train"
+              ) -> Data:
     """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
     source = sources.find(dataset.source, all_gather)
     logger.info(source.reason)
-    found = splits.load(source, dataset, dataset.cache != "none", all_gather)
+    found = splits.load(source, dataset, dataset.cache != "none", all_gather, train_on)
+    for sentence in found.sentences:
+        logger.info(sentence)
     labelled, names = (found.train, found.valid), found.names
     decoded_bytes = sum(len(each.labels) for each in labelled) * source.image_size**2 * 3
     cache = dataset.cache

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from flowerexp import identity, parts
-from flowerexp.config import Config, Dataset
+from flowerexp.config import Config
 from flowerexp.data.batching import Plan
 from flowerexp.errors import UserError, counted
 from flowerexp.runs import reader
@@ -33,8 +33,8 @@ COMPETITION_CLASS_COUNTS = (18, 782)
 class Preview:
     """What is known about a run before it starts."""
 
-    source: str
-    """Sentence that says which data set the run uses, and why."""
+    sentences: tuple[str, ...]
+    """Which data set the run uses and why, and how it is divided."""
     data: str | None
     """Fingerprint of the data; None if the files are missing."""
     plans: tuple[Plan, ...]
@@ -87,20 +87,21 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
         if not remote:
             strategy, _ = factory.build_strategy(hardware)
             workers, replicas = pipeline.count_workers(strategy), strategy.num_replicas_in_sync
+        read: dict[str, Any] = {}
         tables: dict[str, Any] = {}
         previews: dict[str, Preview] = {}
         for name, config in configs.items():
             try:
                 parts.try_all(identity.all_parts(config))
-                key = repr(config.dataset)
+                key = repr((config.dataset, config.train_on))
                 if key not in tables:
-                    tables[key] = find_data(config.dataset, dry_run)
+                    tables[key] = find_data(config, dry_run, read)
                 backbones.check_weights_exist(config.model.backbone)
-                source, data, counts = tables[key]
+                source, sentences, data, counts = tables[key]
                 plans = [] if replicas is None else [
                     experiment.derive(config, source, each, workers, replicas)[0]
                     for each in counts]
-                previews[name] = Preview(source.reason, data, tuple(dict.fromkeys(plans)),
+                previews[name] = Preview(sentences, data, tuple(dict.fromkeys(plans)),
                                          source.image_size)
             except UserError as error:
                 where = f"{name}: " if len(configs) > 1 else ""
@@ -108,32 +109,46 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
     return previews
 
 
-def find_data(dataset: Dataset, dry_run: bool
-              ) -> tuple[Any, str | None, list[npt.NDArray[np.int64]]]:
-    """A data set's source, its fingerprint, and its class counts, each int64 [classes].
+def find_data(config: Config, dry_run: bool, read: dict[str, Any]
+              ) -> tuple[Any, tuple[str, ...], str | None, list[npt.NDArray[np.int64]]]:
+    """A data set's source, what is said of it, its fingerprint, and its class counts, each int64
+    [classes].
 
     Published sizes in place of missing files have no fingerprint and several class counts.
+
+    Args:
+        read: the sources and splits that were read before, by their dataset undivided.
     """
     from flowerexp.data import sources, splits
 
-    flowers = dataset.source
-    if dry_run and type(flowers) is sources.Flowers:
+    dataset = config.dataset
+    flowers, whole = dataset.source, splits.undivided(dataset)
+    if dry_run and type(flowers) is sources.Flowers and dataset == whole:
         try:
             sources.competition_root(flowers)
         except UserError:
-            train, valid, test = sources.COMPETITION_COUNTS.values()
-            classes, (least, most) = sources.COMPETITION_CLASSES, COMPETITION_CLASS_COUNTS
-            reason = ("dataset: the competition's files are not here; planned with its published "
-                      f"sizes: {train:,} training, {valid:,} validation and {test:,} test images "
-                      f"of {classes} classes. The images of each class are not published, only "
-                      f"their range, {least} to {most}: numbers that depend on them are ranges (~: "
-                      "approximate)")
-            source = sources.Source("flowers", reason, "", flowers.image_size or 192, None,
-                                    classes, {})
-            return source, None, extreme_counts(train, classes, least, most)
-    source = sources.find(dataset.source)
-    found = splits.load(source, dataset, keep_images=False)
-    return source, found.fingerprint, [found.counts]
+            return published(flowers)
+    if (key := repr(whole)) not in read:
+        source = sources.find(dataset.source)
+        read[key] = source, splits.read(source, dataset, keep_images=False)
+    source, tables = read[key]
+    found = splits.divide(tables, source, dataset, config.train_on)
+    return source, (source.reason, *found.sentences), found.fingerprint, [found.counts]
+
+
+def published(flowers: Any) -> tuple[Any, tuple[str, ...], None, list[npt.NDArray[np.int64]]]:
+    """As `find_data`, of the competition's published sizes."""
+    from flowerexp.data import sources
+
+    train, valid, test = sources.COMPETITION_COUNTS.values()
+    classes, (least, most) = sources.COMPETITION_CLASSES, COMPETITION_CLASS_COUNTS
+    reason = ("dataset: the competition's files are not here; planned with its published "
+              f"sizes: {train:,} training, {valid:,} validation and {test:,} test images "
+              f"of {classes} classes. The images of each class are not published, only "
+              f"their range, {least} to {most}: numbers that depend on them are ranges (~: "
+              "approximate)")
+    source = sources.Source("flowers", reason, "", flowers.image_size or 192, None, classes, {})
+    return source, (reason,), None, extreme_counts(train, classes, least, most)
 
 
 def extreme_counts(total: int, classes: int, least: int, most: int
@@ -167,8 +182,8 @@ def show(logger: RunLogger, folder: Path, previews: Mapping[str, Preview],
         speed = reader.seconds_per_image(folder, identity.plain(config), previews[name].image_size)
         if speed is not None and images:
             seconds[name] = speed * max(images)
-    for source in dict.fromkeys(each.source for each in previews.values()):
-        logger.info(source)
+    for said in dict.fromkeys(said for each in previews.values() for said in each.sentences):
+        logger.info(said)
     table = Table(box=None, pad_edge=False, collapse_padding=True)  # 34-character names fit
     table.add_column("run", overflow="fold")
     for title in ("epochs", "updates\nper epoch", "updates\nin total", "update\nsize"):

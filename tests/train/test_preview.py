@@ -50,7 +50,7 @@ def test_a_number_that_the_plans_share_is_exact_and_another_a_range():
 def test_the_plan_has_the_time_of_training_where_such_runs_were_measured(tmp_path, monkeypatch,
                                                                           capsys):
     """200 updates of 16 images: 64 s at 50 images a second, 96,000 s at 30 s an image."""
-    previews = {name: preview.Preview("data", None, (Plan(1, 1, 16, 1, 64, 1600, 100, 2),), 64)
+    previews = {name: preview.Preview(("data",), None, (Plan(1, 1, 16, 1, 64, 1600, 100, 2),), 64)
                 for name in ("fast", "slow", "elsewhere")}
     configs = {"fast": 1 / 50, "slow": 30.0}
     monkeypatch.setattr(preview.identity, "plain", lambda config: config)

@@ -221,7 +221,7 @@ def test_a_finished_run_is_compared_once(copied, tiny, tmp_path, monkeypatch):
     composed.dataset.root = str(shutil.copytree(tiny, tmp_path / "moved data"))
     monkeypatch.setattr(launch.identity, "sources", lambda config: calls.append("sources") or {})
     monkeypatch.setattr(preview, "preview", lambda configs: calls.append("data") or {
-        copied.name: preview.Preview("", read(copied, store.STATUS)["provenance"]["data"], (), 16)})
+        copied.name: preview.Preview((), read(copied, store.STATUS)["provenance"]["data"], (), 16)})
     assert launch.execute(copied, composed, []) == 0
     assert calls == ["data", "sources"]
 
