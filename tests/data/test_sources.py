@@ -112,9 +112,9 @@ def test_root_that_is_a_file(tmp_path):
     assert str(tmp_path / "file") in mistake(tmp_path / "file")
 
 
-def test_missing_validation_folder(tmp_path):
-    sentence = mistake(make_splits(tmp_path / "mine", splits=("train",)))
-    assert str(tmp_path / "mine/val") in sentence
+def test_validation_folder_is_optional(tmp_path):
+    source = find(make_splits(tmp_path / "mine", splits=("train",)))
+    assert set(source.files) == {"train"}
 
 
 def test_missing_training_folder(tmp_path):
