@@ -22,6 +22,7 @@ from flowerexp.data import pipeline
 from flowerexp.data.pipeline import Split
 from flowerexp.data.sources import Source
 from flowerexp.data.tables import Table
+from flowerexp.identity import Fingerprint
 from flowerexp.train import experiment
 from flowerexp.train.experiment import Data
 from flowerexp.train.trainer import Trainer
@@ -54,7 +55,7 @@ def validation(trainer: Trainer, images: Split) -> Callable[[], Any]:
     """The validation of a run after an epoch."""
     source = Source("tfrecords", "", "", SIZE, None, None, {})
     names = tuple(str(label) for label in range(trainer.confusion.shape[0]))
-    data = Data(source, names, "", images, images)
+    data = Data(source, names, "", images, images, Fingerprint("", ""))
     return lambda: experiment.valid_scores(
         trainer, data, experiment.predict_logits(trainer, images), {})
 

@@ -6,7 +6,7 @@ No TensorFlow here.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowerexp import parts
 from flowerexp.config import NAMED_PARTS, PARTS, TYPED, Config
@@ -26,6 +26,11 @@ LATER_KEYS: Mapping[str, Any] = {
     "dataset.pool": "train", "dataset.split_seed": 0, "dataset.group_pattern": None,
     "dataset.groups": None, "dataset.long_tail": None}
 """Keys that came later -> the value that all runs before had, which is not compared."""
+
+CONTENT = "content-"
+"""The prefix of a fingerprint of content."""
+WEAKER = ("its data were identified by the names and sizes of their files only, which a later "
+          "version does by content: a change inside of a file would not be seen")
 
 FIRST_VERSION: Mapping[str, Mapping[str, str]] = {
     group: {kind: f"{parts.OWN[group]}.{name}" for kind, name in classes.items()}
@@ -57,6 +62,28 @@ CALLBACKS = {
     "early_stopping": {parts.TARGET: EARLY_STOPPING},
     "figures": {parts.TARGET: "flowerexp.train.callbacks.Figures"}}
 """The callbacks of every run of the first version."""
+
+
+class Fingerprint(NamedTuple):
+    """What identifies the data of a run.
+
+    content: a hash of class names, ids, labels and stored bytes in their order.
+    listing: that of the first versions, a hash of the files' names and sizes and of the images of
+        each class, which does not see changes inside of files; runs made with it are compared by
+        it.
+    """
+
+    content: str
+    listing: str
+
+    def like(self, recorded: Any) -> str:
+        """The fingerprint of the kind that a run has recorded, if it has one."""
+        return self.listing if is_listing(recorded) else self.content
+
+
+def is_listing(recorded: Any) -> bool:
+    """Whether a recorded fingerprint is one of the first versions."""
+    return isinstance(recorded, str) and not recorded.startswith(CONTENT)
 
 
 def kind_key(group: str) -> str:

@@ -39,7 +39,8 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
               predictions: Sequence[Sequence[int]], seconds: Sequence[float] | None = None,
               names: Sequence[str] | None = None, counts: Sequence[int] | None = None,
               state: str = "done", error: str | None = None, epochs: int | None = None,
-              data: str | None = "0123456789abcdef", replicas: int = 1) -> Path:
+              data: str | None = "content-0123456789abcdef", replicas: int = 1,
+              ids: Sequence[str] | None = None) -> Path:
     """A run of real overrides with these validation predictions; its scores follow from them.
 
     Args:
@@ -50,14 +51,16 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
         names, counts: of the classes; `class 0` and so on, 100 over (1 + class) unless given.
         epochs: planned; as many as there are predictions unless given.
         data, replicas: of the status' provenance, which is left out where data is None.
+        ids: of the validation images; numbers unless given.
     """
     names = names or [f"class {label}" for label in range(max(labels) + 1)]
     counts = counts or [100 // (1 + label) for label in range(len(names))]
     seconds = seconds or [10.0, *[8.0] * len(predictions)]
     store.write_config(folder, compose_of_seed(overrides), overrides)
     store.write_classes(folder, names, counts)
-    store.write_json(folder / store.VALID_LABELS, list(labels))
-    store.write_predictions(folder, predictions)
+    checksum = store.write_valid(
+        folder, list(map(str, range(len(labels)))) if ids is None else ids, list(labels))
+    store.write_predictions(folder, predictions, checksum)
     history = []
     for epoch, ids in enumerate(predictions):
         matrix = metrics.confusion_matrix(np.array(labels), np.array(ids), len(names))
@@ -68,7 +71,8 @@ def write_run(folder: Path, overrides: Sequence[str], labels: Sequence[int],
     store.write_history(folder, history)
     provenance = {"replicas": replicas, "epochs": epochs or len(predictions), "data": data}
     status = {"state": state, "error": error, "epochs_done": len(predictions),
-              "epochs": epochs or len(predictions), "provenance": provenance if data else None}
+              "epochs": epochs or len(predictions), "valid": checksum,
+              "provenance": provenance if data else None}
     store.write_json(folder / store.STATUS,
                        {key: value for key, value in status.items() if value is not None})
     return folder

@@ -47,7 +47,8 @@ def load_runs(*folders: Paths, trust_code: bool = False) -> list[Run]:
     return [Run(folder, trusted) for folder in reader.find_folders(_paths(folders))]
 
 
-def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
+def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last",
+            common: bool = False) -> Comparison:
     """Compares runs: what differs, their metrics, and which differences are significant.
 
     Args:
@@ -55,6 +56,8 @@ def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last")
         pairs: "a:b" or "a:b,c:d" compares a with the baseline b, like the command's `--pairs`; by
             default the pairs that the configs name.
         epoch: last, or best: that of each run, which was selected on the same validation images.
+        common: whether pairs of runs that were validated on different images or classes are
+            compared on those that they have in common; otherwise they are not compared.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
@@ -62,7 +65,7 @@ def compare(*paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last")
     texts = [pairs] if isinstance(pairs, str) else pairs
     if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
         raise UserError(f'pairs={pairs!r} is not a list of texts: give ["a:b"]')
-    return comparison.compare(_paths(paths), list(texts), epoch)
+    return comparison.compare(_paths(paths), list(texts), epoch, common)
 
 
 def predict(runs: Paths, photos: Paths, *, weights: str | None = None,

@@ -108,10 +108,7 @@ class Run:
         epoch = reader.chosen_epoch(read, read.keys.get("results.use", "last"))
         if epoch is None or not len(read.predictions):
             raise UserError(f"{self.folder} has no predictions on the validation set yet")
-        path = self.folder / store.VALID_IDS
-        ids = store.read_json(path) if path.exists() else [None] * len(read.labels)
-        if not isinstance(ids, list) or len(ids) != len(read.labels):
-            raise UserError(f"{path} does not hold an id for every image: remove it")
+        ids: list[Any] = list(read.ids) or [None] * len(read.labels)
         return ids, read.labels.tolist(), read.predictions[epoch].tolist()
 
     def _test(self) -> tuple[list[Any], list[Any], list[Any]]:

@@ -227,6 +227,9 @@ def compare(
         show_default=False)] = None,
     epoch: Annotated[Literal["last", "best"], typer.Option(
         help="Epoch at which the pairs are compared; best is each run's own.")] = "last",
+    common: Annotated[bool, typer.Option(
+        "--common", help="Compare runs that were validated on different images or classes on those "
+                         "that they have in common.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
     md: Annotated[bool, typer.Option("--md", help="Everything as Markdown.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
@@ -253,7 +256,7 @@ def compare(
         logger = RunLogger()
         with logger.steps("comparing", None):
             compared = results.compare(*(path for path in paths if path not in files.values()),
-                                       pairs=pair or [], epoch=epoch)
+                                       pairs=pair or [], epoch=epoch, common=common)
         for name in wanted:
             text = tables.FORMATS[name](compared)
             if name in files:

@@ -12,7 +12,7 @@ from flowerexp.comparison import wording
 from flowerexp.comparison.pairs import Pair, asked_pairs, build_pair, named_pairs
 from flowerexp.comparison.rows import Row, build_rows
 from flowerexp.config import one_of
-from flowerexp.errors import counted
+from flowerexp.errors import counted, encodable
 from flowerexp.runs import reader
 from flowerexp.runs.reader import Paths, Run
 
@@ -59,7 +59,7 @@ class Comparison:
         for name in names:
             table[name] = [mean[name] for mean in means]
             table[f"{name} std"] = [deviation[name] for deviation in deviations]
-        return pd.DataFrame(table)
+        return frame(table)
 
     @property
     def differences(self) -> pd.DataFrame:
@@ -89,7 +89,8 @@ class Comparison:
         return tables.to_html(self)
 
 
-def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") -> Comparison:
+def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last",
+            common: bool = False) -> Comparison:
     """Compares the run folders at or below some paths.
 
     Args:
@@ -98,6 +99,8 @@ def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") 
             folder (and then its row). Several in one text are separated by commas. By default the
             pairs that the configs name.
         epoch: last, or best: that of each run, which was selected on the same validation images.
+        common: whether pairs of runs that were validated on different images or classes are
+            compared on those that they have in common; otherwise they are not compared.
 
     Raises:
         UserError: for a path without runs, or a pair of unknown or ambiguous names.
@@ -107,7 +110,7 @@ def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last") 
     rows, superseded, notes = build_rows([run for run in runs if run.seed is not None])
     texts = [pairs] if isinstance(pairs, str) else pairs
     wanted, remarks = asked_pairs(rows, texts) if pairs else named_pairs(rows)
-    built = [build_pair(row, baseline, epoch) for row, baseline in dict.fromkeys(wanted)]
+    built = [build_pair(row, baseline, epoch, common) for row, baseline in dict.fromkeys(wanted)]
     notes += remarks + [sentence for _, sentences in built for sentence in sentences]
     failures = [run for run in runs if run.state in ("failed", "interrupted", "unreadable")
                 and run.folder not in superseded]
@@ -136,4 +139,11 @@ def load(paths: Paths) -> pd.DataFrame:
             | {key: reader.frozen(run.keys.get(key)) for key in keys}
             | dict.fromkeys(reader.number_names(runs), math.nan) | reader.run_numbers(run)
             for run in runs]
-    return pd.DataFrame(rows).astype({"seed": "Int64"})
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    return frame(columns).astype({"seed": "Int64"})
+
+
+def frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """A data frame; bytes of a folder's name that are no text are replaced, as Arrow needs it."""
+    return pd.DataFrame({name: [encodable(value) if isinstance(value, str) else value
+                                for value in values] for name, values in columns.items()})

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from flowerexp.comparison import significance
+from flowerexp.comparison.alignment import Predicted, align
 from flowerexp.comparison.rows import Row
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
-from flowerexp.runs import store
 from flowerexp.runs.reader import SECONDS, Run, chosen_epoch, metric_names, run_numbers
 
 MOST_CLASSES = 5
@@ -157,22 +157,28 @@ def readings_of(parts: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[str]]:
-    """The change from a baseline to a row, and notes; None if they cannot be compared."""
+def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
+               ) -> tuple[Pair | None, list[str]]:
+    """The change from a baseline to a row, and notes; None if they cannot be compared.
+
+    Args:
+        common: see `alignment.align`.
+    """
     title = f"{row.name} against {baseline.name}"
     by_seed = [{run.seed: run for run in side.finished if run.seed is not None}
                for side in (row, baseline)]
     seeds = tuple(sorted(by_seed[0].keys() & by_seed[1].keys()))
     sides = [[side[seed] for seed in seeds] for side in by_seed]
-    if reason := refusal(row, baseline, sides):
-        return None, [f"{title}: not compared: {reason}"]
-    notes = []
+    try:
+        check_finished(row, baseline, sides)
+        found = align([predicted(run, epoch) for side in sides for run in side], common)
+    except UserError as error:
+        return None, [f"{title}: not compared: {error}"]
+    notes = [f"{title}: {note}" for note in found.notes]
     if left_out := sorted(by_seed[0].keys() ^ by_seed[1].keys()):
         notes.append(f"{title}: seed{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))} "
                      "finished on one side only and left out")
-    labels = sides[0][0].labels
-    candidate, reference = (np.stack([run.predictions[chosen_epoch(run, epoch) or 0]
-                                      for run in side]) for side in sides)
+    labels, (candidate, reference) = found.labels, np.split(found.predictions, 2)
     numbers = [pd.DataFrame([run_numbers(run) for run in side]).mean(skipna=False)
                for side in sides]
     changes = (numbers[0] - numbers[1]).dropna()
@@ -182,7 +188,7 @@ def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[s
         if f"{epoch} {name}" in changes:
             differences.setdefault(name, Interval(changes[f"{epoch} {name}"]))
     recalls = pd.Series(significance.recall_changes(labels, candidate, reference))
-    recalls.index = pd.Index(sides[0][0].class_names[:len(recalls)] or recalls.index.map(str))
+    recalls.index = pd.Index(found.names[:len(recalls)] or recalls.index.map(str))
     gained = recalls[recalls > 0].nlargest(MOST_CLASSES).items()
     lost = recalls[recalls < 0].nsmallest(MOST_CLASSES).items()
     seconds, baseline_seconds = (side[SECONDS[1]] for side in numbers)
@@ -196,19 +202,20 @@ def build_pair(row: Row, baseline: Row, epoch: str) -> tuple[Pair | None, list[s
         CAUTIONS.get(len(seeds))), notes
 
 
-def refusal(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> str | None:
-    """Why two rows cannot be compared, or None; `sides` are their runs of the same seeds."""
+def check_finished(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> None:
+    """Raises UserError if two rows cannot be compared; `sides` are their runs of the same seeds."""
     for side in (row, baseline):
         if not side.finished:
-            return f"{side.name} has no finished run"
+            raise UserError(f"{side.name} has no finished run")
     if not sides[0]:
         seeds = [", ".join(str(run.seed) for run in side.finished) for side in (row, baseline)]
-        return f"they have no finished seed in common ({seeds[0]} and {seeds[1]})"
-    first = sides[0][0]
+        raise UserError(f"they have no finished seed in common ({seeds[0]} and {seeds[1]})")
     for run in (*sides[0], *sides[1]):
         if not run.predictions.size:
-            return f"{run.folder} has no predictions for the validation set"
-        if not np.array_equal(run.labels, first.labels):
-            return (f"{first.folder} and {run.folder} have different {store.VALID_LABELS}: they "
-                    "were not validated on the same images")
-    return None
+            raise UserError(f"{run.folder} has no predictions for the validation set")
+
+
+def predicted(run: Run, epoch: str) -> Predicted:
+    """What a run predicted for its validation images, at its last or best epoch."""
+    return Predicted(str(run.folder), run.ids, run.labels,
+                     run.predictions[chosen_epoch(run, epoch) or 0], run.class_names)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerexp.runs.reader import MEASURED, Run, frozen, in_order
+from flowerexp.runs.reader import MEASURED, Run, frozen, in_order, named_after_folder
 
 NOT_SET = "not set"
 """The value of a key that only other rows have."""
@@ -100,13 +100,15 @@ def differing_keys(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def unique_names(runs: Sequence[Run]) -> list[str]:
-    """The name of each run; with its overrides, or as its folder, if runs share one."""
+    """The name of each run; if runs share one, with its overrides, or as its folder."""
     names = [run.name for run in runs]
     for index, run in enumerate(runs):
         same = [other.variant for other in runs if other.name == run.name]
         if own := run.variant - frozenset.intersection(*same):
             names[index] += f" ({', '.join(sorted(own))})"
-    for naming in (str, Path.resolve):
-        names = [name if names.count(name) == 1 else str(naming(run.folder))
+    # Runs of one experiment on several data differ in their folders' names alone.
+    for naming in (named_after_folder, str,
+                   lambda folder: str(folder.resolve())):
+        names = [name if names.count(name) == 1 else naming(run.folder)
                  for run, name in zip(runs, names, strict=True)]
     return names

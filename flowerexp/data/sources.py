@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -71,6 +72,14 @@ class Arrays:
         digests = [google_crc32c.value(image.tobytes()) for image in self.images]
         return Table(as_tensor(self.images) if keep_images else None, labels.astype(np.int32),
                      [str(each) for each in ids], np.array(digests, np.uint64))
+
+    @property
+    def digest(self) -> str:
+        """A hash of images, labels and ids."""
+        table = self.table(keep_images=False)
+        found = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        found.update(json.dumps([self.images.shape, table.labels.tolist(), table.ids]).encode())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from flowerexp.data import division, records
 from flowerexp.data.sources import Source
 from flowerexp.data.tables import DataIssue, Table
 from flowerexp.errors import UserError, counted, one_line
+from flowerexp.identity import CONTENT, Fingerprint
+from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
 
 DEFAULT_VALIDATION = 0.15
@@ -41,6 +43,7 @@ class Splits:
     train, valid: labelled splits; valid is empty with train_on=all.
     test: ids and checksums of the test split; None if there is none.
     names: class names in label order; numbers if the data set has no names.
+    listing: the hash of names and sizes of the files, see `identity.Fingerprint`.
     sentences: what was divided, and how.
     """
 
@@ -48,6 +51,7 @@ class Splits:
     valid: Table
     test: Table | None
     names: tuple[str, ...]
+    listing: str = ""
     sentences: tuple[str, ...] = ()
 
     @property
@@ -62,10 +66,8 @@ class Splits:
         return tuple(dict.fromkeys(issue for table in tables for issue in table.issues))
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """A hash of the data's content: class names and, of every split, the ids, labels and
-        stored bytes in their order. A run resumes on the same data only.
-        """
+    def fingerprint(self) -> Fingerprint:
+        """The identity of the data; a run resumes on the same data only."""
         found = hashlib.sha256(json.dumps(self.names).encode())
         for table in (self.train, self.valid, self.test):
             if table is not None:
@@ -74,11 +76,7 @@ class Splits:
                 found.update(table.labels.astype("<i4").tobytes())
                 found.update(table.digests.astype("<u8").tobytes())
             found.update(b"\0")
-        return f"{CONTENT}{found.hexdigest()[:16]}"
-
-
-CONTENT = "content-"
-"""Prefix of fingerprints of content; those of the first versions were of names and sizes."""
+        return Fingerprint(f"{CONTENT}{found.hexdigest()[:16]}", self.listing)
 
 
 def load(source: Source, dataset: Dataset, keep_images: bool,
@@ -154,7 +152,8 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     if dataset.long_tail is not None:
         train, kept = long_tailed(train, pooled, names, dataset)
         sentences.append(kept)
-    return Splits(train, valid, found.get("test"), names, tuple(filter(None, sentences)))
+    return Splits(train, valid, found.get("test"), names, listing(source, found, classes),
+                  tuple(filter(None, sentences)))
 
 
 def held_out(pooled: Table, names: Sequence[str], dataset: Dataset
@@ -288,6 +287,20 @@ def shared_groups(train: Table, valid: Table, test: Table | None) -> str:
     shared = " and ".join(f"{counted(number, 'group')} of {name}"
                           for name, number in both.items() if number)
     return f"warning: {shared} also in training" if shared else ""
+
+
+def listing(source: Source, found: Mapping[str, Table], classes: int) -> str:
+    """The fingerprint of the first versions: 16 hexadecimal digits of the hash of the files' names
+    and sizes (or the arrays' bytes), of the class counts and of the skipped records' positions.
+    """
+    counts = np.bincount(found["train"].labels, minlength=classes).tolist()
+    issues = [issue for table in found.values() for issue in table.issues]
+    known_files: dict[str, Any] = {split: each.digest for split, each in source.arrays.items()}
+    for split, files in source.files.items():
+        known_files[split] = [(Path(file).name, tf.io.gfile.stat(file).length) for file in files]
+    places = sorted({(*Path(issue.file).parts[-2:], str(issue.record)) for issue in issues})
+    known = [known_files, counts, *([places] if places else [])]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str,

@@ -38,6 +38,8 @@ DECIDING = ("hardware.", "model.", "augmentation", "loop.batch_size_per_replica"
 """The starts of the keys that affect the speed of training."""
 IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
 """Keys among these that do not affect it."""
+ROUNDING = 1e-6
+"""The most by which an accuracy may differ from that of the predictions."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
 
 
@@ -62,6 +64,8 @@ class Run:
     epochs: int | None = None
     """The planned number of epochs, if it is known."""
     history: list[Scores] = field(default_factory=list)
+    ids: tuple[str, ...] = ()
+    """Ids of the validation set; empty in folders of the first versions."""
     labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Labels of the validation set, [images]."""
     predictions: npt.NDArray[np.int64] = field(
@@ -119,7 +123,7 @@ def read_run(folder: Path) -> Run:
 
     What could be read of such a folder is kept; without a config, its seed is None.
     """
-    run = Run(folder, SEED_OF_FOLDER.sub("", folder.name) or str(folder))
+    run = Run(folder, named_after_folder(folder))
     try:
         run = with_config(run)
         status = RunStatus.load(folder)
@@ -128,11 +132,16 @@ def read_run(folder: Path) -> Run:
         planned = status.epochs or status.provenance.get("epochs")
         run = replace(run, keys=run.keys | measured, error=status.error,
                       epochs=planned if isinstance(planned, int) else None)
-        return with_scores(run, state_of(folder, status))
+        return with_scores(run, state_of(folder, status), status.valid)
     except UserError as error:
         return replace(run, state="unreadable", error=str(error))
     except OSError as error:
         return replace(run, state="unreadable", error=f"{folder} cannot be read: {error}")
+
+
+def named_after_folder(folder: Path) -> str:
+    """The name of a run folder without the seed."""
+    return SEED_OF_FOLDER.sub("", folder.name) or str(folder)
 
 
 def with_config(run: Run) -> Run:
@@ -178,14 +187,18 @@ def is_held(lock: Path) -> bool:
     return False
 
 
-def with_scores(run: Run, state: str) -> Run:
-    """The run in its state, with its epochs, classes, labels and predictions."""
+def with_scores(run: Run, state: str, checksum: str | None) -> Run:
+    """The run in its state, with its epochs, classes, labels and predictions.
+
+    Args:
+        checksum: that of the validation images' ids and labels, if it is known.
+    """
     folder, history = run.folder, store.read_history(run.folder)
     if state == "done" and not history:
         raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}")
     names, counts = store.read_classes(folder)
     classes = len(names) or store.MOST_CLASSES
-    labels = store.read_labels(folder, classes)
+    ids, labels = store.read_valid(folder, checksum, classes)
     predictions = store.read_predictions(folder, len(labels), classes)
     if state != "done" and len(predictions):
         # The files of an epoch are written one after the other; an interrupt may come in between.
@@ -194,8 +207,23 @@ def with_scores(run: Run, state: str) -> Run:
         raise UserError(f"{folder / store.VALID_PREDICTIONS} holds "
                         f"{counted(len(predictions), 'epoch')} where {store.HISTORY} holds "
                         f"{len(history)}")
-    return replace(run, state=state, history=history, labels=labels, predictions=predictions,
+    check_accuracies(folder, history, labels, predictions)
+    return replace(run, state=state, history=history, ids=ids, labels=labels,
+                   predictions=predictions,
                    class_names=tuple(names), class_counts=np.array(counts, np.int64))
+
+
+def check_accuracies(folder: Path, history: list[Scores], labels: npt.NDArray[np.int64],
+                     predictions: npt.NDArray[np.int64]) -> None:
+    """Raises UserError if predictions and labels do not give the accuracies of the history."""
+    found = (predictions == labels).mean(1) if labels.size else np.zeros(0)
+    for epoch, (accuracy, row) in enumerate(zip(found, history, strict=False)):
+        stated = row.get("valid acc")
+        if stated is not None and abs(stated - accuracy) > ROUNDING:
+            raise UserError(f"{folder}: {store.VALID_PREDICTIONS} and {store.VALID_LABELS} give an "
+                            f"accuracy of {accuracy:.4f} for epoch {epoch + 1} where "
+                            f"{store.HISTORY} says {stated:.4f}",
+                            "restore the files as the run wrote them")
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:

@@ -48,6 +48,8 @@ class RunStatus:
     """The source of the images, their number, size and cache."""
     skipped: dict[str, Any] = field(default_factory=dict)
     """The records that dataset.on_bad_record=skip left out."""
+    valid: str | None = None
+    """The checksum of the validation images' ids and labels, see `store.valid_checksum`."""
     provenance: Scalars = field(default_factory=dict)
     """The numbers of the plan, the fingerprint of the data as `data`, and of the user's own parts
     the hashes of their sources."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
@@ -243,14 +244,48 @@ def read_classes(folder: Path) -> tuple[list[str], list[int]]:
     return names, counts
 
 
-def read_labels(folder: Path, classes: int = MOST_CLASSES) -> npt.NDArray[np.int64]:
-    """The labels of the validation images, [images]; zero images if the folder has none yet."""
-    path = folder / VALID_LABELS
-    return class_ids(read_json(path) if path.exists() else [], path, classes)
+def valid_checksum(ids: Sequence[str], labels: Sequence[int]) -> str:
+    """A checksum of the ids and labels of the validation images in their order."""
+    return hashlib.sha256(orjson.dumps([list(ids), list(labels)])).hexdigest()[:16]
 
 
-def write_predictions(folder: Path, predictions: Sequence[Sequence[int]]) -> None:
-    """Writes the class ids of the validation set by epoch, in data set order."""
+def write_valid(folder: Path, ids: Sequence[str], labels: Sequence[int]) -> str:
+    """Writes the ids and labels of the validation images, and returns their `valid_checksum`."""
+    write_json(folder / VALID_LABELS, list(labels))
+    write_json(folder / VALID_IDS, list(ids))
+    return valid_checksum(ids, labels)
+
+
+def read_valid(folder: Path, checksum: str | None = None, classes: int = MOST_CLASSES
+               ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """The ids and labels, [images], of the validation images; empty if the folder has none yet.
+
+    Folders of the first versions may have no ids, or no checksum.
+
+    Raises:
+        UserError: for files that do not belong together.
+    """
+    path, of_ids = folder / VALID_LABELS, folder / VALID_IDS
+    labels = class_ids(read_json(path) if path.exists() else [], path, classes)
+    ids = read_json(of_ids) if of_ids.exists() else []
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise UserError(f"{of_ids} does not hold a text for every image")
+    if (ids and len(ids) != len(labels)) or (
+            checksum is not None and checksum != valid_checksum(ids, labels.tolist())):
+        raise UserError(f"{path} and {of_ids} are not those of this run's predictions",
+                        "restore them: the scores of each image hang on their order")
+    return tuple(ids), labels
+
+
+def write_predictions(folder: Path, predictions: Sequence[Sequence[int]],
+                      checksum: str | None = None) -> None:
+    """Writes the class ids of the validation set by epoch, in the order of its ids and labels.
+
+    Raises:
+        UserError: if these are not those of the checksum any more.
+    """
+    if checksum is not None:
+        read_valid(folder, checksum)
     write_by_epoch(folder / VALID_PREDICTIONS, list(map(list, predictions)))
 
 

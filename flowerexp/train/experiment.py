@@ -63,17 +63,19 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
     # Model, and what was trained before
     trainer = build_trainer(config, strategy, plan, data, logger)
-    provenance = {**asdict(plan), **own_code, "data": data.fingerprint}
+    recorded = RunStatus.load_or_new(folder).provenance.get("data")
+    if identity.is_listing(recorded):
+        logger.info(f"{folder}: {identity.WEAKER}")
+    provenance = {**asdict(plan), **own_code, "data": data.fingerprint.like(recorded)}
     checkpointer = Checkpointer(folder, logger, trainer,
                                 identity.keys(identity.plain(config)) | provenance,
                                 config.loop.checkpoint_minutes)
     labels = data.valid.table.labels
     history, predictions = checkpointer.restore_latest(len(labels), len(data.names))
-    logger.record(provenance=provenance)
     if logger.is_chief:
         store.write_classes(folder, data.names, data.counts.tolist())
-        store.write_json(folder / store.VALID_LABELS, labels.tolist())
-        store.write_json(folder / store.VALID_IDS, list(data.valid.table.ids))
+        store.write_valid(folder, data.valid.table.ids, labels.tolist())
+    logger.record(provenance=provenance, valid=data.valid_checksum)
     state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,
                      lambda indices: pipeline.gather_images(data.valid, indices, all_gather),
                      history, predictions, update=int(trainer.update.numpy()))
@@ -117,15 +119,18 @@ class Data:
     """How images are kept: decoded | encoded | none."""
     train: Split
     valid: Split
+    fingerprint: identity.Fingerprint
     skipped: tuple[tables.DataIssue, ...] = ()
     """Issues of the records that dataset.on_bad_record=skip left out of any split."""
-    fingerprint: str = ""
-    """The hash of the data's content, see `splits.Splits`."""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 [classes], training images of each class."""
         return np.bincount(self.train.table.labels, minlength=len(self.names))
+
+    @property
+    def valid_checksum(self) -> str:
+        return store.valid_checksum(self.valid.table.ids, self.valid.table.labels.tolist())
 
 
 def load_data(dataset: Dataset, logger: RunLogger,
@@ -160,7 +165,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
                   skipped=tables.skipped_status(found.issues) if skips else None)
     if skips:
         logger.info(tables.skipped_sentence(found.issues))
-    return Data(source, names, cache, train, valid, found.issues, found.fingerprint)
+    return Data(source, names, cache, train, valid, found.fingerprint, found.issues)
 
 
 def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
@@ -294,7 +299,7 @@ def end_epoch(state: RunState, checkpointer: Checkpointer, callbacks: Callbacks,
     state.logger.check_in_place()
     if state.is_chief:
         store.write_history(state.folder, state.history)
-        store.write_predictions(state.folder, state.predictions)
+        store.write_predictions(state.folder, state.predictions, data.valid_checksum)
     callbacks("on_epoch_end", state)
     agree_on_stop(state, trainer)
     state.logger.record(stopped_early=state.stopped)  # a resumed run must stop there as well

@@ -71,7 +71,10 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         data = data_of_finished(config, folder)
         if initialize_run_dir(config, folder, composed, overrides, data):
             return start(config, folder, RunLogger(folder), deadline)
-    RunLogger().info(f"{folder} contains the finished run of this command:\n{summary(folder)}")
+    weaker = (f" ({identity.WEAKER})" if identity.is_listing(
+        RunStatus.load_or_new(folder).provenance.get("data")) else "")
+    RunLogger().info(f"{folder} contains the finished run of this command{weaker}:\n"
+                     f"{summary(folder)}")
     return 0
 
 
@@ -124,7 +127,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
-                       overrides: Sequence[str], data: str | None = None) -> bool:
+                       overrides: Sequence[str], data: identity.Fingerprint | None = None) -> bool:
     """Writes the config into a locked folder; returns False if its run is finished.
 
     Raises:
@@ -182,16 +185,20 @@ def differences(config: Config, folder: Path, **known: Any) -> list[str]:
     """How the run of a folder differs from the config: in keys, code, and what else is `known`.
 
     Args:
-        known: the data's fingerprint as `data`, and numbers of the plan; None is not compared.
+        known: the `Fingerprint` of the data as `data`, and numbers of the plan; None is not
+            compared.
     """
     then = RunStatus.load_or_new(folder).provenance
-    now = known | identity.sources(config)
+    data = known.pop("data", None)
+    now = known | identity.sources(config) | (
+        {"data": data.like(then.get("data"))} if data is not None else {})
     return identity.differences(store.read_config(folder), config) + [
         f"{key}: {then.get(key)} there, {value} here" for key, value in now.items()
         if then and value not in (None, then.get(key))]
 
 
-def check_same_run(config: Config, folder: Path, data: str | None = None) -> None:
+def check_same_run(config: Config, folder: Path, data: identity.Fingerprint | None = None
+                   ) -> None:
     """Raises UserError if the folder contains another run, naming what differs.
 
     A run that ended before it trained anything does not count: its mistake can be fixed in place.
@@ -209,17 +216,21 @@ def check_same_run(config: Config, folder: Path, data: str | None = None) -> Non
                         "choose another name=, or start a new run with fresh=true")
 
 
-def data_of_finished(config: Config, folder: Path) -> str | None:
-    """The fingerprint of the config's data if the folder's run is finished and the same config may
-    now find other data, else None.
+def data_of_finished(config: Config, folder: Path) -> identity.Fingerprint | None:
+    """The fingerprint of the config's data if the folder holds its finished run, else None.
+
+    Raises:
+        UserError: if the data cannot be read any more.
     """
-    if not is_done(folder) or not (folder / store.CONFIG).exists():
+    if (not is_done(folder) or not (folder / store.CONFIG).exists()
+            or identity.differences(store.read_config(folder), config)):
         return None
-    before, dataset = store.read_config(folder), config.dataset
-    found_again = before.dataset == dataset and parts.name(dataset.source) != "auto"
-    if found_again or identity.differences(before, config):
-        return None
-    return preview.preview({folder.name: config})[folder.name].data
+    summary(folder)  # raises for lost results, which takes no time
+    try:
+        return preview.preview({folder.name: config})[folder.name].data
+    except UserError as error:
+        raise UserError(f"{folder} contains the finished run of this command, but its data cannot "
+                        f"be checked: {error}") from error
 
 
 def start(config: Config, folder: Path, logger: RunLogger, deadline: float | None = None) -> int:

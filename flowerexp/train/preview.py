@@ -35,8 +35,8 @@ class Preview:
 
     sentences: tuple[str, ...]
     """Which data set the run uses and why, and how it is divided."""
-    data: str | None
-    """Fingerprint of the data; None if the files are missing."""
+    data: identity.Fingerprint | None
+    """None if the files are missing."""
     plans: tuple[Plan, ...]
     """One plan; several that bound its numbers if the images of each class are not known; none if
     only the machine that will run it knows the number of replicas."""
@@ -110,7 +110,8 @@ def preview_in_child(configs: Mapping[str, Config], remote: bool, dry_run: bool
 
 
 def find_data(config: Config, dry_run: bool, read: dict[str, Any]
-              ) -> tuple[Any, tuple[str, ...], str | None, list[npt.NDArray[np.int64]]]:
+              ) -> tuple[Any, tuple[str, ...], identity.Fingerprint | None,
+                         list[npt.NDArray[np.int64]]]:
     """A data set's source, what is said of it, its fingerprint, and its class counts, each int64
     [classes].
 

@@ -50,9 +50,10 @@ def test_replicas_and_data_make_other_rows(tmp_path):
         write_run(tmp_path / folder, ["experiment=original"], LABELS, PREDICTIONS, **options)
     found = comparison.compare(tmp_path)
     assert [row.differing for row in found.rows] == [
-        {"replicas": 1, "data": "0123456789abcdef"}, {"replicas": 2, "data": "0123456789abcdef"},
+        {"replicas": 1, "data": "content-0123456789abcdef"},
+        {"replicas": 2, "data": "content-0123456789abcdef"},
         {"replicas": 1, "data": "fedc"}]
-    assert names(found.rows) == [str(tmp_path / name) for name in "abc"]
+    assert names(found.rows) == ["a", "b", "c"]
 
 
 def test_run_that_failed_before_it_began_belongs_to_its_row(tmp_path):

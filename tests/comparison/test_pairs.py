@@ -261,7 +261,8 @@ def test_classes_that_only_one_model_knows_are_fine(tmp_path):
     write_experiment(tmp_path, "original", predictions=[LABELS])
     write_run(tmp_path / "x", ["experiment=optimized_loop"], LABELS, [[7] * 10],
               names=[f"class {label}" for label in range(9)])
-    [pair] = comparison.compare(tmp_path).pairs
+    assert not comparison.compare(tmp_path).pairs
+    [pair] = comparison.compare(tmp_path, common=True).pairs
     assert pair.differences["acc"].value == -1
     assert pair.differences["recall"].value == -1
 
@@ -269,11 +270,11 @@ def test_classes_that_only_one_model_knows_are_fine(tmp_path):
 @pytest.mark.parametrize(("reason", "change"), [
     ("original has no finished run", {"state": "interrupted"}),
     ("they have no finished seed in common", {"seed": 1}),
-    ("have different valid_labels.json", {"labels": [*LABELS[:9], 2]}),
-    ("have different valid_labels.json", {"labels": LABELS[:9]})])
+    ("not judged on the same data (1 image with different labels)", {"labels": [*LABELS[:9], 2]}),
+    ("not judged on the same data (9 images in common of 9 and 10", {"labels": LABELS[:9]})])
 def test_pairs_that_cannot_be_judged_are_notes(tmp_path, reason, change):
     labels = change.get("labels", LABELS)
-    write_experiment(tmp_path, "optimized_loop")
+    write_experiment(tmp_path, "optimized_loop", names=list("abcd"))
     write_run(tmp_path / "base", ["experiment=original", f"seed={change.get('seed', 0)}"], labels,
               [epoch[:len(labels)] for epoch in PREDICTIONS], names=list("abcd"),
               state=change.get("state", "done"))

@@ -83,7 +83,7 @@ def test_run_is_what_its_folder_holds(tmp_path):
     assert found.class_counts.tolist() == [100, 50, 33, 25]
     assert found.history == store.read_history(folder)
     assert found.keys["loop.epochs"] == 5
-    assert (found.keys["replicas"], found.keys["data"]) == (1, "0123456789abcdef")
+    assert (found.keys["replicas"], found.keys["data"]) == (1, "content-0123456789abcdef")
     absent = {"seed", *identity.PLACE_KEYS, *identity.INERT_KEYS}
     assert not absent & found.keys.keys()
     assert {array.dtype for array in (found.labels, found.predictions, found.class_counts)} == {

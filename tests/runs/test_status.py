@@ -16,12 +16,12 @@ def test_a_folder_without_a_status_is_a_new_run(tmp_path):
 
 def test_what_is_saved_is_loaded_and_what_is_unknown_is_left_out(tmp_path):
     status = RunStatus(state="failed", error="no space", epochs_done=0, pid=7,
-                       provenance={"replicas": 2, "data": "0123456789abcdef"})
+                       provenance={"replicas": 2, "data": "content-0123456789abcdef"})
     status.save(tmp_path)
     assert RunStatus.load(tmp_path) == status
     assert json.loads((tmp_path / "status.json").read_text()) == {
         "state": "failed", "error": "no space", "epochs_done": 0, "pid": 7,
-        "provenance": {"replicas": 2, "data": "0123456789abcdef"}}
+        "provenance": {"replicas": 2, "data": "content-0123456789abcdef"}}
 
 
 def test_earlier_spelling_and_keys_of_other_versions(tmp_path):

@@ -22,6 +22,7 @@ from flowerexp.runs.log import RunLogger
 from flowerexp.train import callbacks, checkpoint, experiment, launch, preview
 from tests.processes import history_of, read, same_results, weights_of
 
+OTHER_DATA = identity.Fingerprint("content-0123456789abcdef", "0123456789abcdef")
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
           "loop.steps_per_execution=2", "schedule.max_lr=1e-3", "dataset.cache=encoded")
 
@@ -185,9 +186,9 @@ def test_a_status_with_damaged_provenance_blocks_nothing(tiny, partial):
     """It is valid JSON, and only a report: the manifests of the checkpoints hold the same."""
     store.write_config(partial, composed_of(tiny), [])
     store.write_json(partial / store.STATUS, {"state": "interrupted", "beginning": "x"})
-    launch.check_same_run(config_of(tiny), partial, "0123456789abcdef")
+    launch.check_same_run(config_of(tiny), partial, OTHER_DATA)
     with pytest.raises(UserError, match="contains a run with another config"):
-        launch.check_same_run(config_of(tiny, "seed=1"), partial, "0123456789abcdef")
+        launch.check_same_run(config_of(tiny, "seed=1"), partial, OTHER_DATA)
 
 
 def test_a_fresh_run_resumes_only_a_run_of_its_config_code_and_data(
@@ -216,12 +217,13 @@ def test_a_fresh_run_resumes_only_a_run_of_its_config_code_and_data(
 
 
 def test_a_finished_run_is_compared_once(copied, tiny, tmp_path, monkeypatch):
-    """Its sources are hashed once, and its data are read once if they may be others."""
+    """Its sources are hashed once, and its data are read once."""
     composed, calls = OmegaConf.create(store.read_plain(copied)), []
     composed.dataset.root = str(shutil.copytree(tiny, tmp_path / "moved data"))
     monkeypatch.setattr(launch.identity, "sources", lambda config: calls.append("sources") or {})
     monkeypatch.setattr(preview, "preview", lambda configs: calls.append("data") or {
-        copied.name: preview.Preview((), read(copied, store.STATUS)["provenance"]["data"], (), 16)})
+        copied.name: preview.Preview((), identity.Fingerprint(
+            read(copied, store.STATUS)["provenance"]["data"], ""), (), 16)})
     assert launch.execute(copied, composed, []) == 0
     assert calls == ["data", "sources"]
 
