@@ -63,10 +63,7 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
 
     # Model, and what was trained before
     trainer = build_trainer(config, strategy, plan, data, logger)
-    recorded = RunStatus.load_or_new(folder).provenance.get("data")
-    if identity.is_listing(recorded):
-        logger.info(f"{folder}: {identity.WEAKER}")
-    provenance = {**asdict(plan), **own_code, "data": data.fingerprint.like(recorded)}
+    provenance = {**asdict(plan), **own_code, "data": data_identity(data, folder, logger)}
     checkpointer = Checkpointer(folder, logger, trainer,
                                 identity.keys(identity.plain(config)) | provenance,
                                 config.loop.checkpoint_minutes)
@@ -91,6 +88,14 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
         predict(state, checkpointer, data, all_gather)
         callbacks("on_train_end", state)
     return code
+
+
+def data_identity(data: "Data", folder: Path, logger: RunLogger) -> str:
+    """The data's fingerprint, of the kind that the folder has."""
+    recorded = RunStatus.load_or_new(folder).provenance.get("data")
+    if identity.is_listing(recorded):
+        logger.info(f"{folder}: {identity.WEAKER}")
+    return data.fingerprint.like(recorded)
 
 
 def derive(config: Config, source: sources.Source, counts: npt.NDArray[np.integer],
