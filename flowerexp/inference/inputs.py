@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowerexp.data import formats
-from flowerexp.data.prepare import photos
+from flowerexp.data import formats, photos
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
 from flowerexp.runs import store

@@ -24,11 +24,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from flowerexp.data import records, sources, tfrecord
+from flowerexp.data import photos, records, sources, tfrecord
 from flowerexp.data.division import SPLITS, order_of, stratify
-from flowerexp.data.prepare import photos
+from flowerexp.data.photos import Listing, Photo
 from flowerexp.data.prepare.encoding import Encoded, digest_of, encode
-from flowerexp.data.prepare.photos import Listing, Photo
 from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
@@ -93,6 +92,8 @@ def run(images: Path, out: Path, options: ConversionOptions, workers: int, logge
     with logger.console.status(f"searching {images.name}"):
         listing = photos.listed(images)
         inputs = photos.fingerprint(listing)
+    photos.check_classes(images, listing)
+    logger.info(f"{images}: {listing.layout}, {counted(len(listing.classes), 'class')}")
     for note in listing.notes:
         logger.info(note)
     return convert(lambda _: listing, inputs, out, options, workers, logger)
@@ -191,7 +192,7 @@ def convert_listing(listing: Listing, work: Path, options: ConversionOptions, wo
     """Stores the photos, writes records and lists to `result`; returns what the summary tells."""
     table = pd.DataFrame(map(vars, listing.photos))
     if table.split.isna().all():  # fails before hours of decoding
-        assign_splits(table, photos.in_order(table.label), options)
+        assign_splits(table, listing.classes, options)
     # `out` is locked, and some network file systems have no locks of SQLite's kind.
     path = f"{(work / STORED).absolute().as_uri()}?nolock=1"
     with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
@@ -215,7 +216,7 @@ def store_photos(every: Sequence[Photo], database: sqlite3.Connection,
     with logger.progress(len(every), len(there)) as advance, ThreadPoolExecutor(workers) as pool:
         for some in (missing[start:start + step] for start in range(0, len(missing), step)):
             encoded = pool.map(
-                lambda number: encode(every[number].path, options.size, options.exif), some)
+                lambda number: encode(every[number], options.size, options.exif), some)
             with database:  # a transaction
                 for number, photo in zip(some, encoded, strict=True):
                     database.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)",
@@ -236,21 +237,21 @@ def write_result(listing: Listing, table: pd.DataFrame, database: sqlite3.Connec
                         f"({': '.join(left_out[0])})")
     copies = find_copies(good)
     kept = good[~good.identifier.isin(copies)]
-    names = list(listing.names or photos.in_order(kept.label))
+    names = list(listing.names or photos.in_order({*kept.label} - {""}))
     if table.split.isna().any():
         kept = kept.assign(split=assign_splits(kept, names, options))
     kept = kept.assign(label=pd.Categorical(kept.label, names).codes)
     write_splits(kept, database, result, options, logger)
     write_rows(result / UNREADABLE, ("path", "reason"), left_out)
     write_rows(result / DUPLICATES, ("path", "reason"), sorted(copies.items()))
-    test = kept[kept.split == "test"]
+    test = kept[(kept.split == "test") & (kept.label >= 0)]
     write_rows(result / TEST_LABELS, ("id", "label"),
                list(zip(test.identifier, test.label, strict=True)))
     store.write_text(result / sources.NAMES_FILE, as_lines(names))
     return {"photos": len(table),
             "records": {split: int((kept.split == split).sum()) for split in SPLITS},
             "classes": len(names),
-            "classes lost": sorted({*table.label} - {*table.label[kept.index]}),
+            "classes lost": sorted({*table.label} - {*table.label[kept.index]} - {""}),
             "unreadable": len(left_out), "duplicates": len(copies),
             "enlarged": int((good.side < options.size).sum()), "turned": int(good.turned.sum())}
 

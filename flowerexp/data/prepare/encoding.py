@@ -2,12 +2,12 @@
 
 import functools
 import hashlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from flowerexp.data import formats, resizing
+from flowerexp.data.photos import Photo
 
 QUALITY = 95
 """Quality of the JPEGs; colors keep the full resolution."""
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     reason: str | None
 
 
-def encode(path: Path, size: int, exif: bool = True) -> Encoded:
+def encode(photo: Photo, size: int, exif: bool = True) -> Encoded:
     """The center crop of a photo, resized to `size` pixels; unreadable photos do not raise.
 
     A JPEG that is such a square is kept byte for byte, unless it is CMYK or has to be turned.
@@ -39,7 +39,7 @@ def encode(path: Path, size: int, exif: bool = True) -> Encoded:
         exif: whether the orientation in the EXIF data is followed.
     """
     try:
-        data = path.read_bytes()
+        data = photo.read()
         turned = formats.has_exif_rotation(data)
         jpeg, side = to_jpeg(data, size, exif, turned)
     except OSError as error:

@@ -12,9 +12,9 @@ from typing import Any
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from flowerexp.data.photos import Listing, Photo, by_identifier
 from flowerexp.data.prepare import convert, download
 from flowerexp.data.prepare.convert import ConversionOptions
-from flowerexp.data.prepare.photos import Listing, Photo, by_identifier
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 

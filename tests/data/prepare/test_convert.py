@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.data import records, resizing, sources
-from flowerexp.data.prepare import checks, convert, photos
+from flowerexp.data import photos, records, resizing, sources
+from flowerexp.data.prepare import checks, convert
 from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
 from tests import forked

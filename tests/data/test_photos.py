@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowerexp.data import photos
 from flowerexp.data.division import SPLITS, stratify
-from flowerexp.data.prepare import photos
 from flowerexp.errors import UserError
 
 
@@ -75,7 +75,9 @@ def test_a_name_that_is_no_utf8_can_be_written_and_read(tmp_path):
 @pytest.mark.parametrize(("names", "words"), [
     ((), "holds no photo of a class"), (("a.jpg",), "holds no photo of a class"),
     (("rose/a.txt",), "1 folder without a photo"),
-    (("train/rose/a.jpg", "val/rose/b.jpg"), "holds train, val, which are splits, not classes")])
+    (("train/a.jpg", "val/b.jpg"), "holds train, val, which are splits, not classes: their photos"),
+    (("val/rose/a.jpg", "test/rose/b.jpg"), "are splits, not classes: none is named train"),
+    (("train/rose/a.jpg", "val/rose/a.jpg", "valid/rose/a.jpg"), "which both name the split val")])
 def test_folders_without_classes_are_refused(tmp_path, names, words):
     with pytest.raises(UserError, match=words):
         photos.listed(plant(tmp_path, *names))
