@@ -1,4 +1,4 @@
-"""The layouts in which people have photos: what is recognized, and what is refused and not guessed."""
+"""The layouts in which people have photos: what is recognized, and what is not guessed."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_a_folder_too_high_is_refused_with_the_one_that_was_meant(tmp_path):
     assert "all photos of the class 'flower_photos' are in folders inside it: 'rose', 'tulip'." \
         in photos.listed(tmp_path / "archive").notes
     plant(tmp_path / "one", "rose/a.jpg")
-    with pytest.raises(UserError, match="holds one class, 'rose', and a classifier needs two: give"):
+    with pytest.raises(UserError, match="holds one class, 'rose', and a classifier needs two"):
         photos.check_classes(tmp_path / "one", photos.listed(tmp_path / "one"))
 
 
@@ -101,7 +101,8 @@ def test_a_folder_too_high_is_refused_with_the_one_that_was_meant(tmp_path):
     ("species\tfile", "rose\timages\\a.jpg", "tulip\timages\\b.jpg", "rose\timages\\c.jpg"),
     ("a.jpg,rose", "b.jpg,tulip", "c.jpg,rose"),
     ("image,rose,tulip", "a,1,0", "b,0,1", "c,1.0,0.0"),
-    ("\ufefffile,width,kind", "images/a.jpg,64,rose", "images/b.jpg,65,tulip", "images/c.jpg,66,rose")])
+    ("\ufefffile,width,kind", "images/a.jpg,64,rose", "images/b.jpg,65,tulip",
+     "images/c.jpg,66,rose")])
 def test_the_columns_of_a_table_are_found_by_their_content(tmp_path, lines):
     plant(tmp_path, "images/a.jpg", "images/b.jpg", "images/c.jpg")
     table = write(tmp_path / "labels.csv", *lines)
@@ -128,14 +129,14 @@ def test_columns_can_be_named_and_hold_splits_and_groups(tmp_path):
     plant(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     table = write(tmp_path / "all.csv", "file,one,other,plant,part", "a,x,u,p1,training",
                   "b,y,u,p1,valid", "c,y,v,p2,test")
-    with pytest.raises(UserError, match=r"columns that may be labels .* give dataset.columns.label"):
+    with pytest.raises(UserError, match=r"that may be labels .* give dataset.columns.label"):
         photos.listed(table)
     listing = photos.listed(table, Columns(label="one", group="plant", split="part"))
     assert [(photo.label, photo.group, photo.split) for photo in listing.photos] == [
         ("x", "p1", "train"), ("y", "p1", "val"), ("y", "p2", "test")]
     with pytest.raises(UserError, match=r"has no column 'kind': it has file, one"):
         photos.listed(table, Columns(label="kind"))
-    with pytest.raises(UserError, match="row 1 of .* names the split 'u'"):
+    with pytest.raises(UserError, match=r"row 1 of .* names the split 'u'"):
         photos.listed(table, Columns(label="one", split="other"))
 
 
@@ -151,7 +152,7 @@ def test_tables_and_folders_that_disagree_are_refused_and_not_guessed(tmp_path):
     write(tmp_path / "labels.csv", "file,label", "rose/a.jpg,rose", "tulip/b.jpg,tulip")
     assert rows(tmp_path) == {"rose/a.jpg": ("rose", None), "tulip/b.jpg": ("tulip", None)}
     write(tmp_path / "labels.csv", "file,label", "rose/a.jpg,red", "tulip/b.jpg,tulip")
-    with pytest.raises(UserError, match="rose/a.jpg is of class 'rose' by its folder and of 'red'"):
+    with pytest.raises(UserError, match=r"rose/a.jpg is of class 'rose' by its .* of 'red'"):
         photos.listed(tmp_path)
     assert rows(tmp_path / "labels.csv")["rose/a.jpg"] == ("red", None)
     write(tmp_path / "labels.csv", "price,width", "1,2", "3,4")

@@ -106,16 +106,17 @@ KINDS = {
 def test_every_kind_of_picture_is_read(tmp_path, capsys):
     for name, make in KINDS.items():
         make(tmp_path / "photos/all" / f"{name}.jpg")  # the name does not decide
+    save(tmp_path / "photos/other/one.jpg", picture(14))
     assert run(tmp_path / "photos", tmp_path / "out")
     _, by_id = records_of(tmp_path / "out")
-    assert set(by_id) == {f"all/{name}.jpg" for name in KINDS}
+    assert set(by_id) == {"other/one.jpg", *(f"all/{name}.jpg" for name in KINDS)}
     for _, _, image in by_id.values():
         assert tf.io.extract_jpeg_shape(image).numpy().tolist() == [16, 16, 3]
     assert "3 photos with a side of less than 16 pixels enlarged" in capsys.readouterr().out
 
 
 def test_photos_are_turned_as_exif_says_unless_it_is_off(tmp_path, capsys):
-    images = garden(tmp_path / "photos", {"a": 9})
+    images = garden(tmp_path / "photos", {"a": 9, "z": 1})
     for number, orientation in ((20, 1), (21, 6), (22, 3)):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -137,7 +138,7 @@ def test_photos_are_turned_as_exif_says_unless_it_is_off(tmp_path, capsys):
 
 
 def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
-    images = garden(tmp_path / "photos", {"a": 6}, height=16, width=16)
+    images = garden(tmp_path / "photos", {"a": 6, "z": 1}, height=16, width=16)
     run(images, tmp_path / "out")
     for identifier, (_, _, image) in records_of(tmp_path / "out")[1].items():
         assert image == (images / identifier).read_bytes()
@@ -239,14 +240,14 @@ def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path
 
 def test_nothing_that_can_be_read_is_refused(tmp_path):
     for name in "abcdefgh":
-        save(tmp_path / f"photos/x/{name}.jpg", picture(1)).write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(x/a.jpg: it is"):
+        save(tmp_path / f"photos/{name}/1.jpg", picture(1)).write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(a/1.jpg: it is"):
         run(tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
 
 
 def test_copies_alone_are_refused(tmp_path):
-    images = garden(tmp_path / "photos", {"a": 9})
+    images = garden(tmp_path / "photos", {"a": 9, "z": 1})
     shutil.copytree(images / "a", images / "b")
     with pytest.raises(UserError, match="0 photos of 0 classes leave none to validate with"):
         run(images, tmp_path / "out")
@@ -254,7 +255,7 @@ def test_copies_alone_are_refused(tmp_path):
 
 
 def test_places_that_cannot_be_are_refused(tmp_path):
-    images = garden(tmp_path / "photos", {"a": 9})
+    images = garden(tmp_path / "photos", {"a": 9, "z": 1})
     for out in (images, images / "a", images / "new/out"):
         with pytest.raises(UserError, match="is inside"):
             run(images, out)

@@ -19,7 +19,7 @@ from tests.processes import read, wait_for
 
 
 def test_a_second_one_on_the_same_folder_is_kept_out(tmp_path):
-    images = garden(tmp_path / "photos", {"a": 9})
+    images = garden(tmp_path / "photos", {"a": 9, "z": 1})
     (tmp_path / "out").mkdir()
     with filelock.FileLock(tmp_path / "out/.lock"), \
             pytest.raises(UserError, match="is in use by another process"):
@@ -125,7 +125,7 @@ def test_killed_while_records_are_written_or_before_tidying_up(tmp_path, monkeyp
 
 @pytest.mark.parametrize("damage", ["picture", "file"])
 def test_stored_photos_that_are_damaged_are_named(tmp_path, monkeypatch, damage):
-    images, out = garden(tmp_path / "photos", {"a": 10}), tmp_path / "out"
+    images, out = garden(tmp_path / "photos", {"a": 10, "z": 1}), tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         run(images, out)
