@@ -240,14 +240,14 @@ def test_photos_too_few_to_validate_with_are_refused_before_one_is_read(tmp_path
 
 def test_nothing_that_can_be_read_is_refused(tmp_path):
     for name in "abcdefgh":
-        save(tmp_path / f"photos/{name}/1.jpg", picture(1)).write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(a/1.jpg: it is"):
+        save(tmp_path / f"photos/{name < 'e'}/{name}.jpg", picture(1)).write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 8 photos can be read \(False/e.jpg: it is"):
         run(tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out/tfrecords-jpeg-16x16").exists()
 
 
 def test_copies_alone_are_refused(tmp_path):
-    images = garden(tmp_path / "photos", {"a": 9, "z": 1})
+    images = garden(tmp_path / "photos", {"a": 9})
     shutil.copytree(images / "a", images / "b")
     with pytest.raises(UserError, match="0 photos of 0 classes leave none to validate with"):
         run(images, tmp_path / "out")
