@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from flowerexp.data import sampling, tfrecord
+from flowerexp.data import resizing, sampling, tfrecord
 from flowerexp.data.batching import Plan
 from flowerexp.data.tables import Table, aligned_empty, as_tensor
 from flowerexp.data.tfrecord import FRAME
@@ -37,11 +37,15 @@ class Split:
     table: labels and ids, and the images (encoded or decoded) unless they are streamed.
     image_size: height and width in pixels.
     shuffle_bytes: memory of the shuffle buffer for streamed images.
+    resize: crop | pad | stretch: how images become squares, if any is not one (`Table.plain`).
+    exif: whether images are turned as their EXIF orientation says.
     """
 
     table: Table
     image_size: int
     shuffle_bytes: float = 0.0
+    resize: str = "crop"
+    exif: bool = True
 
     @property
     def decoded(self) -> tf.Tensor | None:
@@ -58,16 +62,31 @@ class Split:
         return self.table.images is None
 
 
-def decode(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes JPEG bytes to uint8 [height, width, 3]; the accurate DCT gives PIL's pixels."""
+def parse_image(images: Split, serialized: tf.Tensor) -> tf.Tensor:
+    """The encoded image, string [], of a record of a streamed split, string []."""
+    spec = images.table.spec
+    assert spec is not None
+    return tfrecord.parse_image(serialized, spec.features.image)
+
+
+def decode(images: Split, encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes an image of a split to uint8 [height, width, 3].
+
+    JPEGs that are squares of the right size, as most splits hold nothing else, take the short way;
+    the accurate DCT gives PIL's pixels.
+    """
+    size = images.image_size
+    if not images.table.plain:
+        return resizing.square(resizing.decode(encoded, images.exif), size, images.resize)
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+    return tf.ensure_shape(image, [size, size, 3])
 
 
-def decode_all(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes JPEG bytes [n] to uint8 [n, height, width, 3]."""
-    return tf.map_fn(lambda one: decode(one, image_size), encoded,
-                     fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
+def decode_all(images: Split, encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes images [n] of a split to uint8 [n, height, width, 3]."""
+    shape = [images.image_size, images.image_size, 3]
+    return tf.map_fn(lambda one: decode(images, one), encoded,
+                     fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 
 def cache_decoded(images: Split) -> Split:
@@ -77,19 +96,19 @@ def cache_decoded(images: Split) -> Split:
     size = images.image_size
     decoded = aligned_empty((images.count, size, size, 3))
     batches = tf.data.Dataset.from_tensor_slices(images.table.images).batch(16).map(
-        lambda encoded: decode_all(encoded, size), num_parallel_calls=tf.data.AUTOTUNE)
+        lambda encoded: decode_all(images, encoded), num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
     for batch in without_autotune(batches.prefetch(PREFETCH)).as_numpy_iterator():
         decoded[start:start + len(batch)] = batch
         start += len(batch)
-    return Split(replace(images.table, images=as_tensor(decoded)), size)
+    return replace(images, table=replace(images.table, images=as_tensor(decoded)))
 
 
 def load(images: Split, indices: tf.Tensor) -> tf.Tensor:
     """The images at indices int64 [n], uint8 [n, height, width, 3]."""
     if images.decoded is not None:
         return tf.gather(images.decoded, indices)
-    return decode_all(tf.gather(images.table.images, indices), images.image_size)
+    return decode_all(images, tf.gather(images.table.images, indices))
 
 
 def gather_images(images: Split, indices: npt.NDArray[np.integer],
@@ -106,7 +125,7 @@ def gather_images(images: Split, indices: npt.NDArray[np.integer],
     def find(worker: int, workers: int) -> dict[int, npt.NDArray[np.uint8]]:
         rows = file_rows(images.table, workers, worker).tolist()
         stream = without_autotune(stream_in_order(images, workers, worker)).as_numpy_iterator()
-        return {row: decode(encoded, size).numpy()
+        return {row: decode(images, encoded).numpy()
                 for row, encoded in zip(rows, stream, strict=True) if row in chosen}
 
     found = {row: image for each in all_gather(find) for row, image in each.items()}
@@ -129,7 +148,7 @@ def training_batches(strategy: Any, images: Split, sampler: Any, plan: Plan, see
 
     def prepare(what: Any, positions: tf.Tensor, epoch: tf.Tensor) -> Batch:
         if images.streamed:
-            image, label = decode_all(what[0], images.image_size), what[1]
+            image, label = decode_all(images, what[0]), what[1]
         else:
             image, label = load(images, what), tf.gather(labels, what)
         shape = [plan.per_replica_batch, images.image_size, images.image_size, 3]
@@ -231,7 +250,7 @@ def stream_epoch(images: Split, sampler: Any, plan: Plan, seed: int, epoch: int,
         one_draw(draw, tf.constant(repeats)) for draw, repeats in enumerate(draws)))
     labels = tf.constant(images.table.labels)
     return stream.take(worker_examples(plan)).map(lambda serialized, number: (
-        tfrecord.parse_image(serialized), labels[number]))
+        parse_image(images, serialized), labels[number]))
 
 
 def stream_draws(table: Table, sampler: Any, plan: Plan, seed: int, epoch: int, worker: int
@@ -284,14 +303,17 @@ def file_reader(table: Table) -> Callable[[tf.Tensor], tf.data.Dataset]:
     A file that holds other records too is read whole and cut at the positions of these, because
     TensorFlow reads nothing after a damaged record.
     """
-    paths = tf.constant(table.files, tf.string)
+    paths, kinds = tf.constant(table.files, tf.string), tf.constant(table.compression, tf.string)
     if not table.partial:
-        return lambda file: tf.data.TFRecordDataset(paths[file])
+        return lambda file: tf.data.TFRecordDataset(paths[file], kinds[file])
     places = tf.constant(table.spans, tf.int64)
     ends = tf.constant(np.cumsum((0, *table.counts)), tf.int64)
 
     def read(file: tf.Tensor) -> tf.data.Dataset:
         content = tf.io.read_file(paths[file])
+        for kind in {*table.compression} - {""}:
+            content = tf.cond(kinds[file] == kind, functools.partial(
+                tf.io.decode_compressed, content, kind), functools.partial(tf.identity, content))
         mine = tf.data.Dataset.from_tensor_slices(places[ends[file]:ends[file + 1]])
         return mine.map(lambda place: tf.strings.substr(content, place[0], place[1]))
 
@@ -332,7 +354,7 @@ def evaluation_batches(strategy: Any, images: Split, plan: Plan
             padding = tf.data.Dataset.from_tensors(black).repeat(int((mine < 0).sum()))
             data = stream_in_order(images, plan.workers, context.input_pipeline_id).concatenate(
                 padding).batch(plan.eval_batch_size, drop_remainder=True)
-            data = data.map(lambda encoded: decode_all(encoded, size),
+            data = data.map(lambda encoded: decode_all(images, encoded),
                             num_parallel_calls=tf.data.AUTOTUNE)
         shape = [plan.eval_batch_size, size, size, 3]
         return without_autotune(data.map(lambda image: tf.ensure_shape(image, shape)).prefetch(
@@ -351,4 +373,4 @@ def stream_in_order(images: Split, workers: int = 1, worker: int = 0) -> tf.data
     """The JPEG bytes in a worker's own files of a streamed split, in order."""
     files = np.arange(len(images.table.files))[worker::workers]
     return tf.data.Dataset.from_tensor_slices(files).flat_map(file_reader(images.table)).map(
-        tfrecord.parse_image)
+        lambda serialized: parse_image(images, serialized))

@@ -1,4 +1,4 @@
-"""Decodes photos and resizes them to squares, in the same way in import, prediction and export."""
+"""Decodes photos and resizes them to squares: the same in training, import, prediction, export."""
 
 from __future__ import annotations
 
@@ -118,20 +118,33 @@ def number(pair: tf.Tensor, little: bool | tf.Tensor) -> tf.Tensor:
 
 
 
-def square(image: tf.Tensor, size: int) -> tf.Tensor:
-    """The center crop of an image, resized bilinearly with antialiasing.
+def square(image: tf.Tensor, size: int, how: str = "crop") -> tf.Tensor:
+    """An image as a square, resized bilinearly with antialiasing.
 
     Args:
         image: uint8 [height, width, 3].
         size: height and width of the result in pixels.
+        how: `crop` takes the middle, `pad` adds black at the shorter sides, `stretch` distorts.
 
     Returns:
         uint8 [size, size, 3]; a square of that size is returned unchanged.
     """
     shape = tf.shape(image)
-    side = tf.minimum(shape[0], shape[1])
-    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    middle = image[top:top + side, left:left + side]
-    resized = tf.image.resize(middle, [size, size], antialias=True)
-    return tf.ensure_shape(tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8),
-                           [size, size, 3])
+    if how == "pad":
+        longest = tf.reduce_max(shape[:2])
+        inner = tf.maximum(1, tf.cast(tf.round(size * shape[:2] / longest), tf.int32))
+    elif how == "crop":
+        side = tf.reduce_min(shape[:2])
+        top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+        image = image[top:top + side, left:left + side]
+        inner = tf.stack([size, size])
+    else:
+        inner = tf.stack([size, size])
+    resized = tf.cond(
+        tf.reduce_all(tf.shape(image)[:2] == inner), lambda: image,
+        lambda: tf.cast(tf.round(tf.clip_by_value(
+            tf.image.resize(image, inner, antialias=True), 0, 255)), tf.uint8))
+    if how == "pad":
+        top, left = tf.unstack((size - inner) // 2)
+        resized = tf.image.pad_to_bounding_box(resized, top, left, size, size)
+    return tf.ensure_shape(resized, [size, size, 3])

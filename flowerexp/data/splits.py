@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from flowerexp.config import Dataset
 from flowerexp.data import division, records
-from flowerexp.data.sources import Source
-from flowerexp.data.tables import DataIssue, Table
+from flowerexp.data.source import Source
+from flowerexp.data.tables import DataIssue, Table, with_same_classes
 from flowerexp.errors import UserError, counted, one_line
 from flowerexp.identity import CONTENT, Fingerprint
 from flowerexp.lazy import tf
@@ -121,10 +121,14 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     Raises:
         UserError: for a division that the data do not allow.
     """
-    labelled = [table for name, table in found.items() if name != "test"]
-    classes = source.num_classes or 1 + max(int(table.labels.max()) for table in labelled)
-    names = source.class_names or tuple(str(label) for label in range(classes))
-    found = with_groups(found, dataset)
+    labelled, told = with_same_classes({
+        split: table for split, table in found.items() if split != "test"})
+    classes = source.num_classes or 1 + max(int(each.labels.max()) for each in labelled.values())
+    names = source.class_names or told or tuple(str(label) for label in range(classes))
+    if len(names) != classes:
+        raise UserError(f"the records name {len(names)} classes where dataset.num_classes says "
+                        f"{classes}: leave it out")
+    found = with_groups({**found, **labelled}, dataset)
     train, valid = found["train"], found.get("val")
     pools = train_on == "all" or dataset.pool == "train+val"
     pooled = train.join(valid) if pools and valid is not None else train

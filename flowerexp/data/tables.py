@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerexp.data.features import ReadSpec
+from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
 ALIGNMENT = 64
@@ -43,7 +45,7 @@ class DataIssue:
 class Table:
     """A split in memory.
 
-    images: string [n], JPEG bytes, or uint8 [n, height, width, 3], decoded; None if only labels and
+    images: string [n], encoded, or uint8 [n, height, width, 3], decoded; None if only labels and
         ids were kept.
     labels: int32 [n]; -1 in a split without labels.
     ids: n strings, empty if a record has none.
@@ -55,6 +57,11 @@ class Table:
     partial: whether the files hold other records too.
     issues: issues of records that were left out, and of files that end too early, in reading order.
     bad: id, perhaps empty, of each record that was left out, by its row among all records.
+    plain: whether every encoded image is a JPEG of the split's size, to be decoded as it is.
+    compression: GZIP, ZLIB or an empty text for each file.
+    classes: (label in the records or -1, class name in the records) of each class, in their order;
+        empty if the records tell no class names.
+    spec: what its records had to be; None for arrays.
     """
 
     images: tf.Tensor | None
@@ -68,6 +75,10 @@ class Table:
     partial: bool = False
     issues: tuple[DataIssue, ...] = ()
     bad: Mapping[int, str] = field(default_factory=dict)
+    plain: bool = True
+    compression: tuple[str, ...] = ()
+    classes: tuple[tuple[int, str], ...] = ()
+    spec: ReadSpec | None = None
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Table:
         """The table of some rows, bool [n], in the same order."""
@@ -90,7 +101,9 @@ class Table:
             np.concatenate([self.digests, other.digests]), self.groups + other.groups,
             self.files + other.files, self.counts + other.counts,
             np.concatenate([self.spans, other.spans]), self.partial or other.partial,
-            self.issues + other.issues)
+            self.issues + other.issues, plain=self.plain and other.plain,
+            compression=self.compression + other.compression, classes=self.classes,
+            spec=self.spec)
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -104,6 +117,34 @@ class Table:
         """The ids of all records, including those that were left out."""
         good = iter(self.ids)
         return [next(good) if kept else self.bad[row] for row, kept in enumerate(self.kept)]
+
+
+def with_same_classes(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Tables whose labels count the classes of all of them, and the names of these.
+
+    Of tables whose records tell no class names, the labels stay, and there are no names.
+
+    Raises:
+        UserError: if a label has two class names, or a class name two labels.
+    """
+    found = sorted({each for table in tables.values() for each in table.classes}, key=class_order)
+    for place in (0, 1) if any(label >= 0 for label, _ in found) else (1,):
+        seen = dict[Any, tuple[int, str]]()
+        for each in found:
+            if (before := seen.setdefault(each[place], each)) != each:
+                raise UserError(f"the records call label {before[0]} {before[1]!r} and label "
+                                f"{each[0]} {each[1]!r}: give dataset.class_names=FILE")
+    rows = {each: row for row, each in enumerate(found)}
+    renamed = {split: replace(table, classes=tuple(found), labels=np.array(
+        [rows[each] for each in table.classes], np.int32)[table.labels])
+        if table.classes else table for split, table in tables.items()}
+    return renamed, tuple(name for _, name in found)
+
+
+def class_order(told: tuple[int, str]) -> tuple[int, int, str]:
+    """The sort key of a class by its label, then its name: names that are numbers by value."""
+    label, name = told
+    return label, int(name) if name.isdecimal() else -1, name
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -8,8 +8,10 @@ damaged record.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +26,10 @@ HEAD = 12
 FRAME = 16
 """Bytes of a record in addition to its data."""
 CRC_MASK = 0xA282EAD8
-FEATURES = {"image": "bytes", "class": "int64", "id": "bytes"}
-"""The type of each feature."""
-
+RECORDS = re.compile(r"(?!\.).*(\.tfrec(ords?)?(-\d+-of-\d+)?(\.(gz|gzip|zlib|z))?|-\d+-of-\d+)")
+"""Names of files of records."""
+CHUNK = 2**18
+"""Bytes of a compressed file that are read together."""
 
 
 class RecordSpan(NamedTuple):
@@ -49,22 +52,76 @@ class RawRecord(NamedTuple):
     digest: int = 0
 
 
+def is_records(name: str) -> bool:
+    """Whether a file's name is that of records, perhaps compressed: a.tfrec, b.tfrecord.gz,
+    c-train.tfrecord-00000-of-00001, train-00000-of-00005.
+    """
+    return RECORDS.fullmatch(name) is not None
+
+
 def list_files(folder: str) -> tuple[str, ...]:
-    """The paths of the *.tfrec files of a split, sorted; raises UserError if there are none."""
+    """The paths of the files of records of a split, sorted; raises UserError if there are none."""
     folder = folder.rstrip("/")
     # Not glob, which treats brackets in the folder's own name as a pattern.
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    paths = sorted(f"{folder}/{name}" for name in names if name.endswith(".tfrec"))
+    paths = sorted(f"{folder}/{name}" for name in names if is_records(name))
     if not paths:
         raise UserError(f"{folder} holds no *.tfrec file: is it the right folder?")
     return tuple(paths)
 
 
 def stated_count(path: str) -> int | None:
-    """The number of records that a file's name states: `...-COUNT.tfrec`, but not `...-of-N.tfrec`.
+    """The number of records that a file's name states, in the competition's form
+    `NN-SIZExSIZE-COUNT.tfrec`; any other number may be that of a shard.
     """
-    match = re.search(r"(?<!-of)-(\d+)\.tfrec$", path)
+    match = re.search(r"\d+x\d+-(\d+)\.tfrec$", path)
     return int(match.group(1)) if match else None
+
+
+class Inflated:
+    """The content of a file compressed by GZIP or ZLIB, read from its beginning.
+
+    Where it is damaged or cut off it ends, and `damage` says how.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.damage = file, ""
+        self.waiting, self.inflate = bytearray(), zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    def read(self, number: int) -> bytes:
+        """The next bytes, fewer than `number` at the end."""
+        while len(self.waiting) < number and not self.damage:
+            # What was not decompressed yet comes first: a bomb must not fill the memory.
+            data = (self.inflate.unused_data or self.inflate.unconsumed_tail
+                    or self.file.read(CHUNK))
+            if not data:
+                self.damage = "" if self.inflate.eof else "it is cut off"
+                break
+            if self.inflate.eof:  # another member follows
+                self.inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                self.waiting += self.inflate.decompress(data, CHUNK)
+            except zlib.error as error:
+                self.damage = str(error)
+        found = bytes(self.waiting[:number])
+        del self.waiting[:number]
+        return found
+
+
+def compression(head: bytes) -> str:
+    """GZIP, ZLIB or an empty text, by the first HEAD bytes of a file of records."""
+    if len(head) == HEAD and masked_crc(head[:8]) == int.from_bytes(head[8:], "little"):
+        return ""  # a record's length can begin with any bytes
+    if head[:3] == b"\x1f\x8b\x08":
+        return "GZIP"
+    zlibs = len(head) > 1 and head[0] & 15 == 8 and int.from_bytes(head[:2], "big") % 31 == 0
+    return "ZLIB" if zlibs else ""
+
+
+def compression_of(path: str) -> str:
+    """How a file is compressed, see `compression`; raises tf.errors.OpError."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return compression(file.read(HEAD))
 
 
 def masked_crc(data: bytes) -> int:
@@ -95,18 +152,29 @@ def raw_records(path: str, read: bool = True) -> Iterator[RawRecord]:
     Raises:
         tf.errors.OpError: if the file cannot be read at all.
     """
-    with tf.io.gfile.GFile(path, "rb") as file:
-        position, size, head = 0, file.size(), file.read(HEAD)
-        while position < size:
-            if damage := head_damage(head, size - position):
+    with tf.io.gfile.GFile(path, "rb") as raw:
+        file, position, size, head = raw, 0, raw.size(), raw.read(HEAD)
+        if compressed := compression(head):
+            raw.seek(0)
+            file, size = Inflated(raw), math.inf
+            head = file.read(HEAD)
+        while head or (file.damage if compressed else position < size):
+            if damage := (f"the {compressed} file is truncated or damaged here ({file.damage}): "
+                          "copy it again" if compressed and file.damage
+                          and len(head) < HEAD else head_damage(head, size - position)):
                 yield RawRecord(None, b"", damage)
                 return
             span = RecordSpan(position + HEAD, int.from_bytes(head[:8], "little"))
             position += span.length + FRAME
-            if read:  # the next head too: each read takes TensorFlow microseconds, a seek 50
+            if read or compressed:
+                # The next head too: each read takes TensorFlow microseconds, a seek 50.
                 content = file.read(span.length + FRAME)
+                if len(content) < span.length + 4:
+                    yield RawRecord(None, b"", "the file is truncated or damaged here (a record of "
+                                               f"{span.length} bytes is cut off): copy it again")
+                    return
                 yield checked(span, content)
-                head = content[span.length + FRAME - HEAD:]
+                head = content[span.length + 4:]
             else:
                 yield RawRecord(span, b"", None)
                 file.seek(position)
@@ -140,22 +208,23 @@ def whole_spans(path: str) -> list[RecordSpan]:
 def parse(serialized: bytes) -> dict[str, Sequence[Any]] | None:
     """The values of the features of a record by name, or None if it is not a tf.train.Example.
 
-    Those of a feature of FEATURES are empty if it has another type. Parsed by protobuf, because
-    tf.io.parse_example crashes the process on a value whose stated length is 2^31 bytes or more
-    (TensorFlow 2.21).
+    Parsed by protobuf, because tf.io.parse_example crashes the process on a value whose stated
+    length is 2^31 bytes or more (TensorFlow 2.21).
     """
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except Exception:  # protobuf's DecodeError has no stable public path
         return None
-    return {name: getattr(feature, f"{FEATURES.get(name, 'bytes')}_list").value
-            for name, feature in features.items() if feature.WhichOneof("kind")}
+    return {name: getattr(feature, kind).value for name, feature in features.items()
+            if (kind := feature.WhichOneof("kind"))}
 
 
-def parse_image(serialized: tf.Tensor) -> tf.Tensor:
-    """The JPEG bytes, string [], of a record, string [], that `read` has checked."""
-    features = {"image": tf.io.FixedLenFeature([], tf.string)}
-    return tf.io.parse_single_example(serialized, features)["image"]
+def parse_image(serialized: tf.Tensor, name: str) -> tf.Tensor:
+    """The encoded image, string [], in the feature of this name of a record, string [], that was
+    checked before.
+    """
+    return tf.io.parse_single_example(serialized, {name: tf.io.FixedLenFeature([], tf.string)}
+                                      )[name]
 
 
 def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowerexp import metrics
-from flowerexp.data import formats, records, resizing, tfrecord
-from flowerexp.data.records import BROKEN_IMAGE, Labels, ReadSpec
+from flowerexp.data import features, formats, records, resizing, tfrecord
+from flowerexp.data.features import COMPETITION, Labels, ReadSpec
+from flowerexp.data.headers import BROKEN_IMAGE
 from flowerexp.data.tables import DataIssue
 from flowerexp.errors import UserError, one_line
 from flowerexp.inference import trained
@@ -219,8 +220,10 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, "cannot be read"))
+    names = features.recognise([str(path) for path in given.records], {}, labelled=False)
     for path in given.records:
-        spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes)
+        spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes,
+                        features=names or COMPETITION)
         for number, record in enumerate(records.inspect(str(path), spec)):
             if (classes is not None and record.image is not None
                     and not 0 <= record.label < classes):

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,8 @@ def load_data(dataset: Dataset, logger: RunLogger,
 
 def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
-    images = Split(split, source.image_size, shuffle_bytes=dataset.memory_gb * GIB)
+    images = Split(split, source.image_size, dataset.memory_gb * GIB, dataset.resize,
+                   dataset.exif)
     if cache != "decoded":
         return images
     with bad_records_named(images):
@@ -193,8 +194,8 @@ def bad_records_named(images: Split, strategy: Any = None) -> Iterator[None]:
     except tf.errors.InvalidArgumentError as error:
         if not images.table.issues:  # else bad records were left out: not the cause
             files = pipeline.files_here(strategy, images) if strategy else images.table.files
-            labels = records.Labels.of("val" if (images.table.labels >= 0).all() else "test")
-            if issue := records.first_issue(files, records.ReadSpec(images.image_size, labels)):
+            spec = images.table.spec
+            if spec and (issue := records.first_issue(files, spec)):
                 raise UserError(issue) from error
         raise
 
@@ -348,7 +349,7 @@ def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather:
         checkpointer.load_epoch(used)
     state.probabilities = softmax(predict_logits(trainer, data.valid), axis=-1)
     test = load_test(config.dataset, data, all_gather)
-    test_logits = predict_logits(trainer, Split(test, data.source.image_size)) if test else None
+    test_logits = predict_logits(trainer, replace(data.valid, table=test)) if test else None
     if not state.is_chief:
         return
     store.write_array(state.folder / store.VALID_PROBABILITIES,

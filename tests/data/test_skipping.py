@@ -231,7 +231,7 @@ def test_a_split_of_bad_records_is_a_mistake(tmp_path):
 
 def test_a_test_split_of_bad_records_keeps_its_rows(tmp_path):
     bad = [example(image=b"none", id=f"t{number}".encode()) for number in range(3)]
-    write_serialized(tmp_path / "a-3.tfrec", bad)
+    write_serialized(tmp_path / "0-16x16-3.tfrec", bad)
     found = records.read(tfrecord.list_files(str(tmp_path)), SKIP_TEST)
     assert found.all_ids == ["t0", "t1", "t2"]
     assert found.kept.tolist() == [False] * 3
@@ -255,7 +255,7 @@ def in_test(number):
 def test_a_test_row_that_cannot_be_named_stops_even_then(tmp_path, kind):
     bad = {"no id": example(image=jpeg()), "foreign record": b"\xff\xfe",
            "another's id": example(image=b"none", id=b"t1")}.get(kind, in_test(2))
-    path = write_serialized(tmp_path / "a-4.tfrec", [in_test(0), in_test(1), bad, in_test(3),
+    path = write_serialized(tmp_path / "0-16x16-4.tfrec", [in_test(0), in_test(1), bad, in_test(3),
                                                      *[in_test(4)] * (kind == "too many")])
     ends = record_ends(path)
     cut = {"cut off": ends[2] + 30, "cut after a record": ends[2]}.get(kind)
@@ -342,8 +342,8 @@ def test_a_run_that_skips_does_not_go_on_where_other_records_are_bad(tiny, tmp_p
 @pytest.mark.parametrize("more", [0, 5])
 def test_every_record_that_a_name_promises_and_that_is_lost_counts(tmp_path, kept, lost, more):
     """Of a file that is empty, ends after a record, or in the middle of one."""
-    write_serialized(tmp_path / "a-1.tfrec", [good(0)])
-    path = write_serialized(tmp_path / "b-3.tfrec", [good(number) for number in range(3)])
+    write_serialized(tmp_path / "0-16x16-1.tfrec", [good(0)])
+    path = write_serialized(tmp_path / "1-16x16-3.tfrec", [good(number) for number in range(3)])
     path.write_bytes(path.read_bytes()[:[0, *record_ends(path)][kept] + more])
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
     assert tables.skipped_status(left.issues)["count"] == lost
@@ -358,7 +358,7 @@ def test_a_status_lists_nothing_of_an_earlier_attempt(tiny, tmp_path):
 
 
 def test_good_records_only_is_no_change(tmp_path):
-    write_serialized(tmp_path / "a-3.tfrec", [good(number) for number in range(3)])
+    write_serialized(tmp_path / "0-16x16-3.tfrec", [good(number) for number in range(3)])
     left = records.read(tfrecord.list_files(str(tmp_path)), SKIP)
     assert left.issues == ()
     assert left.kept.all()

@@ -323,7 +323,7 @@ class Own:
 @pytest.mark.parametrize(("value", "words"), [
     (KeyError("mine"), "failed: KeyError: 'mine'"), (UserError("beta is missing"), "beta is"),
     ([], "must return a flowerexp.data.sources.Source, not list"),
-    (Source("mine", "", "", 8, None, None, {"train": ("a",)}), "train and val, not train")])
+    (Source("mine", "", "", 8, None, None, {"val": ("a",)}), "split train, not val")])
 def test_what_an_own_source_does_wrong_is_one_sentence_that_names_it(value, words):
     part = parts.Part("dataset", f"{__name__}.Own", {"value": value})
     with pytest.raises(UserError, match=f"^{re.escape(str(part))}") as raised:

@@ -116,7 +116,7 @@ def check_rows(run, root):
     for split, known in (("val", "valid_probs.npy"), ("test", "test_probs.npy")):
         left = records.read(tfrecord.list_files(str(root / split)),
                             ReadSpec(16, Labels.of(split), skip_bad=True))
-        images = pipeline.decode_all(left.images, size)
+        images = pipeline.decode_all(pipeline.Split(left, size), left.images)
         expected = softmax(model(tf.cast(images, tf.float32)).numpy(), axis=-1)
         rows = np.load(run / known)
         if split == "val":

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from flowerexp.data import photos, records, sources, tfrecord
+from flowerexp.data import class_names, photos, records, tfrecord
 from flowerexp.data.division import SPLITS, order_of, stratify
 from flowerexp.data.photos import Listing, Photo
 from flowerexp.data.prepare.encoding import Encoded, digest_of, encode
@@ -247,7 +247,7 @@ def write_result(listing: Listing, table: pd.DataFrame, database: sqlite3.Connec
     test = kept[(kept.split == "test") & (kept.label >= 0)]
     write_rows(result / TEST_LABELS, ("id", "label"),
                list(zip(test.identifier, test.label, strict=True)))
-    store.write_text(result / sources.NAMES_FILE, as_lines(names))
+    store.write_text(result / class_names.CONVERTED, as_lines(names))
     return {"photos": len(table),
             "records": {split: int((kept.split == split).sum()) for split in SPLITS},
             "classes": len(names),

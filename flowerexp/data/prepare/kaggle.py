@@ -4,7 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
-from flowerexp.data.sources import CLASSES_FILE, COMPETITION, NAMES_FILE, size_in_name
+from flowerexp.data import class_names, layouts
+from flowerexp.data.sources import CLASSES_FILE, COMPETITION
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
@@ -24,7 +25,7 @@ def run(out: Path, logger: RunLogger) -> None:
     """
     source = download()
     folders = {size: path for path in sorted(source.glob("tfrecords-jpeg-*"))
-               if (size := size_in_name(path.name)) is not None}
+               if (size := layouts.size_in_name(path.name)) is not None}
     if not folders:
         raise UserError(f"{source} holds no folder tfrecords-jpeg-SxS: remove it and rerun the "
                         "command")
@@ -37,7 +38,7 @@ def run(out: Path, logger: RunLogger) -> None:
             raise UserError(f"{link} exists and is not of the competition: give another folder")
         link.symlink_to(path.resolve(), target_is_directory=True)
     names = json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
-    store.write_text(out / NAMES_FILE, "".join(f"{name}\n" for name in names))
+    store.write_text(out / class_names.CONVERTED, "".join(f"{name}\n" for name in names))
     logger.info(f"{out}: the competition's files, {', '.join(map(str, sorted(folders)))} pixels")
     option = f"dataset=flowers_{192 if 192 in folders else min(folders)}"
     logger.info(f"to train: flowerexp run {shlex.join([option, f'dataset.root={out}'])}")
