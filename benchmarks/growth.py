@@ -33,8 +33,8 @@ from benchmarks.measuring import (
 )
 from flowerexp.data import pipeline, records, tfrecord
 from flowerexp.data.batching import Plan
+from flowerexp.data.features import ReadSpec
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import ReadSpec
 from flowerexp.data.sampling import Original
 
 MIB = 2**20

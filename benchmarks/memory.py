@@ -22,8 +22,8 @@ from benchmarks import photos
 from benchmarks.measuring import apart, forget_peak, memory, parser, print_table, write_report
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
+from flowerexp.data.features import ReadSpec
 from flowerexp.data.pipeline import Split
-from flowerexp.data.records import ReadSpec
 from flowerexp.data.sampling import Oversample
 
 MIB = 2**20

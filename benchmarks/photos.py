@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from flowerexp.data import records, tfrecord
-from flowerexp.data.records import ReadSpec
+from flowerexp.data.features import ReadSpec
 
 SHARED = Path(__file__).parents[2] / "shared/data/oxford102"
 

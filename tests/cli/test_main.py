@@ -11,7 +11,7 @@ from flowerexp.api import results
 from flowerexp.augment import Flip, base
 from flowerexp.cli import main
 from flowerexp.data import pipeline, records, sampling, tfrecord
-from flowerexp.data.records import ReadSpec
+from flowerexp.data.features import ReadSpec
 from flowerexp.strategy import factory
 from tests import forked
 from tests.processes import command_here

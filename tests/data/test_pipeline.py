@@ -12,7 +12,7 @@ from flowerexp import parts
 from flowerexp.augment import Flip, Perspective, base
 from flowerexp.data import pipeline, records, sampling, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.data.sampling import Original, Oversample
 from flowerexp.data.tables import Table
 from tests.transforms import BUILT_IN

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from flowerexp.config import Dataset
 from flowerexp.data import records, tfrecord
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
 from flowerexp.train import experiment

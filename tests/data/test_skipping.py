@@ -12,7 +12,7 @@ from flowerexp import composition
 from flowerexp.config import Dataset
 from flowerexp.data import pipeline, records, sources, splits, tables, tfrecord
 from flowerexp.data.batching import Plan
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.data.sampling import Original
 from flowerexp.data.sources import TFRecords
 from flowerexp.data.tables import Table
@@ -136,7 +136,7 @@ def test_the_same_data_stop_a_run_by_default(pair, cache):
         experiment.load_data(Dataset(TFRecords(str(pair[0])), cache=cache),
                              RunLogger(chief=False))
     assert str(mistake.value) == (f"{pair[0]}/train/00-16x16-20.tfrec, record 3: its image is "
-                                  "not a valid JPEG")
+                                  "not a valid JPEG, PNG, GIF, BMP or WebP")
 
 
 @pytest.mark.parametrize("cache", ["decoded", "encoded"])

@@ -17,7 +17,7 @@ from sklearn.metrics import classification_report
 
 from flowerexp import metrics
 from flowerexp.data import records, resizing, tfrecord
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.inference import inputs, prediction, trained
 from flowerexp.runs import store

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from flowerexp.data import pipeline, records, tfrecord
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.inference import trained
 from tests.data.test_records import example, jpeg, write_serialized
 from tests.data.test_skipping import flip

@@ -15,8 +15,8 @@ import tensorflow as tf
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
 from flowerexp import composition
-from flowerexp.data import records, tfrecord
-from flowerexp.data.records import Labels, ReadSpec
+from flowerexp.data import headers, records, tfrecord
+from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.errors import UserError
 from flowerexp.runs import store
 from flowerexp.runs.log import RunLogger
@@ -230,7 +230,8 @@ def test_a_broken_jpeg_is_named_whenever_it_is_decoded(tiny, tmp_path, cache):
     root, path = corrupt(tiny, tmp_path, "train", lambda image: image[:len(image) // 2])
     with pytest.raises(UserError) as refused:
         execute_here(tmp_path / "broken", root, f"dataset.cache={cache}")
-    assert str(refused.value) == f"{path}, record 3: its image is not a valid JPEG"
+    assert str(refused.value) == (
+        f"{path}, record 3: {headers.BROKEN_IMAGE}")
     status = read(tmp_path / "broken", "status.json")
     assert status["state"] == "failed"
     assert "record 3" in status["error"]
