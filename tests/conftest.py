@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,18 @@ def logical_devices():
     tf.config.set_logical_device_configuration(
         processor, [tf.config.LogicalDeviceConfiguration()] * 4)
     tf.config.list_logical_devices("CPU")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_previews():
+    """The processes that preview runs of this process have no TensorFlow to import."""
+    from flowerexp.train import preview
+    from tests import forked
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(preview, "multiprocessing",
+                        SimpleNamespace(get_context=lambda method: forked.SERVER))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """Commands as processes that share one import of TensorFlow and of the other large libraries.
 
 They are forked from a server that has imported these and nothing of flowerexp: a command takes half
-of the seconds that it takes in a new interpreter. What those libraries read from the environment
-when they are imported (TF_USE_LEGACY_KERAS) needs an interpreter of its own.
+of the seconds that it takes in a new interpreter. So are the interpreters that such a command
+starts, a job of a sweep or a preview, which are its children as always. What those libraries read
+from the environment when they are imported (TF_USE_LEGACY_KERAS) needs an interpreter of its own.
 """
 
 import atexit
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -13,19 +15,82 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from pathlib import Path
 
+LIBRARIES = ["tensorflow", "tensorboard", "sklearn.metrics", "scipy.special", "pandas",
+             "matplotlib.pyplot", "hydra", "jinja2", "typer"]
+STATEFUL = ("flowerexp", "hydra", "hydra_plugins", "omegaconf", "my_parts")
+"""Packages that a child imports anew, because what they hold is of its parent."""
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tensorflow", "tensorboard", "sklearn.metrics", "scipy.special",
-                               "pandas", "matplotlib.pyplot", "hydra", "jinja2", "typer"])
+SERVER.set_forkserver_preload(LIBRARIES)
+EXECUTE = subprocess._fork_exec
 
 
-def main(words, folder, environment, files):
-    """What the process does: `python WORDS` in a folder, with its output in two files."""
-    for number, file in enumerate(files, 1):
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+def fork_interpreters():
+    """From now on, the interpreters that this process starts are forked from it."""
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    fork = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda method=None: fork
+    subprocess._fork_exec = fork_exec
+
+
+def fork_exec(arguments, executables, close_fds, pass_fds, folder, environment, *rest):
+    """Like that of subprocess, for `python -P ...` of flowerexp without an exec."""
+    words = [os.fsdecode(argument) for argument in arguments]
+    if words[:2] != [sys.executable, "-P"]:
+        return EXECUTE(arguments, executables, close_fds, pass_fds, folder, environment, *rest)
+    descriptors, new_session = (rest[0], rest[3], rest[5]), rest[9]
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        if new_session:
+            os.setsid()
+        for number, descriptor in enumerate(descriptors):
+            if descriptor >= 0:
+                os.dup2(descriptor, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        atexit._clear()
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in [name for name in sys.modules if name.partition(".")[0] in STATEFUL]:
+            del sys.modules[name]
+        program = next(index for index, word in enumerate(words) if word in ("-m", "-c"))
+        code = execute_to_end(words[program:], folder or ".", dict(
+            os.fsdecode(each).split("=", 1) for each in environment or ()) or dict(os.environ))
+    finally:
+        os._exit(code)
+
+
+def execute_to_end(words, folder, environment):
+    """The exit code of `python WORDS` in this process, with what an interpreter does at its end."""
+    code = 0
+    try:
+        execute(words, folder, environment)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code & 0xFF
+
+
+def execute(words, folder, environment):
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
                               for number in (1, 2))
     os.environ.clear()
@@ -44,6 +109,16 @@ def main(words, folder, environment, files):
             runpy.run_path(words[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()
+
+
+def main(words, folder, environment, files):
+    """What the process does: `python WORDS` in a folder, with its output in two files."""
+    for number, file in enumerate(files, 1):
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    fork_interpreters()
+    execute(words, folder, environment)
 
 
 class Command:
@@ -96,3 +171,12 @@ def run(words, folder, environment=None, timeout=240):
             command.kill()
             command.wait()
     return subprocess.CompletedProcess(command.words, command.returncode, output, errors)
+
+
+def call(function, folder, *texts):
+    """What a function of a module of tests prints in a folder and a process of its own."""
+    program = (f"import sys; from {function.__module__} import {function.__name__} as function; "
+               "function(*sys.argv[1:])")
+    done = run(["-c", program, *texts], folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

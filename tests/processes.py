@@ -64,8 +64,8 @@ def command(root, *overrides):
 
 
 def has_plugin(overrides):
-    """Whether Hydra's launchers or sweepers, with pools of their own, need a new interpreter."""
-    return any(override.startswith("hydra/") for override in overrides)
+    """Whether a launcher of Hydra, with a pool of its own, needs a new interpreter."""
+    return bool({"hydra/launcher=joblib", "hydra/launcher=submitit_local"} & {*overrides})
 
 
 def execute(folder, root, *overrides, env=None):

@@ -123,7 +123,7 @@ def test_a_folder_is_read_without_its_code(whole, example, tmp_path):
 
 def test_swept_and_compared(example, tmp_path):
     swept = run(tmp_path, *command("-m", "loop.epochs=1", "loss.gamma=0,2", "name=sweep",
-                                   conf=example / "conf"))
+                                   "callbacks=none", conf=example / "conf"))
     assert swept.returncode == 0, swept.stdout + swept.stderr
     table = pd.read_csv(tmp_path / "outputs/sweep/comparison.csv")
     assert sorted(table["loss.gamma"]) == [0, 2]
@@ -194,7 +194,7 @@ def execute_here(example, tmp_path, monkeypatch):
     composition.register()
 
     def execute(*overrides):
-        words = [*EVERY, "hardware=cpu", "loop.epochs=1", *overrides]
+        words = [*EVERY, "callbacks=[weight_norms]", "hardware=cpu", "loop.epochs=1", *overrides]
         composed = composition.compose(words, example / "conf")
         return launch.execute(tmp_path / "run", composed, words)
 

@@ -151,7 +151,8 @@ def test_a_sweep_of_the_installed_command_with_an_option_of_ones_own(installed, 
     option.parent.mkdir(parents=True)
     option.write_text("defaults: [optimized, _self_]\nepochs: 1\nbatch_size_per_replica: 4\n")
     done = flowerexp(installed, empty_folder, "run", "-m", "--config-dir", "my conf", "loop=short",
-                     "dataset=tfrecords", f"dataset.root={tiny}", "hardware=cpu", "seed=3")
+                     "dataset=tfrecords", f"dataset.root={tiny}", "hardware=cpu", "seed=3",
+                     "callbacks=none")
     assert done.returncode == 0, done.stderr
     (history,) = empty_folder.glob("outputs/**/history.json")
     assert list(json.loads(history.read_text())) == ["0"]

@@ -15,6 +15,7 @@ import pytest
 import flowerexp
 from flowerexp.api import results, training
 from flowerexp.runs import store
+from tests import forked
 from tests.folders import LABELS, PREDICTIONS, write_experiment, write_healthy, write_run
 from tests.processes import same_results
 
@@ -37,14 +38,7 @@ print(seconds < 0.1, loaded, set(flowerexp.__all__) <= set(names), "tensorflow" 
 def tiny_overrides(tiny, *overrides):
     """A run of 2 epochs of 10 updates on the tiny data set."""
     return ["dataset=tfrecords", f"dataset.root={tiny}", "loop.epochs=2",
-            "loop.batch_size_per_replica=4", *overrides]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+            "loop.batch_size_per_replica=4", "callbacks=none", *overrides]
 
 
 # The package
@@ -103,15 +97,22 @@ def test_own_groups_are_found(tmp_path):
 
 # Runs and sweeps
 
-def test_a_run_is_interrupted_resumed_and_then_returned(place, tiny, monkeypatch, capsys):
+def test_a_run_is_interrupted_resumed_and_then_returned(tmp_path, tiny):
     """In processes of their own, so that a second run in this process is like the first."""
+    printed = forked.call(interrupted_resumed_returned, tmp_path, tiny)
+    assert printed.count("resuming from") == 1
+    assert printed.count("finished run") == 1
+    assert printed.index("resuming from") < printed.index("finished run")
+
+
+def interrupted_resumed_returned(tiny):
     config = flowerexp.compose(*tiny_overrides(tiny))
 
     def interrupting(text="", **options):
         if text.startswith("hardware:"):  # long before the last epoch
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(builtins, "print", interrupting)
         with pytest.raises(KeyboardInterrupt):
             flowerexp.run(config)
@@ -121,15 +122,17 @@ def test_a_run_is_interrupted_resumed_and_then_returned(place, tiny, monkeypatch
     finished = flowerexp.run(config)
     assert finished.status.state == "done"
     assert finished.history.index.tolist() == [1, 2]
-    assert "resuming from" in capsys.readouterr().out
     again = flowerexp.run(config)
-    assert "finished run" in capsys.readouterr().out
     assert again.folder == finished.folder == config.folder
-    straight = flowerexp.run(config, folder=place / "it's another")
+    straight = flowerexp.run(config, folder=Path.cwd() / "it's another")
     same_results(straight.folder, finished.folder)
 
 
-def test_a_run_that_fails_or_cannot_start_raises_its_sentence(place, tiny):
+def test_a_run_that_fails_or_cannot_start_raises_its_sentence(tmp_path, tiny):
+    forked.call(failing_runs, tmp_path, tiny)
+
+
+def failing_runs(tiny):
     broken = flowerexp.compose(*tiny_overrides(tiny, "schedule.max_lr=1e30", "name=broken"))
     with pytest.raises(flowerexp.UserError, match="the loss is NaN or infinite"):
         flowerexp.run(broken)
@@ -144,9 +147,13 @@ def test_a_run_that_fails_or_cannot_start_raises_its_sentence(place, tiny):
         flowerexp.run(flowerexp.compose("dry_run=true"))
 
 
-def test_a_sweep_returns_its_runs_and_names_those_that_fail(place, tiny, monkeypatch):
+def test_a_sweep_returns_its_runs_and_names_those_that_fail(tmp_path, tiny):
+    forked.call(sweep_with_a_failure, tmp_path, tiny)
+
+
+def sweep_with_a_failure(tiny):
     overrides = tiny_overrides(tiny, "schedule.max_lr=0.001,1e30", "loop.epochs=1")
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(training, "_execute", lambda words, config_dir: (0, ""))
         assert flowerexp.sweep(*overrides, "dry_run=true") == []
     with pytest.raises(flowerexp.UserError) as failed:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from flowerexp.errors import UserError
 from flowerexp.models import build, layers
 from flowerexp.models.backbones import EfficientNet, KerasApplication, SmallCNN
+from tests import forked
 from tests.compose import ROOT
 from tests.models.test_build import images_of, mobilenet, model_of
 
@@ -186,8 +187,7 @@ def test_saved_models_load_with_keras_alone(tmp_path):
         trained.load_model(tmp_path / f"{name}.keras").save(tmp_path / f"{name} exported.keras")
         shutil.copy(tmp_path / f"{name}.npy", tmp_path / f"{name} exported.npy")
         names.append(f"{name} exported")
-    done = subprocess.run([sys.executable, "-c", LOADER, json.dumps(names)], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = forked.run(["-c", LOADER, json.dumps(names)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == names
 

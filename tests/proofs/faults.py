@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests import forked
 from tests.processes import command, read, same_results, wait_for, write_tiny
 
 CHOSEN = ("loop.epochs=4", "loop.steps_per_execution=1", "loop.checkpoint_minutes=0.005",
@@ -45,6 +46,7 @@ def logged(run, words):
     return (run / "run.log").exists() and words in (run / "run.log").read_text()
 
 
+IMPORTING = "while TensorFlow is imported"
 MOMENTS = {
     "before the first checkpoint": lambda run: logged(run, "parameters"),
     "while a checkpoint is written": lambda run: (
@@ -52,7 +54,7 @@ MOMENTS = {
     "between epochs": lambda run: has(run, f"checkpoints/update-{2 * UPDATES:08d}"),
     "while predictions are written": lambda run: has(run, ".partial-*_probs.npy", "test_probs.npy"),
     "at random": None,
-    "while TensorFlow is imported": lambda run: logged(run, "run: "),
+    IMPORTING: lambda run: logged(run, "run: "),
     "while an epoch's results are written": lambda run: (
         has(run, "checkpoints/update-*") and has(run, ".partial-history.json",
                                                  ".partial-valid_preds.json")),
@@ -79,10 +81,13 @@ class Proof:
         assert "resuming" not in done
         print(f"uninterrupted: {self.seconds:.1f} s", flush=True)
 
-    def begin(self, name, *more, **options):
+    def begin(self, name, *more, interpreter=False, preexec_fn=None):
+        """Forked from one that has imported TensorFlow, or an interpreter of its own."""
         words = command(self.root, *CHOSEN, f"name={name}", *more)
+        if not interpreter and not preexec_fn:
+            return forked.Command(words[1:], self.place)
         return subprocess.Popen(words, cwd=self.place, stdout=subprocess.PIPE, text=True,
-                                stderr=subprocess.PIPE, **options)
+                                stderr=subprocess.PIPE, preexec_fn=preexec_fn)
 
     def end(self, process, code):
         output, errors = process.communicate(timeout=240)
@@ -104,7 +109,7 @@ class Proof:
     def kill(self, name, moment, seconds):
         """Starts or resumes a run and kills it; returns its progress, None if it ended before."""
         run = self.place / "outputs" / name
-        process = self.begin(name)
+        process = self.begin(name, interpreter=moment is MOMENTS[IMPORTING])
         end = time.monotonic() + (seconds if moment is None else 120)
         while process.poll() is None and time.monotonic() < end and not (
                 moment is not None and moment(run)):
@@ -229,8 +234,7 @@ def moved(proof, killed):
     other_place.mkdir()
     run = other_place / "moved run"
     shutil.copytree(killed, run)
-    done = subprocess.run([sys.executable, "-m", "flowerexp", "resume", str(run)], check=False,
-                          cwd=other_place, capture_output=True, text=True, timeout=240)
+    done = forked.run(["-m", "flowerexp", "resume", run], other_place)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     proof.compare(run)

@@ -7,7 +7,7 @@ everything on one, two and four replicas and accumulated; a network with both ha
 weights on one, two and four; runs on four replicas, and on two in mixed_float16, that are stopped
 and executed again end bit for bit as if they had not been; EfficientNetB0 of the package trains in
 mixed_bfloat16, and the tests of precision hold. The 13 validation and 3 test images divide by no
-step. Two runs at a time; three to five minutes on two cores.
+step. Both Kerases at a time; three minutes on two cores.
 """
 
 import os
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,13 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests import forked
 from tests.processes import command, history_of, read, write_tiny
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT.parent / "shared/weights/mobilenet_2_5_224_tf_no_top.h5"
 PIXELS, TOLERANCE = 32, 1e-5
+LEGACY, PRECISION = "tf_keras", "tests/strategy/test_precision.py"
 STOPPED = 75
 """The exit code of a run whose loop.max_minutes are over."""
 # Adam would magnify rounding.
@@ -45,7 +46,7 @@ BOTH = (*SGD, "model=small_cnn", "model.dropout=0.5", "augmentation=[flip,cutmix
 def layout(replicas: int, batch: int, accumulation: int = 1) -> tuple[str, ...]:
     return ("hardware=cpu", f"hardware.replicas={replicas}",
             f"loop.batch_size_per_replica={batch}", f"loop.eval_batch_size_per_replica={batch}",
-            f"loop.gradient_accumulation_steps={accumulation}")
+            f"loop.gradient_accumulation_steps={accumulation}", "callbacks=none")
 
 
 FOUR = (*BOTH, *layout(4, 2))
@@ -65,10 +66,8 @@ RUNS = {
 class Runs:
     """The runs of one Keras, as folders."""
 
-    def __init__(self, place: Path, legacy: bool) -> None:
-        self.place, self.title = place, "tf_keras" if legacy else "Keras 3"
-        self.environment = {**os.environ, "TF_USE_LEGACY_KERAS": "01"[legacy]}
-        self.folder = place / self.title
+    def __init__(self, place: Path, title: str) -> None:
+        self.place, self.title, self.folder = place, title, place / title
 
     def run(self, name: str) -> None:
         words = command(self.place / "data", *RUNS[name], f"hydra.run.dir={self.folder / name}")
@@ -80,8 +79,7 @@ class Runs:
         assert output.count("resuming from") == begun, output
 
     def process(self, words: list[str], code: int) -> str:
-        done = subprocess.run(words, cwd=self.place, env=self.environment, capture_output=True,
-                              text=True, check=False)
+        done = forked.run(words[1:], self.place, timeout=900)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout
 
@@ -92,9 +90,9 @@ class Runs:
         return np.load(self.folder / name / file)
 
 
-def sane(runs: Runs, name: str, ended: Future[None]) -> None:
-    """The run ended well, and every result is there, of the right size, and a number."""
-    ended.result()
+def sane(runs: Runs, name: str) -> None:
+    """The run ends well, and every result is there, of the right size, and a number."""
+    runs.run(name)
     run = runs.folder / name
     rows = runs.rows(name)
     assert all(np.isfinite(value) for row in rows.values() for value in row.values())
@@ -171,37 +169,45 @@ CLAIMS = {
 }
 
 
-def main() -> int:
-    begun, failures = time.monotonic(), 0
+def prove(title: str) -> int:
+    """Proves the claims with the Keras of this process; returns the number of failures."""
+    assert tf.keras.Model.__module__.startswith("tf_keras") == (title == LEGACY)
+    failures = 0
 
     def told(what: str, check: Callable[..., Any], *arguments: Any) -> None:
         nonlocal failures
         try:
             check(*arguments)
-            print(what, flush=True)
+            print(f"{title}: {what}", flush=True)
         except Exception as error:
             failures += 1
-            print(f"FAILED: {what}: {error!r}", flush=True)
+            print(f"FAILED: {title}: {what}: {error!r}", flush=True)
 
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:
+    with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "data"
         data.mkdir()
         write_tiny(data, PIXELS)
         max((data / "test").iterdir()).unlink()  # leaves three, fewer than four replicas
-        kerases = [Runs(Path(place), legacy) for legacy in (False, True)]
-        started = {(runs, name): pool.submit(runs.run, name) for name in RUNS for runs in kerases}
-        scaled = pool.submit(subprocess.run, [
-            sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/strategy/test_precision.py"],
-            cwd=ROOT, env=kerases[1].environment, check=True, stdout=subprocess.DEVNULL)
-        for (runs, name), future in started.items():
-            told(f"{runs.title}: {name}", sane, runs, name, future)
-        told("tf_keras: tests/strategy/test_precision.py", scaled.result)
-        for runs in kerases:
-            for what, (compare, *names) in CLAIMS.items():
-                told(f"{runs.title}: {what}", compare, runs, *names)
+        runs = Runs(Path(place), title)
+        for name in RUNS:
+            told(name, sane, runs, name)
+        for what, (compare, *names) in CLAIMS.items():
+            told(what, compare, runs, *names)
+    if title == LEGACY:
+        told(PRECISION, subprocess.check_output, [
+            sys.executable, "-m", "pytest", "-q", "-n", "0", str(ROOT / PRECISION)])
+    return failures
+
+
+def main() -> int:
+    begun = time.monotonic()
+    with subprocess.Popen([sys.executable, __file__, LEGACY],
+                          env={**os.environ, "TF_USE_LEGACY_KERAS": "1"}) as legacy:
+        failures = prove("Keras 3")
+    failures += legacy.returncode
     print(f"{failures} failures; {time.monotonic() - begun:.0f} s")
     return failures > 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(prove(LEGACY) if sys.argv[1:] == [LEGACY] else main())

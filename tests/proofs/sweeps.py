@@ -107,6 +107,13 @@ def test_a_preempted_job_is_requeued_and_ends_with_the_same_results(tmp_path, ti
         assert "resuming from" in (job / "run.log").read_text()
         same_results(whole, job)
     assert "resuming from" not in (whole / "run.log").read_text()
+    alone = execute(tmp_path, tiny, "loop.epochs=40", "loop.steps_per_execution=1", "name=alone")
+    assert alone.returncode == 0, alone.stderr
+    same_results(whole, tmp_path / "outputs/alone")
+    assert sorted(path.name for path in whole.parent.iterdir() if path.is_dir()) == [
+        ".submitit", whole.name, warned.name, preempted.name]
+    last = read(whole, "history.json")["39"]["valid f1"]
+    assert [float(row["last f1"]) for row in rows_of(whole.parent)] == [pytest.approx(last)] * 3
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 Run it from the checkout: python tests/proofs/workers.py. It starts real pairs on the loopback: one
 that is not disturbed; one whose chief is killed with SIGKILL, which is restarted, stopped by
 SIGTERM to the other worker alone, and resumed to the end; one that reaches its time limit and is
-resumed; one in which one worker has a mistake of its own; one in which one worker reads a bad
-record; one with fewer files than workers; one whose parts are all one's own (examples/own_parts),
-killed, resumed and compared with two replicas of one process. The clocks of the workers differ. It
-prints what it saw, and takes three minutes on two quiet cores.
+resumed; one in which one worker has a mistake of its own; one that streams, each worker from its
+own files; one in which one worker reads a bad record; one with fewer files than workers; one whose
+parts are all one's own (examples/own_parts), the second worker of which is killed, resumed and
+compared with two replicas of one process. The clocks of the workers differ. It prints what it saw,
+and takes two to three minutes on two quiet cores.
 """
 
 import os
@@ -32,6 +33,7 @@ from tests.processes import (
     weights_of,
     write_tiny,
 )
+from tests.strategy.test_workers import check_rows, folders_of_their_own, stream
 from tests.test_own_parts import EVERY, EXAMPLE
 
 LONGEST = 60
@@ -107,6 +109,15 @@ def one_mistaken(proof):
           f"{ends[1][2].strip()} | {ends[0][2].strip()}", flush=True)
 
 
+def streaming(proof):
+    places = folders_of_their_own(proof.root, proof.place)
+    ends = stream(places)
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert not [path for path in (places[1] / "outputs").rglob("*") if path.is_file()]
+    check_rows(places[0] / "outputs/stream", proof.root)
+    print("streaming: each read its own files, and the first wrote", flush=True)
+
+
 def bad_record(proof):
     """Of worker 1's file, which with cache=none no other reads."""
     root = proof.place / "damaged"
@@ -116,6 +127,7 @@ def bad_record(proof):
     words = f"{damaged}, record 6: "
     _, ends = end(proof.begin("bad", "dataset.cache=none", f"dataset.root={root}"), [1, 1], words)
     assert ends[0][2] == ends[1][2], ends
+    assert ends[0][2].count("\n") == 1, ends
     print(f"a bad record of worker 1: {ends[0][2].strip()}", flush=True)
 
 
@@ -139,8 +151,15 @@ def own_parts(proof):
     workers = begin("own_killed")
     wait_for_epochs(run, 2, workers[0])  # the first epoch has its checkpoint
     workers[1].kill()
-    end(workers, [1, -signal.SIGKILL], "worker 1 of 2 no longer responds")
+    sentence = "worker 1 of 2 no longer responds"
+    seconds, ends = end(workers, [1, -signal.SIGKILL], sentence)
+    assert seconds < LONGEST, seconds
+    assert ends[0][2].count("\n") == 1, ends
+    status = read(run, "status.json")
+    assert status["state"] == "failed"
+    assert sentence in status["error"], status
     done = len(read(run, "history.json"))
+    assert done < 12
     end(begin("own_killed"), [0, 0], "resuming from")
     same_results(whole, run)
     assert read(whole, "weight_norms.json") == read(run, "weight_norms.json")
@@ -153,7 +172,8 @@ def own_parts(proof):
           flush=True)
 
 
-CASES = (killed_and_stopped, out_of_time, one_mistaken, bad_record, too_few_files, own_parts)
+CASES = (killed_and_stopped, out_of_time, one_mistaken, streaming, bad_record, too_few_files,
+         own_parts)
 
 
 def main():

@@ -11,7 +11,8 @@ from tests.processes import begin, execute, read, wait_for_epochs
 
 
 def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
-    words = ("-m", "schedule.max_lr=1e30,1e-3", "schedule.warmup=0", "loop.epochs=1")
+    words = ("-m", "schedule.max_lr=1e30,1e-3", "schedule.warmup=0", "loop.epochs=1",
+             "callbacks=none")
     done = execute(tmp_path, tiny, *words)
     assert done.returncode == 1
     folder = tmp_path / "outputs/schedule.max_lr"
@@ -33,7 +34,7 @@ def test_a_job_that_raises_is_marked_and_the_next_one_starts(tmp_path, tiny):
 
 def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_resumes_it(tmp_path, tiny):
     words = ("-m", "seed=1,2", "loop.epochs=5000", "name=quota")
-    done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.4")
+    done = execute(tmp_path, tiny, *words, "loop.max_minutes=0.2")
     assert done.returncode == launch.OUT_OF_TIME, done.stderr
     runs = [tmp_path / f"outputs/quota/default+seed={seed}" for seed in (1, 2)]
     assert "interrupted by loop.max_minutes" in done.stdout
@@ -42,7 +43,7 @@ def test_a_quota_ends_the_sweep_as_a_whole_and_the_same_command_resumes_it(tmp_p
     assert not (runs[0].parent / ".sweep").exists()
     if runs[0].name not in untouched:  # a busy machine may take the quota for the plan
         assert read(runs[0], "status.json")["state"] == "interrupted"
-        assert "interrupted by loop.max_minutes=0.4" in (runs[0] / "run.log").read_text()
+        assert "interrupted by loop.max_minutes=0.2" in (runs[0] / "run.log").read_text()
     plan = execute(tmp_path, tiny, *words, "loop.max_minutes=99", "dry_run=true")
     assert plan.returncode == 0, plan.stderr  # another quota is no other run
 

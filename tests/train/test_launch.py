@@ -39,7 +39,8 @@ def execute_here(folder, root, *overrides):
     """The exit code of a run of 4 epochs of 10 updates in this process."""
     composition.register()
     words = ["dataset=tfrecords", f"dataset.root='{root}'", "hardware=cpu", "loop.epochs=4",
-             "loop.batch_size_per_replica=4", "loop.eval_batch_size_per_replica=8", *overrides]
+             "loop.batch_size_per_replica=4", "loop.eval_batch_size_per_replica=8",
+             "callbacks=none", *overrides]
     return launch.execute(folder, composition.compose(words), words)
 
 
@@ -138,7 +139,7 @@ def test_it_prints_first_what_it_derived_and_last_its_best_epoch(whole):
 
 def test_a_terminal_gets_every_log_intervalth_epoch(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(RunLogger, "is_interactive", True)
-    train(tmp_path / "run", tiny, "loop.log_interval=3")
+    train(tmp_path / "run", tiny, "loop.log_interval=3", "callbacks=none")
     assert epochs_in(capsys.readouterr().out) == ["1", "3", "4"]
 
 
@@ -177,7 +178,7 @@ def test_an_augmented_oversampled_run_repeats_exactly_whatever_the_cache(tiny, t
 
 def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny):
     """With a call an epoch, a signal can only be seen there."""
-    long = ("name=stopped", "loop.epochs=5000", "loop.steps_per_execution=10")
+    long = ("name=stopped", "loop.epochs=5000", "loop.steps_per_execution=10", "callbacks=none")
     run, ended = place / "outputs/stopped", 0
     for _ in range(2):
         process = begin(place, tiny, *long)
@@ -196,7 +197,7 @@ def test_a_run_that_is_stopped_at_the_end_of_an_epoch_has_that_epoch(place, tiny
 
 def test_four_replicas_and_the_best_epoch_predict_every_image_in_order(place, tiny):
     done = execute(place, tiny, "name=four", "hardware=cpu", "hardware.replicas=4",
-                   "loop.batch_size_per_replica=1", "results.use=best")
+                   "loop.batch_size_per_replica=1", "results.use=best", "callbacks=none")
     assert done.returncode == 0, done.stderr
     assert "4 replicas" in done.stdout
     run = place / "outputs/four"
@@ -285,7 +286,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
     composition.register()
     config = composition.check(composition.compose([
         "dataset=tfrecords", f"dataset.root='{tiny}'", f"dataset.cache={cache}", "loop.epochs=3",
-        "hardware=cpu", "model.dropout=0.5", "loop.batch_size_per_replica=4",
+        "hardware=cpu", "model.dropout=0.5", "loop.batch_size_per_replica=4", "callbacks=none",
         "loop.gradient_accumulation_steps=2",
         "loop.steps_per_execution=1", "augmentation=[perspective,cutmix]",
         "sampling=oversample", "sampling.target_count=12"]))
@@ -300,20 +301,6 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(tiny, tmp_path, cache):
     assert saved[-1] == 7
     assert "1 of 3 epochs and 1 of 6 updates are done" in (run / store.LOG).read_text()
     same_results(tmp_path / "straight", tmp_path / "resumed")
-
-
-def test_other_data_under_a_started_run_are_refused(tiny, tmp_path):
-    root, run = shutil.copytree(tiny, tmp_path / "data"), tmp_path / "run"
-    assert execute_here(run, root, INTERRUPTED) == launch.OUT_OF_TIME
-    extra = root / "train" / "02-16x16-20.tfrec"
-    extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
-    with pytest.raises(UserError, match="belongs to another run") as refused:
-        execute_here(run, root)
-    assert "updates_per_epoch: 10 there, 15 here" in str(refused.value)
-    extra.unlink()
-    with pytest.raises(UserError, match=r"loop\.epochs: 4 there, 1 here"):
-        execute_here(run, root, "loop.epochs=1")
-    assert execute_here(run, root) == 0
 
 
 def test_rerunning_the_command_of_a_fresh_run_resumes_it(tiny, tmp_path):
@@ -342,11 +329,19 @@ def test_a_chosen_folder_a_stream_a_summary_and_legacy_keras(tiny, tmp_path):
 
 
 def test_a_mistake_is_corrected_in_the_same_folder_even_one_with_brackets(tiny, tmp_path):
-    run = tmp_path / "mend [it]"
+    """Whose started run neither other data nor another config may go on with."""
+    root, run = shutil.copytree(tiny, tmp_path / "data"), tmp_path / "mend [it]"
     with pytest.raises(UserError, match="/nowhere does not exist"):
         execute_here(run, "/nowhere")
-    assert execute_here(run, tiny, INTERRUPTED) == launch.OUT_OF_TIME
-    with pytest.raises(UserError, match=r"loop\.epochs: 4 there, 5 here"):
-        execute_here(run, tiny, "loop.epochs=5")
-    assert execute_here(run, tiny) == 0
+    assert execute_here(run, root, INTERRUPTED) == launch.OUT_OF_TIME
+    extra = root / "train" / "02-16x16-20.tfrec"
+    extra.write_bytes((root / "train" / "01-16x16-20.tfrec").read_bytes())
+    with pytest.raises(UserError, match="belongs to another run") as refused:
+        execute_here(run, root)
+    assert "updates_per_epoch: 10 there, 15 here" in str(refused.value)
+    extra.unlink()
+    for epochs in (1, 5):
+        with pytest.raises(UserError, match=rf"loop\.epochs: 4 there, {epochs} here"):
+            execute_here(run, root, f"loop.epochs={epochs}")
+    assert execute_here(run, root) == 0
     assert "resuming from" in (run / store.LOG).read_text()

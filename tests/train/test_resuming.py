@@ -24,7 +24,8 @@ from tests.processes import history_of, read, same_results, weights_of
 
 OTHER_DATA = identity.Fingerprint("content-0123456789abcdef", "0123456789abcdef")
 CHOSEN = ("hardware=cpu", "loop.epochs=3", "loop.batch_size_per_replica=4",
-          "loop.steps_per_execution=2", "schedule.max_lr=1e-3", "dataset.cache=encoded")
+          "loop.steps_per_execution=2", "schedule.max_lr=1e-3", "dataset.cache=encoded",
+          "callbacks=early_stopping")
 
 
 def config_of(tiny, *overrides):
