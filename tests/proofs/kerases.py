@@ -7,7 +7,7 @@ everything on one, two and four replicas and accumulated; a network with both ha
 weights on one, two and four; runs on four replicas, and on two in mixed_float16, that are stopped
 and executed again end bit for bit as if they had not been; EfficientNetB0 of the package trains in
 mixed_bfloat16, and the tests of precision hold. The 13 validation and 3 test images divide by no
-step. Both Kerases at a time; three minutes on two cores.
+step. Both Kerases at a time; four minutes on two cores.
 """
 
 import os

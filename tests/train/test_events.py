@@ -37,7 +37,7 @@ def runs(tiny, tmp_path_factory):
             "dataset=tfrecords", f"dataset.root='{tiny}'", "loop.epochs=3", "hardware=cpu",
             "loop.batch_size_per_replica=4", "loop.steps_per_execution=1", f"seed={seed}",
             "schedule=cosine", "schedule.warmup=0.2", "schedule.end_lr=1e-5",
-            "augmentation=[flip]"]))
+            "augmentation=[flip]", "callbacks=tensorboard"]))
         run = root / "sweep" / name
         run.mkdir(parents=True)
         for stops in ((16, 0) if name == "resumed" else (0,)):
