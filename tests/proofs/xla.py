@@ -6,8 +6,8 @@ trainer's own replica function (forward, loss, backward, accumulation, clipping,
 compiled by XLA as a whole and trains one update on a processor. Its graph must hold no string and
 no shape that is not static, and its HLO, before XLA changes it for the processor, no call out of
 XLA. That is evidence for a TPU, and no proof: nothing here ran on one. Without an argument it
-proves the families that are compiled soonest, in three minutes; `all` proves each, in ten minutes on two
-cores. A process each, two at a time.
+proves five families that are compiled soon, in three minutes on two cores; `all` proves each, in
+ten. A process each, two at a time.
 """
 
 import os
