@@ -93,11 +93,27 @@ def check(composed: DictConfig) -> Config:
     if config.loop.patience is not None and not stops:
         raise UserError("loop.patience needs the callback early_stopping, which this command does "
                         "not choose: add callbacks=[early_stopping,...]")
+    check_held_out(config)
     for name in config.metrics:
         if name in RESERVED:
             raise UserError(f"metrics.{name} has the name of a number that every run has: choose "
                             f"another than {', '.join(RESERVED)}")
     return config
+
+
+def check_held_out(config: Config) -> None:
+    """Raises UserError for keys that need validation images where all are trained on."""
+    if config.train_on != "all":
+        return
+    patience = any(getattr(part, "patience", None) is not None
+                   for part in config.callbacks.values())
+    needing = {"loop.patience": config.loop.patience is not None or patience,
+               "results.use=best": config.results.use == "best",
+               "dataset.validation": config.dataset.validation is not None,
+               "dataset.folds": config.dataset.folds is not None}
+    if named := [key for key, is_set in needing.items() if is_set]:
+        raise UserError(f"train_on=all holds out no validation images, which {named[0]} needs: "
+                        "leave one of them out")
 
 
 def run_name(name: str | None, seed: int, overrides: list[str],

@@ -43,7 +43,7 @@ int32 [update size], and those of mixing."""
 class View:
     """The data and numbers behind the page.
 
-    splits: by name: train, val and, if the dataset has one, test.
+    splits: by name: train and, if there are any, val and test.
     original: the first update without sampling and augmentation.
     sampled: the first update with the config's sampling, before augmentation.
     repeats: int64 [training images], how often each is seen in the first epoch.
@@ -105,7 +105,7 @@ def prepare(config: Config, logger: RunLogger) -> View:
         numbers, augment = experiment.derive(config, data.source, data.counts,
                                              pipeline.count_workers(strategy),
                                              strategy.num_replicas_in_sync)
-        splits = {"train": data.train, "val": data.valid}
+        splits = {"train": data.train} | ({"val": data.valid} if data.valid.count else {})
         if test := experiment.load_test(config.dataset, data):
             splits["test"] = Split(test, data.source.image_size)
         advance()
@@ -181,8 +181,8 @@ def all_pictures(config: Config, view: View) -> dict[str, list[Picture]]:
     seen = f"How often an image is seen per epoch ({kind})"
     return {
         "labels": [
-            shares("labels-validation.png", "Class shares in the training and validation sets",
-                   valid, "training", "validation"),
+            *([shares("labels-validation.png", "Class shares in the training and validation sets",
+                      valid, "training", "validation")] if valid.any() else []),
             shares("labels-sampled.png",
                    f"Class shares in the first epoch, without and with sampling ({kind})",
                    sampled, "original", "sampled")],

@@ -122,9 +122,11 @@ def epoch_scores(prefix: str, loss: float, confusion: Counts) -> dict[str, float
 
 
 def best_epoch(history: Sequence[Row]) -> int | None:
-    """The epoch with the highest valid F1, the earliest on a tie; None before the first."""
-    return max(range(len(history)), key=lambda epoch: history[epoch]["valid f1"] or 0.0,
-               default=None)
+    """The epoch with the highest valid F1, the earliest on a tie; None before the first, and
+    without validation.
+    """
+    validated = (epoch for epoch, row in enumerate(history) if "valid f1" in row)
+    return max(validated, key=lambda epoch: history[epoch]["valid f1"] or 0.0, default=None)
 
 
 def should_stop_early(history: Sequence[Row], patience: int | None) -> bool:
@@ -139,7 +141,8 @@ def describe(row: Row) -> str:
         return ", ".join(f"{key.removeprefix(split)} {score_text(row[key])}" for key in row
                          if key.startswith(split) and key != "train timing")
 
-    return f"train {of('train ')}; valid {of('valid ')}; {row['train timing']:.1f} s"
+    splits = [f"{split} {scores}" for split in ("train", "valid") if (scores := of(f"{split} "))]
+    return f"{'; '.join(splits)}; {row['train timing']:.1f} s"
 
 
 def score_text(value: float | None) -> str:

@@ -106,6 +106,8 @@ class Run:
         if read.state == "unreadable":
             raise UserError(str(read.error))
         epoch = reader.chosen_epoch(read, read.keys.get("results.use", "last"))
+        if read.history and metrics.best_epoch(read.history) is None:
+            raise UserError(f"{self.folder} was trained on all images: it has no validation set")
         if epoch is None or not len(read.predictions):
             raise UserError(f"{self.folder} has no predictions on the validation set yet")
         ids: list[Any] = list(read.ids) or [None] * len(read.labels)

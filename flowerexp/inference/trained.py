@@ -74,12 +74,15 @@ def find(folder: Path, weights: str | None = None, trust_code: bool = False) -> 
                         f"epochs): resume it with `python -m flowerexp resume {folder}`")
     names = store.read_classes(folder)[0]
     best = metrics.best_epoch(history)
-    if not names or best is None or not status.provenance:
+    if not names or not history or not status.provenance:
         raise UserError(f"{folder} is incomplete: {store.CLASSES}, {store.HISTORY} or the "
                         f"provenance in {store.STATUS} is missing; restore it, or train again "
                         "with fresh=true")
-    epochs = {"best": best, "last": len(history) - 1}
     wanted = weights or config.results.use
+    if best is None and wanted == "best":
+        raise UserError(f"{folder} has no best epoch, because it was trained on all images and "
+                        "validated with none: leave weights=best out")
+    epochs = {"best": best or 0, "last": len(history) - 1}
     saved = epochs[wanted] == epochs[config.results.use]
     if saved and not (folder / store.MODEL).is_file():
         raise UserError(f"{folder / store.MODEL} is missing, which holds the run's weights: "

@@ -92,7 +92,8 @@ def curve(axis: Axes, histories: Sequence[Sequence[Scores]], key: str, length: i
 
 def mark_best(axis: Axes, rows: Sequence[Scores]) -> None:
     """Marks the epoch with the highest validation F1."""
-    best = metrics.best_epoch(rows) or 0
+    if (best := metrics.best_epoch(rows)) is None:
+        return
     axis.axvline(best + 1, color=BLUE, linestyle=":", linewidth=1)
     axis.annotate(f"best {rows[best]['valid f1'] or 0:.3f}", (best + 1, 0.03),
                   xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
@@ -105,7 +106,9 @@ def legend_handles(groups: Sequence[Group], length: int) -> list[Line2D]:
     for histories, name, dashed in groups:
         suffix = f", {escape_mathtext(name)}" if len(groups) > 1 else ""
         suffix += f", mean of {len(histories)} runs" if len(histories) > 1 else ""
-        for split, *colors in reversed(SPLITS.values()):
+        for key, (split, *colors) in reversed(SPLITS.items()):
+            if not any(name.startswith(f"{key} ") for rows in histories for name in rows[0]):
+                continue
             handles.append(Line2D([], [], color=colors[dashed], label=split + suffix,
                                   linestyle="--" if dashed else "-"))
     if any(len(history) < length for histories, *_ in groups for history in histories):

@@ -40,8 +40,8 @@ LOCK = ".lock"
 
 Scores = dict[str, float | None]
 """One epoch of the history: `train loss`, `train acc`, ... `valid f1`, `train timing`."""
-NEEDED = {"valid loss", "valid acc", "valid recall", "valid precision", "valid f1", "train timing"}
-"""The scores that every epoch has."""
+VALIDATED = frozenset({"valid loss", "valid acc", "valid recall", "valid precision", "valid f1"})
+"""The scores of validation that every epoch has, or none of a run with train_on=all."""
 MOST_CLASSES = 2**20
 """The most classes if classes.json does not tell how many, so that counts fit in memory."""
 DEEPEST = 50
@@ -217,9 +217,10 @@ def read_history(folder: Path) -> list[Scores]:
     """
     path = folder / HISTORY
     rows = read_by_epoch(path)
-    if not all(isinstance(row, dict) and row.keys() >= NEEDED and all(
+    if not all(isinstance(row, dict) and "train timing" in row and all(
             value is None or type(value) in (int, float) for value in row.values())
-            for row in rows):
+            for row in rows) or {VALIDATED.intersection(row) for row in rows} not in (
+            set(), {VALIDATED}, {frozenset()}):
         raise UserError(f"{path} does not hold the scores of every epoch")
     return rows
 

@@ -49,7 +49,7 @@ class RunState:
     class_counts: npt.NDArray[np.int64]
     """Training images of each class, int64 [classes]."""
     labels: npt.NDArray[np.int32]
-    """Labels of the validation set, int32 [images]."""
+    """Labels of the validation set, int32 [images]; of no image with train_on=all."""
     model: Any
     """The Keras model, with its current weights."""
     logger: RunLogger
@@ -183,7 +183,7 @@ class TensorBoard:
             for tag, value in scalars.items():
                 if value is not None:
                     tf.summary.scalar(tag, value)
-            if classes <= confusion.MOST_CLASSES:
+            if classes <= confusion.MOST_CLASSES and len(state.labels):
                 matrix = metrics.confusion_matrix(state.labels, np.array(state.predictions[epoch]),
                                                   classes)
                 tf.summary.image("confusion", confusion_image(matrix)[None])
@@ -225,6 +225,10 @@ class Figures:
         wrong = mistakes(state.labels, state.probabilities)
         images = state.images(wrong[:MOST_MISTAKES])
         if not state.is_chief:
+            return
+        if not len(state.labels):
+            state.logger.info("without validation only history.png is drawn")
+            style.save(history.draw([state.history]), state.folder / "history.png")
             return
         names = state.class_names
         matrix = metrics.confusion_matrix(state.labels, state.probabilities.argmax(-1), len(names))

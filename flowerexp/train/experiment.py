@@ -177,7 +177,7 @@ def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cac
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
     images = Split(split, source.image_size, dataset.memory_gb * GIB, dataset.resize,
                    dataset.exif)
-    if cache != "decoded":
+    if cache != "decoded" or not images.count:
         return images
     with bad_records_named(images):
         return pipeline.cache_decoded(images)
@@ -323,6 +323,8 @@ def agree_on_stop(state: RunState, trainer: Trainer) -> None:
 
 def predict_logits(trainer: Trainer, images: Split) -> npt.NDArray[np.float32]:
     """Logits of a split, float32 [images, classes]."""
+    if not images.count:
+        return np.zeros((0, trainer.confusion.shape[0]), np.float32)
     batches, rows = pipeline.evaluation_batches(trainer.strategy, images, trainer.plan)
     with bad_records_named(images, trainer.strategy):
         return trainer.logits(batches, rows)
@@ -330,8 +332,10 @@ def predict_logits(trainer: Trainer, images: Split) -> npt.NDArray[np.float32]:
 
 def valid_scores(trainer: Trainer, data: Data, logits: npt.NDArray[np.float32],
                  further: Mapping[str, Any]) -> Scores:
-    """Loss and scores of the validation set, and further metrics by name."""
+    """Loss and scores of the validation set, and further metrics by name; empty without images."""
     labels = data.valid.table.labels
+    if not len(labels):
+        return {}
     loss = float(np.mean(trainer.loss(tf.constant(labels), tf.constant(logits)).numpy(),
                          dtype=np.float64))
     matrix = metrics.confusion_matrix(labels, logits.argmax(-1), len(data.names))

@@ -339,15 +339,19 @@ def summary(folder: Path) -> str:
     """The best and the last epoch of a run, and its folder."""
     history = store.read_history(folder)
     best = metrics.best_epoch(history)
-    if best is None:
+    if not history:
         raise UserError(f"{folder} is done and holds no epoch in {store.HISTORY}",
                         "restore the file, or train again with fresh=true")
 
-    def describe(epoch: int) -> str:
-        scores = ", ".join(f"{name} {metrics.score_text(history[epoch][f'valid {name}'])}"
+    def describe(epoch: int, split: str) -> str:
+        scores = ", ".join(f"{name} {metrics.score_text(history[epoch].get(f'{split} {name}'))}"
                            for name in metrics.NAMES)
-        return f"epoch {epoch + 1}, valid {scores}"
+        return f"epoch {epoch + 1}, {split} {scores}"
 
-    lines = [f"best: {describe(best)}", f"last: {describe(len(history) - 1)}", f"folder: {folder}"]
+    last = len(history) - 1
+    lines = ([f"last: {describe(last, 'train')}; nothing was held out to validate with"]
+             if best is None else
+             [f"best: {describe(best, 'valid')}", f"last: {describe(last, 'valid')}"])
+    lines.append(f"folder: {folder}")
     early = RunStatus.load_or_new(folder).stopped_early
     return "\n".join([early, *lines] if early else lines)
