@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ THREADS = 4
 """Number of threads that decode images."""
 FIRST_IMAGES = 32
 """Number of images from which the size of all is inferred."""
+PICTURE_END = 64
+"""Number of bytes at the end of an image, its last pixels, by which it is told from others."""
 MAX_IMAGE_SIZE = 8192
 """Maximum height and width of images in pixels."""
 
@@ -42,6 +45,7 @@ class Record(NamedTuple):
     label: the class; -1 without one, or if only its name is known.
     id: empty without an id; None if it cannot be read.
     digest: length and CRC of the record's data, 64 bits.
+    picture: length of the image and CRC of its end, 64 bits: equal for the same image.
     told: (label or -1, class name) in the record, if the names of classes are not known.
     group: what the image shows; empty without a group.
     plain: whether the image is a JPEG of the right size, or was not checked.
@@ -56,6 +60,7 @@ class Record(NamedTuple):
     told: tuple[int, str] | None = None
     group: str = ""
     plain: bool = True
+    picture: int = 0
 
 
 def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_process) -> Table:
@@ -98,7 +103,8 @@ def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_pr
                   tuple(sum(not record.issues for record in each) for each in reads),
                   np.array([record.span for record in good], np.int64).reshape(-1, 2),
                   bool(issues), issues, bad, all(record.plain for record in good),
-                  compression, tuple(classes), spec)
+                  compression, tuple(classes), spec,
+                  np.array([record.picture for record in good], np.uint64))
     if spec.labels is Labels.ABSENT:
         check_rows_named(table)
     return table
@@ -187,7 +193,8 @@ def check(file: str, spec: ReadSpec, number: int, raw: RawRecord) -> Record:
             label, told, messages = class_of(values, spec)
     return Record(raw.span, image, label, identifier, tuple(
         DataIssue(file, number, identifier, message, lost) for message in messages), raw.digest,
-        told, group)
+        told, group, picture=0 if image is None else
+        len(image) << 32 | zlib.crc32(image[-PICTURE_END:]))
 
 
 def id_of(values: Mapping[str, Sequence[Any]], names: Features) -> str | None:

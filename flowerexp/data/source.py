@@ -53,7 +53,8 @@ class Arrays:
         ids = range(count) if self.ids is None else self.ids
         digests = [google_crc32c.value(image.tobytes()) for image in self.images]
         return Table(as_tensor(self.images) if keep_images else None, labels.astype(np.int32),
-                     [str(each) for each in ids], np.array(digests, np.uint64))
+                     [str(each) for each in ids], np.array(digests, np.uint64),
+                     pictures=np.array(digests, np.uint64))
 
     @property
     def digest(self) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp.config import Dataset
-from flowerexp.data import division, records
+from flowerexp.data import division, records, remarks
 from flowerexp.data.source import Source
 from flowerexp.data.tables import DataIssue, Table, with_same_classes
 from flowerexp.errors import UserError, counted, one_line
@@ -128,6 +128,7 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     if len(names) != classes:
         raise UserError(f"the records name {len(names)} classes where dataset.num_classes says "
                         f"{classes}: leave it out")
+    remarks.check_classes([*labelled.values()], names, source.folder)
     found = with_groups({**found, **labelled}, dataset)
     train, valid = found["train"], found.get("val")
     pools = train_on == "all" or dataset.pool == "train+val"
@@ -156,6 +157,8 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     if dataset.long_tail is not None:
         train, kept = long_tailed(train, pooled, names, dataset)
         sentences.append(kept)
+    sentences += remarks.of_splits(train, valid, found.get("test"), names,
+                                   source.class_names is not None or bool(told))
     return Splits(train, valid, found.get("test"), names, listing(source, found, classes),
                   tuple(filter(None, sentences)))
 

@@ -62,6 +62,7 @@ class Table:
     classes: (label in the records or -1, class name in the records) of each class, in their order;
         empty if the records tell no class names.
     spec: what its records had to be; None for arrays.
+    pictures: uint64 [n], equal for images of the same bytes; empty if that is not known.
     """
 
     images: tf.Tensor | None
@@ -79,6 +80,7 @@ class Table:
     compression: tuple[str, ...] = ()
     classes: tuple[tuple[int, str], ...] = ()
     spec: ReadSpec | None = None
+    pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Table:
         """The table of some rows, bool [n], in the same order."""
@@ -86,6 +88,7 @@ class Table:
         return replace(
             self, images=None if self.images is None else tf.boolean_mask(self.images, rows),
             labels=self.labels[rows], ids=list(itertools.compress(self.ids, rows)),
+            pictures=self.pictures[rows] if len(self.pictures) else self.pictures,
             digests=self.digests[rows], groups=tuple(itertools.compress(self.groups, rows)),
             counts=tuple(np.bincount(number[rows], minlength=len(self.files)).tolist())
             if self.files else (),
@@ -102,6 +105,7 @@ class Table:
             self.files + other.files, self.counts + other.counts,
             np.concatenate([self.spans, other.spans]), self.partial or other.partial,
             self.issues + other.issues, plain=self.plain and other.plain,
+            pictures=np.concatenate([self.pictures, other.pictures]),
             compression=self.compression + other.compression, classes=self.classes,
             spec=self.spec)
 

@@ -48,6 +48,8 @@ class RunStatus:
     """The source of the images, their number, size and cache."""
     skipped: dict[str, Any] = field(default_factory=dict)
     """The records that dataset.on_bad_record=skip left out."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about the data, which the summary repeats."""
     valid: str | None = None
     """The checksum of the validation images' ids and labels, see `store.valid_checksum`."""
     provenance: Scalars = field(default_factory=dict)

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from flowerexp import identity, metrics, parts
 from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
-from flowerexp.data import batching, pipeline, records, sampling, sources, splits, tables
+from flowerexp.data import batching, pipeline, records, remarks, sampling, sources, splits, tables
 from flowerexp.data.pipeline import Split
 from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
@@ -147,6 +147,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
     found = splits.load(source, dataset, dataset.cache != "none", all_gather, train_on)
     for sentence in found.sentences:
         logger.info(sentence)
+    logger.record(warnings=[each for each in found.sentences if each.startswith(remarks.WARNING)])
     labelled, names = (found.train, found.valid), found.names
     decoded_bytes = sum(len(each.labels) for each in labelled) * source.image_size**2 * 3
     cache = dataset.cache

@@ -353,5 +353,6 @@ def summary(folder: Path) -> str:
              if best is None else
              [f"best: {describe(best, 'valid')}", f"last: {describe(last, 'valid')}"])
     lines.append(f"folder: {folder}")
-    early = RunStatus.load_or_new(folder).stopped_early
-    return "\n".join([early, *lines] if early else lines)
+    status = RunStatus.load_or_new(folder)
+    early = [status.stopped_early] if status.stopped_early else []
+    return "\n".join([*early, *status.warnings, *lines])
