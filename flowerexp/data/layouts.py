@@ -11,20 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from flowerexp.data import tfrecord
+from flowerexp.data import photos, tfrecord
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
 SPLITS = ("train", "val", "test")
-SPELLINGS = {"train": "train training trn", "val": "val valid validation validate dev",
-             "test": "test testing tst"}
-SPELLED = {word: split for split, words in SPELLINGS.items() for word in words.split()}
-"""Usual names of the splits -> the split."""
-AROUND = frozenset({
-    "set", "data", "dataset", "split", "images", "image", "imgs", "photos", "pictures", "pics",
-    "jpeg", "jpg", "png", "files", "tfrecords", "tfrecord", "tfrec", "records"})
-"""Words beside the name of a split in the name of its folder."""
-PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif")
 SHARD = re.compile(r"(.*?)-(\d+)-of-(\d+)(.*)")
 LOOKED_AT = 2000
 """Maximum number of entries of a folder tree that are looked at for photos."""
@@ -43,20 +34,11 @@ class Found(NamedTuple):
     sentence: str
 
 
-def split_of(name: str) -> str | None:
-    """The split that a folder's name spells: `training_set` is train; None for any other name."""
-    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
-    if len(words) == 1:  # trainset, testdata
-        words = [re.sub(r"(?<=.)(set|data|images)$", "", words[0])]
-    spelled = [SPELLED[word] for word in words if word in SPELLED]
-    return spelled[0] if len(spelled) == 1 and AROUND.issuperset(
-        word for word in words if word not in SPELLED) else None
-
-
 def split_of_file(name: str) -> str | None:
     """The split that a file's name tells: NAME-SPLIT.tfrecord-00000-of-00001, train00-130.tfrec."""
     words = re.split(r"[\W\d_]+", name.partition(".tfrec")[0].lower())
-    return next((SPELLED[word] for word in reversed(words) if word in SPELLED), None)
+    return next((photos.SPLIT_WORDS[word] for word in reversed(words)
+                 if word in photos.SPLIT_WORDS), None)
 
 
 def find(root: str, image_size: int | None, patterns: Mapping[str, str | None]) -> Found:
@@ -134,7 +116,7 @@ def split_folders(root: str, entries: list[str]) -> dict[str, str]:
     """
     spelled = defaultdict[str, list[str]](list)
     for name in entries:
-        if (split := split_of(name)) and tf.io.gfile.isdir(f"{root}/{name}"):
+        if (split := photos.split_of(name)) and tf.io.gfile.isdir(f"{root}/{name}"):
             spelled[split].append(name)
     chosen = {}
     for split, names in spelled.items():
@@ -206,14 +188,13 @@ def check(found: Found) -> Found:
 
 
 def check_no_photos(root: str) -> None:
-    """Raises UserError, with the command that takes them, if a folder holds photos."""
-    if "://" in root or not Path(root).is_dir():
-        return
+    """Raises UserError, with the command that takes them, if a local folder holds photos only."""
     names = (name for _, _, files in os.walk(root) for name in files)
-    for name in itertools.islice(names, LOOKED_AT):
-        if name.lower().endswith(PHOTOS):
-            raise UserError(f"{root} holds photos ({name}) and no TFRecords: give dataset=images "
-                            f"dataset.root={root}")
+    first = list(itertools.islice(names, LOOKED_AT))
+    photo = next((name for name in first if name.lower().endswith(photos.SUFFIXES)), None)
+    if photo and not any(map(tfrecord.is_records, first)):
+        raise UserError(f"{root} holds photos ({photo}) and no TFRecords: give dataset=images "
+                        f"dataset.root={root}")
 
 
 def size_in_name(path: str) -> int | None:

@@ -25,7 +25,8 @@ SPLIT_WORDS = {word: split for split, words in {
     "test": ("test", "testing", "tst")}.items() for word in words}
 """Words in the names of split folders."""
 FILLERS = frozenset(("set", "data", "dataset", "split", "images", "image", "imgs", "img", "photos",
-                     "photo", "pictures", "jpg", "jpegs", "of", "part", "files"))
+                     "photo", "pictures", "jpg", "jpegs", "of", "part", "files", "tfrecords",
+                     "tfrecord", "records"))
 """Words that may stand beside them, and alone name a folder of photos that is no class."""
 SHOWN = 3
 """Maximum number of names in a sentence."""

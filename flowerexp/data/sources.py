@@ -193,6 +193,15 @@ def competition_root(dataset: TFRecords) -> tuple[str, str]:
                     f"$FLOWERS_ROOT nor at {KAGGLE_FOLDER}")
 
 
+def check_root(part: Any) -> None:
+    """Raises UserError if TFRecords are to be in a local folder that holds photos only.
+
+    Before TensorFlow is imported, and before a run folder holds anything.
+    """
+    if isinstance(part, TFRecords) and part.root is not None:
+        layouts.check_no_photos(part.root)
+
+
 def find(part: Any, all_gather: AllGather = single_process) -> Source:
     """The source that a data set part of the config returns, with its image size.
 

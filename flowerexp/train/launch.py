@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowerexp import composition, identity, metrics, parts
 from flowerexp.config import Config
+from flowerexp.data import sources
 from flowerexp.errors import UserError, first_line
 from flowerexp.runs import provenance, store
 from flowerexp.runs.log import RunLogger, now
@@ -136,6 +137,7 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     check_same_run(config, folder, data)
     if is_done(folder):
         return False
+    sources.check_root(config.dataset.source)
     # Written every time, because the data and the working directory may have moved.
     store.write_config(folder, composed, overrides)
     logger = RunLogger(folder)

@@ -12,10 +12,10 @@ import tensorflow as tf
 from PIL import Image
 
 from flowerexp.config import Dataset
-from flowerexp.data import class_names, layouts, pipeline, records, resizing, splits, tfrecord
+from flowerexp.data import class_names, photos, pipeline, records, resizing, splits, tfrecord
 from flowerexp.data.features import Features, Labels, ReadSpec
 from flowerexp.data.pipeline import Split
-from flowerexp.data.sources import TFRecords, find
+from flowerexp.data.sources import TFRecords, check_root, find
 from flowerexp.errors import UserError
 from tests.data.test_records import feature, jpeg, picture, write_serialized
 
@@ -240,14 +240,18 @@ def test_photos_are_no_records(tmp_path):
         (tmp_path / folder / "a.JPG").write_bytes(jpeg())
     sentence = mistake(find, TFRecords(str(tmp_path)))
     assert "dataset=images" in sentence
+    assert mistake(check_root, TFRecords(str(tmp_path))) == sentence
+    write(tmp_path, "TFDS", train="records/a.tfrec")
+    check_root(TFRecords(str(tmp_path)))
 
 
 @pytest.mark.parametrize(("name", "split"), [
-    ("train", "train"), ("Training", "train"), ("training_set", "train"), ("trainset", "train"),
+    ("train_tfrecords", "train"), ("train", "train"), ("Training", "train"),
+    ("training_set", "train"), ("trainset", "train"),
     ("test-data", "test"), ("valid", "val"), ("dev", "val"), ("images_val", "val"),
     ("rose", None), ("training_notes", None), ("train_test", None), ("latest", None)])
 def test_names_of_splits(name, split):
-    assert layouts.split_of(name) == split
+    assert photos.split_of(name) == split
 
 
 # Compression
