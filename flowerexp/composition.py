@@ -40,7 +40,9 @@ STRUCTURED = re.compile(r"""[][{}'"\\]|(^|,)\s*[A-Za-z_]\w*\s*\(""")
 
 RESERVED = ("loss", "acc", "recall", "precision", "f1", "head", "medium", "tail", "epoch")
 """Names of the numbers in histories and tables."""
-TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "dataset.groups", "model.weights",
+TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "dataset.groups",
+             "dataset.import_dir", "dataset.columns.path", "dataset.columns.label",
+             "dataset.columns.group", "dataset.columns.split", "model.weights",
              "hardware.tpu_name")
 PATTERN_KEYS = ("dataset.group_pattern",)
 """Keys of regular expressions, whose brackets and commas mean nothing to Hydra."""

@@ -17,7 +17,8 @@ TIME_KEYS = ("loop.checkpoint_minutes", "loop.max_minutes")
 """Keys left out of names, so that a run with another quota resumes in its folder."""
 STREAM_KEYS = ("dataset.cache", "dataset.memory_gb")
 """Keys that affect the order of a run that streams from its files, and no other run."""
-INERT_KEYS = ("dataset.root", *STREAM_KEYS, "loop.log_interval", "model.summary", *TIME_KEYS)
+INERT_KEYS = ("dataset.root", "dataset.import_dir", *STREAM_KEYS, "loop.log_interval",
+              "model.summary", *TIME_KEYS)
 """Keys that cannot change a run's numbers; the data are compared by their fingerprint."""
 
 LATER_KEYS: Mapping[str, Any] = {

@@ -22,7 +22,7 @@ import orjson
 import platformdirs
 
 from flowerexp.data import formats, resizing
-from flowerexp.data.photos import Listing, Photo, in_order
+from flowerexp.data.photos import Listing, Photo
 from flowerexp.data.records import THREADS
 from flowerexp.data.tables import DataIssue, Table, aligned_empty, as_tensor
 from flowerexp.errors import UserError
@@ -82,7 +82,7 @@ def squaring(size: int, resize: str, exif: bool) -> Any:
 
 def digest_of(data: bytes) -> int:
     """Length and CRC of some bytes, 64 bits, as for records."""
-    return len(data) << 32 | google_crc32c.value(data)
+    return len(data) << 32 | int(google_crc32c.value(data))
 
 
 def in_threads(function: Callable[[Photo], Any], photos: Sequence[Photo]) -> Iterator[Any]:
@@ -92,17 +92,19 @@ def in_threads(function: Callable[[Photo], Any], photos: Sequence[Photo]) -> Ite
             yield from pool.map(function, photos[start:start + 16 * THREADS])
 
 
-def check(photos: Sequence[Photo], folder: str, squares: Squares | None = None,
+def check(photos: Sequence[Photo], folder: str, skips: bool = False,
+          squares: Squares | None = None,
           advance: Callable[[str, int], object] = lambda *_: None) -> list[Checked]:
     """The checksum of every photo; those of unchanged files are remembered in the user's cache.
 
     Args:
         folder: where the photos are; names what is remembered.
+        skips: whether a file that cannot be read is a fault, and not an error.
         squares: decodes the photos, to find those that cannot be read; None: that is not tried.
         advance: called with "photos" and 1 for each.
 
     Raises:
-        UserError: without `squares`, for a photo whose file cannot be read.
+        UserError: without `skips`, for a file that cannot be read.
     """
     path = Path(platformdirs.user_cache_dir("flowerexp")) / "checksums" / (
         hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16] + ".json")
@@ -122,7 +124,7 @@ def check(photos: Sequence[Photo], folder: str, squares: Squares | None = None,
             data = photo.read()
         except OSError as error:
             why = f"cannot be read: {error.strerror or error}"
-            if squares is None:
+            if not skips:
                 raise UserError(f"{photo.path} {why}", LEAVE_OUT) from error
             return Checked(0, 0, 0, why)
         fault = None
@@ -202,7 +204,8 @@ def table(listing: Listing, checked: Sequence[Checked], folder: str, split: str)
     for row, number in enumerate(rows):
         if why := checked[number].fault:
             photo = listing.photos[number]
-            issues.append(DataIssue(str(photo.path), None, photo.identifier, why))
+            place = f"{photo.path}" if photo.row is None else f"{photo.path}, row {photo.row},"
+            issues.append(DataIssue(place, None, photo.identifier, why))
             bad[row] = photo.identifier
     if not good:
         raise UserError(f"{folder}: the split {split} holds no photo that can be read"
@@ -252,7 +255,7 @@ def decode(rows: Table, listing: Listing, squares: Squares,
 
 def fingerprint(listing: Listing, checked: Sequence[Checked], squares: Squares) -> str:
     """A hash of the photos' content, classes, splits and groups, and of how they become squares."""
-    found = hashlib.sha256(orjson.dumps([listing.classes, in_order(listing.classes), repr(squares)]))
+    found = hashlib.sha256(orjson.dumps([listing.classes, repr(squares)]))
     for photo, each in zip(listing.photos, checked, strict=True):
         found.update(orjson.dumps([photo.identifier, photo.label, photo.split, photo.group,
                                    str(each.digest)]))

@@ -79,6 +79,10 @@ class Columns:
                 if getattr(self, each.name) is not None}
 
 
+COLUMNS = tuple(each.name for each in fields(Columns))
+"""The columns of a table that can be named."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The photos of a data set.

@@ -11,7 +11,11 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from flowerexp.data import images
+from flowerexp.data.division import SPLITS
 from flowerexp.data.features import COMPETITION, MAX_LABELS, Features, Labels, ReadSpec
+from flowerexp.data.images import Checked
+from flowerexp.data.photos import Listing
 from flowerexp.data.tables import Table, as_tensor
 from flowerexp.errors import UserError
 
@@ -81,6 +85,9 @@ class Source:
     given_features: names by role that need not be recognised.
     label_offset: label of the first class in the records.
     labels: label of each class in the records; None: counted from label_offset.
+    listing: photos of any layout, with fixed splits or all in train; None for records and arrays.
+    checked: checksums of these photos.
+    import_dir: where they are imported if they do not fit in memory; None: the user's cache.
     """
 
     kind: str
@@ -95,6 +102,9 @@ class Source:
     given_features: Mapping[str, str | None] = field(default_factory=dict)
     label_offset: int = 0
     labels: tuple[int, ...] | None = None
+    listing: Listing | None = None
+    checked: tuple[Checked, ...] = ()
+    import_dir: str | None = None
 
     @classmethod
     def of_arrays(cls, train: Arrays, val: Arrays | None = None, test: Arrays | None = None,
@@ -125,7 +135,10 @@ class Source:
     @property
     def splits(self) -> tuple[str, ...]:
         """train and, if there are any, val and test."""
-        return tuple(self.arrays or self.files)
+        if self.listing is None:
+            return tuple(self.arrays or self.files)
+        there = {*map(images.split_of, self.listing.photos)}
+        return tuple(split for split in SPLITS if split in there)
 
     def spec(self, split: str, keep_images: bool = True, skip_bad: bool = False) -> ReadSpec:
         """The requirements on the records of a split."""

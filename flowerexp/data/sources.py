@@ -12,14 +12,16 @@ import platformdirs
 
 from flowerexp import parts
 from flowerexp.config import check_range
-from flowerexp.data import class_names, features, layouts, records, sample, tfrecord
+from flowerexp.data import class_names, features, layouts, photos, records, sample, tfrecord
+from flowerexp.data.photos import COLUMNS, Columns
 from flowerexp.data.source import Arrays, Source
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
 from flowerexp.lazy import tf
 from flowerexp.strategy.workers import AllGather, single_process
 
-__all__ = ["Arrays", "Auto", "Flowers", "Sample", "Source", "SourceFactory", "TFRecords", "find"]
+__all__ = ["Arrays", "Auto", "Flowers", "Images", "Sample", "Source", "SourceFactory",
+           "TFRecords", "find"]
 
 COMPETITION = "tpu-getting-started"
 COMPETITION_COUNTS = {"train": 12_753, "val": 3_712, "test": 7_382}
@@ -69,14 +71,7 @@ class TFRecords:
         for key in ("image_size", "num_classes"):
             check_range(key, getattr(self, key), 1)
         for key, names in (("features", features.ROLES), ("files", layouts.SPLITS)):
-            given = getattr(self, key)
-            for name, value in given.items():
-                if name not in names:
-                    raise UserError(f"{key}.{name} does not exist: {key} are "
-                                    f"{', '.join(names)}{nearest(name, names)}")
-                if not isinstance(value, str | None):
-                    raise UserError(f"{key}.{name} must be a text, not {value!r}")
-            object.__setattr__(self, key, dict.fromkeys(names) | given)  # equal if they mean it
+            object.__setattr__(self, key, text_keys(key, getattr(self, key), names))
         names = self.class_names
         if isinstance(names, list):
             if not all(isinstance(name, str) for name in names) or not names:
@@ -178,6 +173,48 @@ class Auto(Flowers):
             return synthetic(f"dataset: the synthetic sample, because {error}")
         return replace(self, image_size=size).competition(
             root, f"dataset: flowers_{size}, the competition's files at {where}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Photos: class folders, split folders, a CSV or TSV, or Parquet files (data/photos.py)."""
+
+    root: str | None = None
+    """Folder of the photos, or the table that names them."""
+    image_size: int = 192
+    """Height and width of the squares that photos become, in pixels."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Names of a table's columns path, label, group and split; null: found by their content."""
+    import_dir: str | None = None
+    """Where photos that do not fit in memory are imported; null: the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        if self.root is None:
+            raise UserError("root must say where the photos are: dataset=images dataset.root=PATH")
+        check_range("image_size", self.image_size, 1, records.MAX_IMAGE_SIZE)
+        object.__setattr__(self, "columns", text_keys("columns", self.columns, COLUMNS))
+
+    def __call__(self) -> Source:
+        """The source; raises UserError as `photos.listed` and for photos of one class."""
+        assert self.root is not None
+        if "://" in self.root:
+            raise UserError(f"photos are read from a local folder, not from {self.root}: copy them")
+        listing = photos.listed(Path(self.root), Columns(**self.columns))
+        photos.check_classes(Path(self.root), listing)
+        return Source("images", f"dataset: photos, {listing.layout}", self.root, self.image_size,
+                      tuple(listing.classes), len(listing.classes), {}, listing=listing,
+                      import_dir=self.import_dir)
+
+
+def text_keys(key: str, given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The texts under some keys, null for those that are not given; raises UserError for others."""
+    for name, value in given.items():
+        if name not in names:
+            raise UserError(f"{key}.{name} does not exist: {key} are {', '.join(names)}"
+                            f"{nearest(name, names)}")
+        if not isinstance(value, str | None):
+            raise UserError(f"{key}.{name} must be a text, not {value!r}")
+    return dict.fromkeys(names) | given  # equal if they mean it
 
 
 def competition_root(dataset: TFRecords) -> tuple[str, str]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp.config import Dataset
-from flowerexp.data import division, records, remarks
+from flowerexp.data import division, images, records, remarks
 from flowerexp.data.source import Source
 from flowerexp.data.tables import DataIssue, Table, with_same_classes
 from flowerexp.errors import UserError, counted, one_line
@@ -315,5 +315,7 @@ def read_split(source: Source, split: str, keep_images: bool, on_bad_record: str
     """A split as the source holds it; raises UserError as `records.read`."""
     if source.arrays:
         return source.arrays[split].table(keep_images)
+    if source.listing is not None:
+        return images.table(source.listing, source.checked, source.folder, split)
     spec = source.spec(split, keep_images, on_bad_record == "skip")
     return records.read(source.files[split], spec, all_gather)

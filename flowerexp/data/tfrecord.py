@@ -228,10 +228,11 @@ def parse_image(serialized: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
-          ids: Iterable[str]) -> None:
+          ids: Iterable[str], groups: Iterable[str] | None = None) -> None:
     """Writes one TFRecord file of JPEG bytes, under a temporary name until it is complete."""
     partial = path.with_name(f".{path.name}.partial")
     known = iter(labels) if labels is not None else None
+    grouped = iter(groups) if groups is not None else None
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for image, identifier in zip(images, ids, strict=True):
             example = tf.train.Example()
@@ -240,6 +241,8 @@ def write(path: Path, images: Iterable[bytes], labels: Iterable[int] | None,
             features["id"].bytes_list.value.append(identifier.encode())
             if known is not None:
                 features["class"].int64_list.value.append(int(next(known)))
+            if grouped is not None:
+                features["group"].bytes_list.value.append(next(grouped).encode())
             # By default, protobuf orders the keys of a map arbitrarily.
             writer.write(example.SerializeToString(deterministic=True))
     partial.rename(path)

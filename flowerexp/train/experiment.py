@@ -16,6 +16,7 @@ from flowerexp.augment import base
 from flowerexp.config import Config, Dataset
 from flowerexp.data import batching, pipeline, records, remarks, sampling, sources, splits, tables
 from flowerexp.data.pipeline import Split
+from flowerexp.data.prepare import photo_cache
 from flowerexp.errors import UserError
 from flowerexp.models import backbones, build, layers, losses, optimizers, schedules
 from flowerexp.runs import store
@@ -142,7 +143,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
               all_gather: workers.AllGather = workers.single_process, train_on: str = "train"
               ) -> Data:
     """Finds and reads the labelled splits, decoded if dataset.memory_gb allows it."""
-    source = sources.find(dataset.source, all_gather)
+    source = photo_cache.find(dataset, logger, all_gather)
     logger.info(source.reason)
     found = splits.load(source, dataset, dataset.cache != "none", all_gather, train_on)
     for sentence in found.sentences:
@@ -151,14 +152,14 @@ def load_data(dataset: Dataset, logger: RunLogger,
     labelled, names = (found.train, found.valid), found.names
     decoded_bytes = sum(len(each.labels) for each in labelled) * source.image_size**2 * 3
     cache = dataset.cache
-    if source.arrays:
+    if source.arrays or source.listing is not None:
         if cache == "none":
             raise UserError("dataset.cache=none streams files, and this data set is arrays in "
                             "memory: leave it out")
         cache = "decoded"
     elif cache == "auto":
         cache = "decoded" if decoded_bytes <= dataset.memory_gb * GIB else "encoded"
-    train, valid = (as_images(each, source, dataset, cache) for each in labelled)
+    train, valid = (as_images(each, source, dataset, cache, logger) for each in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
     logger.info(f"data: {train.count} training and {valid.count} validation images of "
@@ -174,8 +175,10 @@ def load_data(dataset: Dataset, logger: RunLogger,
     return Data(source, names, cache, train, valid, found.fingerprint, found.issues)
 
 
-def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cache: str) -> Split:
+def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cache: str,
+              logger: RunLogger) -> Split:
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
+    split = photo_cache.decoded(split, source, dataset, logger)
     images = Split(split, source.image_size, dataset.memory_gb * GIB, dataset.resize,
                    dataset.exif)
     if cache != "decoded" or not images.count:
@@ -206,8 +209,9 @@ def load_test(dataset: Dataset, data: Data, all_gather: workers.AllGather = work
     """The test split, decoded during prediction, or None if the data set has none."""
     if "test" not in data.source.splits:
         return None
-    return splits.read_split(data.source, "test", data.cache != "none", dataset.on_bad_record,
-                              all_gather)
+    return photo_cache.decoded(splits.read_split(
+        data.source, "test", data.cache != "none", dataset.on_bad_record, all_gather),
+        data.source, dataset)
 
 
 # Training

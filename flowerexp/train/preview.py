@@ -121,6 +121,7 @@ def find_data(config: Config, dry_run: bool, read: dict[str, Any]
         read: the sources and splits that were read before, by their dataset undivided.
     """
     from flowerexp.data import sources, splits
+    from flowerexp.data.prepare import photo_cache
 
     dataset = config.dataset
     flowers, whole = dataset.source, splits.undivided(dataset)
@@ -130,7 +131,7 @@ def find_data(config: Config, dry_run: bool, read: dict[str, Any]
         except UserError:
             return published(flowers)
     if (key := repr(whole)) not in read:
-        source = sources.find(dataset.source)
+        source = photo_cache.find(dataset, RunLogger(), dry_run=dry_run)
         read[key] = source, splits.read(source, dataset, keep_images=False)
     source, tables = read[key]
     found = splits.divide(tables, source, dataset, config.train_on)

@@ -177,9 +177,9 @@ def first_record(table: tables.Table) -> tuple[str, list[Feature]]:
     Args:
         table: table of at least one record.
     """
-    if not table.files:
+    if table.spec is None:  # arrays or photos
         shape = "not kept" if table.images is None else " x ".join(map(str, table.images.shape[1:]))
-        return "image 0 of arrays in memory", [
+        return f"image {table.ids[0]} in memory", [
             Feature("class", "int64", 1, str(table.labels[0])),
             Feature("id", "text", 1, table.ids[0]), Feature("image", "uint8", 1, shape)]
     first = next(number for number, count in enumerate(table.counts) if count)

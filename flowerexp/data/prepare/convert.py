@@ -56,6 +56,7 @@ class ConversionOptions:
     val, test: shares of the photos, decimal fractions; unused if the photos have fixed splits.
     seed: decides the splits and the order of the records.
     exif: whether photos are turned as their EXIF orientation says.
+    resize: how photos become squares, crop, pad or stretch.
     """
 
     size: int
@@ -63,6 +64,7 @@ class ConversionOptions:
     test: float = 0.15
     seed: int = 0
     exif: bool = True
+    resize: str = "crop"
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= records.MAX_IMAGE_SIZE:
@@ -100,7 +102,8 @@ def run(images: Path, out: Path, options: ConversionOptions, workers: int, logge
 
 
 def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
-            options: ConversionOptions, workers: int, logger: RunLogger) -> bool:
+            options: ConversionOptions, workers: int, logger: RunLogger, for_run: bool = False
+            ) -> bool:
     """Converts photos to `out`/tfrecords-jpeg-SxS, unless that was done before; logs the result.
 
     Args:
@@ -110,6 +113,7 @@ def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
         out: folder of the data set.
         options: how the photos are converted.
         workers: photos converted at the same time.
+        for_run: whether a run asked for it, which waits for others and is not told how to train.
 
     Returns:
         Whether every photo could be read.
@@ -118,10 +122,10 @@ def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
         UserError: if `out` is in use or holds another conversion; too few photos; a full disk.
     """
     plan = {"version": VERSION, "inputs": inputs, "size": options.size, "val": str(options.val),
-            "test": str(options.test), "seed": options.seed, "exif": options.exif}
-    target, work = (out / f"{prefix}-{options.size}x{options.size}"
-                    for prefix in ("tfrecords-jpeg", ".conversion"))
-    with locked(out):
+            "test": str(options.test), "seed": options.seed, "exif": options.exif,
+            "resize": options.resize}
+    target, work = target_of(out, options.size), out / f".conversion-{options.size}x{options.size}"
+    with locked(out, -1 if for_run else 0):
         if finished(out, target, work, plan):
             logger.info(f"{target} was made before, from the same photos")
         else:
@@ -142,17 +146,24 @@ def convert(list_photos: Callable[[Path], Listing], inputs: str, out: Path,
                 raise UserError(f"{work / STORED} is damaged ({error}): remove {work} and rerun "
                                 "the command") from error
         shutil.rmtree(work, ignore_errors=True)
-    return show(target, logger)
+    return show(target, logger, not for_run)
+
+
+def target_of(out: Path, size: int) -> Path:
+    """The folder of the records of a size."""
+    return out / f"tfrecords-jpeg-{size}x{size}"
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Locks `out` against other conversions; raises UserError if it is locked."""
+def locked(out: Path, patience: float = 0) -> Iterator[None]:
+    """Locks `out` against other conversions; raises UserError if it is locked for `patience`
+    seconds (-1: waits).
+    """
     if out.parts[:1] == ("gs:",):
         raise UserError(f"{out} is not a local folder: convert to one, and copy the records")
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(out / store.LOCK).acquire(timeout=0):
+        with filelock.FileLock(out / store.LOCK).acquire(timeout=patience):
             yield
     except filelock.Timeout:
         raise UserError(f"{out} is in use by another process: wait for it, or give another folder"
@@ -174,7 +185,7 @@ def finished(out: Path, target: Path, work: Path, plan: dict[str, Any]) -> bool:
             continue  # nothing was stored before the plan
         differing = [key for key in plan if there.get(key) != plan[key]]
         if differing:
-            option = next((key for key in ("val", "test", "seed", "exif")
+            option = next((key for key in ("val", "test", "seed", "exif", "resize")
                            if key in differing and key in there), None)
             why = (f"made with --{option} {there[option]} where this command says "
                    f"{plan[option]}" if option else "made by another version of flowerexp"
@@ -216,7 +227,8 @@ def store_photos(every: Sequence[Photo], database: sqlite3.Connection,
     with logger.progress(len(every), len(there)) as advance, ThreadPoolExecutor(workers) as pool:
         for some in (missing[start:start + step] for start in range(0, len(missing), step)):
             encoded = pool.map(
-                lambda number: encode(every[number], options.size, options.exif), some)
+                lambda number: encode(every[number], options.size, options.exif, options.resize),
+                some)
             with database:  # a transaction
                 for number, photo in zip(some, encoded, strict=True):
                     database.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)",
@@ -302,7 +314,8 @@ def write_splits(kept: pd.DataFrame, database: sqlite3.Connection, result: Path,
                         tfrecord.write(partial, (stored_jpeg(photo, database) for photo in some),
                                        None if split == "test" else
                                        [photo.label for photo in some],
-                                       [photo.identifier for photo in some])
+                                       [photo.identifier for photo in some],
+                                       [photo.group for photo in some] if any(kept.group) else None)
                 advance(split, len(some))
 
 
@@ -328,8 +341,10 @@ def as_lines(names: Sequence[str]) -> str:
     return json.dumps(list(names), ensure_ascii=False, indent=1) + "\n"
 
 
-def show(target: Path, logger: RunLogger) -> bool:
-    """Logs what was converted, what was left out and how to train; returns whether all was read."""
+def show(target: Path, logger: RunLogger, advise: bool = True) -> bool:
+    """Logs what was converted, what was left out and, with `advise`, how to train; returns whether
+    all was read.
+    """
     out, summary = target.parent, store.read_json(target / SUMMARY)
     first = ""
     if summary["unreadable"]:
@@ -351,6 +366,8 @@ def show(target: Path, logger: RunLogger) -> bool:
     logger.info(f"{target}: {counted(summary['classes'], 'class')}, {counts}")
     if summary["records"]["test"]:
         logger.info(f"the labels of test, which its records lack: {target / TEST_LABELS}")
+    if not advise:
+        return not summary["unreadable"]
     several = len(list(out.glob("tfrecords-jpeg-*"))) > 1
     root = str(out) if re.fullmatch(r"[\w./@%+~-]+", str(out)) else json.dumps(
         str(out), ensure_ascii=False)
