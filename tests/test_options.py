@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("hydra_of_the_project")
 GROUPS = ("hardware", "dataset", "model", "sampling", "augmentation", "loop", "schedule",
           "optimizer", "loss")
 REQUIRED = {"model/keras_application": "model.name=ResNet50",
+            "dataset/images": "dataset.root=somewhere",
             "dataset/tfrecords": "dataset.root=somewhere",
             "sampling/oversample": "sampling.target_count=200"}
 """What an option needs besides its own name."""

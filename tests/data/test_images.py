@@ -1,4 +1,4 @@
-"""Photos trained straight from their files: the table, the memory and the import that replaces it."""
+"""Photos trained straight from their files: the table, the memory and the import instead of it."""
 
 import numpy as np
 import platformdirs
