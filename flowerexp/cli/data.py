@@ -46,7 +46,7 @@ def silent_tensorflow() -> Iterator[RunLogger]:
 @app.command("check")
 def check_data(
     root: Annotated[str, typer.Argument(
-        help="As dataset.root: holds train, val and optionally test, or tfrecords-jpeg-SxS.",
+        help="As dataset.root: records in any layout that a run recognises.",
         show_default=False)],
     size: Annotated[int | None, typer.Option(
         min=1, help="As dataset.image_size, in pixels.", show_default=False)] = None,
@@ -54,19 +54,26 @@ def check_data(
         min=1, help="As dataset.num_classes.", show_default=False)] = None,
     names: Annotated[str | None, typer.Option(
         help="As dataset.class_names, a file.", show_default=False)] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(
+        help="Further keys of dataset=tfrecords, as dataset.features.label=NAME.",
+        show_default=False)] = None,
 ) -> None:
     """Check every record of a data set.
 
-    Lists every issue, then the number of images of each class. The exit code is 1 if an issue would
-    stop a run. Others are warnings: a duplicate id, an image that is in two splits, a class without
-    training images.
+    Says which layout it recognised, lists every issue, then the number of images of each class. The
+    exit code is 1 if an issue would stop a run. Others are warnings: a duplicate id, an image that
+    is in two splits, a class without training images.
 
     Example: python -m flowerexp data check /data/flowers --size 192
     """
     with silent_tensorflow() as logger:
         from flowerexp.data.prepare import checks
 
-        readable = checks.run(root, size, classes, names, logger)
+        keys = {"root": root, "image_size": size, "num_classes": classes, "class_names": names}
+        words = [f"dataset.{key}={value}" for key, value in keys.items() if value is not None]
+        composition.register()
+        composed = composition.compose(["dataset=tfrecords", *words, *(overrides or [])])
+        readable = checks.run(composition.check(composed).dataset.source, logger)
     if not readable:
         raise typer.Exit(1)
 

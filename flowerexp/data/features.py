@@ -97,6 +97,7 @@ class ReadSpec:
     label_offset: the label of the first class in the records.
     names: class by its name; empty if the records tell the names.
     numbers: class by its label in the records; empty if these are counted from `label_offset`.
+    folder: images without an id are named by file and number, relative to this folder.
     """
 
     image_size: int | None
@@ -108,6 +109,7 @@ class ReadSpec:
     label_offset: int = 0
     names: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[int, int] = field(default_factory=dict)
+    folder: str = ""
 
 
 def recognise(files: Sequence[str], given: Mapping[str, str | None],

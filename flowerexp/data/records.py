@@ -186,7 +186,7 @@ def check(file: str, spec: ReadSpec, number: int, raw: RawRecord) -> Record:
         assert values is not None
         image, identifier = values[names.image][0], identifier or ""
         if names.id is None:
-            identifier = f"{file.rpartition('/')[2]}:{number}"
+            identifier = f"{file.removeprefix(f'{spec.folder}/')}:{number}"
         if names.group:
             group = features.text_of(values[names.group][0])
         if names.label in values and spec.labels is not Labels.ABSENT:

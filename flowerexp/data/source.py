@@ -145,4 +145,4 @@ class Source:
         return ReadSpec(self.image_size, Labels.of(split), self.num_classes, keep_images, skip_bad,
                         self.features or COMPETITION, self.label_offset,
                         {name: row for row, name in enumerate(self.class_names or ())},
-                        {label: row for row, label in enumerate(self.labels or ())})
+                        {label: row for row, label in enumerate(self.labels or ())}, self.folder)

@@ -223,7 +223,7 @@ def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
     names = features.recognise([str(path) for path in given.records], {}, labelled=False)
     for path in given.records:
         spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes,
-                        features=names or COMPETITION)
+                        features=names or COMPETITION, folder=str(path.parent))
         for number, record in enumerate(records.inspect(str(path), spec)):
             if (classes is not None and record.image is not None
                     and not 0 <= record.label < classes):

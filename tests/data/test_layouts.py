@@ -87,7 +87,7 @@ def test_features_are_recognised(tmp_path, layout):
     assert found.train.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     names = NAMES if layout in ("TF-Slim", "text") else ["0", "1", "2"]
     assert list(found.names) == names
-    expected = [f"a.tfrec:{n}" for n in range(7)] if layout in IDS else [
+    expected = [f"train/a.tfrec:{n}" for n in range(7)] if layout in IDS else [
         str(n) if layout == "float" else f"i{n}" for n in range(7)]
     assert found.train.ids == expected
     assert found.train.images.numpy().tolist() == [jpeg(n) for n in range(7)]

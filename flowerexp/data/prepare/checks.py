@@ -15,10 +15,10 @@ import tensorflow as tf
 from rich.table import Table
 from rich.text import Text
 
-from flowerexp.data import records, sources, tables, tfrecord
+from flowerexp.data import records, resizing, sources, tables, tfrecord
 from flowerexp.data.records import Record
 from flowerexp.data.sources import Source
-from flowerexp.data.tables import DataIssue, count_skipped
+from flowerexp.data.tables import DataIssue, class_order, count_skipped
 from flowerexp.data.tfrecord import FRAME
 from flowerexp.errors import counted, one_line
 from flowerexp.runs.log import RunLogger
@@ -60,7 +60,7 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
         source: the data set.
         advance: called with the number of bytes read since its last call.
     """
-    result, labels = CheckResult(), dict[str, list[int]]()
+    result, labels = CheckResult(), dict[str, list[int | tuple[int, str]]]()
     for split, files in source.files.items():
         labels[split], result.records[split] = [], 0
         for file in files:
@@ -72,17 +72,22 @@ def check(source: Source, advance: Callable[[int], None] = lambda _: None) -> Ch
                                     in warnings(entry, split, f"{file}, record {number}",
                                                 result)]
                 if not entry.issues:
-                    labels[split].append(entry.label)
+                    labels[split].append(entry.told or entry.label)
                 result.records[split] += 1
                 advance(entry.span.length + FRAME)
         if not result.records[split]:
             result.errors.append(DataIssue(f"{source.folder}/{split}", None, None,
                                            "holds no record: the split is empty", lost=0))
     labels.pop("test", None)
-    classes = source.num_classes or 1 + max(itertools.chain(*labels.values()), default=-1)
-    result.names = source.class_names or tuple(map(str, range(classes)))
+    told = {each for each in itertools.chain(*labels.values()) if isinstance(each, tuple)}
+    rows = {each: row for row, each in enumerate(sorted(told, key=class_order))}
+    known = {split: [each if isinstance(each, int) else rows[each] for each in found]
+             for split, found in labels.items()}
+    classes = source.num_classes or 1 + max(itertools.chain(*known.values()), default=-1)
+    result.names = source.class_names or tuple(name for _, name in rows) or tuple(
+        map(str, range(classes)))
     result.counts = {split: np.bincount(np.array(each, np.int64), minlength=classes)
-                     for split, each in labels.items()}
+                     for split, each in known.items()}
     if empty := np.flatnonzero(result.counts["train"] == 0).tolist():
         named = ", ".join(result.names[label] for label in empty[:SHOWN])
         result.warnings.append(DataIssue(
@@ -96,21 +101,20 @@ def warnings(entry: Record, split: str, place: str, seen: CheckResult) -> Iterat
     if entry.id and (before := seen.ids.setdefault(entry.id, place)) != place:
         yield f"its id is also that of {before}"
     if not entry.issues:
-        pixels = tf.io.decode_jpeg(entry.image, channels=3, dct_method="INTEGER_ACCURATE")
+        assert entry.image is not None
+        pixels = resizing.decode(tf.constant(entry.image))
         digest = hashlib.blake2b(pixels.numpy(), digest_size=16).digest()
         of_split, before = seen.images.setdefault(digest, (split, place))
         if of_split != split:
             yield f"its image (the same pixels) is also in {of_split}: {before}"
 
 
-def run(root: str, image_size: int | None, num_classes: int | None, names: str | None,
-        logger: RunLogger) -> bool:
-    """Checks the data set at `root` with a progress bar, and logs what was found.
+def run(part: sources.TFRecords, logger: RunLogger) -> bool:
+    """Checks a data set of records with a progress bar, and logs what was found.
 
     Args:
-        root: dataset.root of dataset=tfrecords.
-        image_size, num_classes, names: dataset.image_size, num_classes and class_names.
-        logger: logs the result.
+        part: the data set part of a config.
+        logger: logs the layout that was recognised, and the result.
 
     Returns:
         Whether a run would read all of it.
@@ -118,7 +122,8 @@ def run(root: str, image_size: int | None, num_classes: int | None, names: str |
     Raises:
         UserError: for a root without a data set.
     """
-    source = sources.find(sources.TFRecords(root, image_size, num_classes, names))
+    source = sources.find(part)
+    logger.info(source.reason)
     size = 0
     for file in (file for files in source.files.values() for file in files):
         with contextlib.suppress(tf.errors.OpError):  # the check reports it

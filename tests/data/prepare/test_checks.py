@@ -15,7 +15,15 @@ from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 from tests import forked
-from tests.data.test_records import SIZE, example, good, jpeg, record_ends, write_serialized
+from tests.data.test_records import (
+    SIZE,
+    example,
+    good,
+    jpeg,
+    picture,
+    record_ends,
+    write_serialized,
+)
 
 
 def of(root, **options):
@@ -43,15 +51,15 @@ def root(tmp_path):
     """12 training, 6 validation and 3 test images of three classes, two training files."""
     for split, numbers in (("train", range(6)), ("val", range(20, 26))):
         (tmp_path / split).mkdir()
-        write_serialized(tmp_path / split / "a-6.tfrec", [good(number) for number in numbers])
-    write_serialized(tmp_path / "train/b-6.tfrec", [good(number) for number in range(6, 12)])
+        write_serialized(tmp_path / split / "a-16x16-6.tfrec", [good(number) for number in numbers])
+    write_serialized(tmp_path / "train/b-16x16-6.tfrec", [good(number) for number in range(6, 12)])
     (tmp_path / "test").mkdir()
-    write_serialized(tmp_path / "test/a-3.tfrec", [
+    write_serialized(tmp_path / "test/a-16x16-3.tfrec", [
         example(image=jpeg(number), id=f"id{number}".encode()) for number in (30, 31, 32)])
     return tmp_path
 
 
-def put(root, bad, split="train", name="b-6.tfrec", number=2):
+def put(root, bad, split="train", name="b-16x16-6.tfrec", number=2):
     """Replaces a record of a file; returns its path."""
     path = root / split / name
     data = [each.numpy() for each in tf.data.TFRecordDataset(str(path))]
@@ -79,7 +87,7 @@ BAD = {
     "missing label": (lambda: example(image=jpeg(), id=b"x"), "'class' is missing"),
     "broken header": (lambda: example(image=b"no", class_=0, id=b"x"), "not a valid JPEG"),
     "broken body": (lambda: example(image=jpeg(3)[:-40], class_=0, id=b"x"), "not a valid JPEG"),
-    "other size": (lambda: example(image=jpeg(3, 8, 8), class_=0, id=b"x"), "8x8 pixels"),
+    "text": (lambda: example(image=jpeg(3), class_=b"rose", id=b"x"), "'class' must be"),
     "label": (lambda: example(image=jpeg(3), class_=-1, id=b"x"), "label -1"),
 }
 
@@ -88,7 +96,7 @@ BAD = {
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_bad_record_is_listed_with_its_id_and_stops_a_run(root, bad, split):
     make, words = BAD[bad]
-    path = put(root, make(), split, "a-6.tfrec")
+    path = put(root, make(), split, "a-16x16-6.tfrec")
     (fault,) = of(root).errors
     assert (fault.file, fault.record, fault.id) == (str(path), 2, "x")
     assert words in fault.message
@@ -96,9 +104,9 @@ def test_a_bad_record_is_listed_with_its_id_and_stops_a_run(root, bad, split):
 
 
 def test_every_fault_of_a_record_and_of_a_set_is_listed(root):
-    put(root, example(image=jpeg(3, 8, 8), class_=-5, id=b"two"))
-    put(root, example(id=b"three"), name="a-6.tfrec", number=5)
-    put(root, example(image=b"", id=b"four"), "test", "a-3.tfrec", 0)
+    put(root, example(image=b"none", class_=-5, id=b"two"))
+    put(root, example(id=b"three"), name="a-16x16-6.tfrec", number=5)
+    put(root, example(image=b"", id=b"four"), "test", "a-16x16-3.tfrec", 0)
     found = [(fault.id, fault.record, fault.message.partition(" ")[0])
              for fault in of(root).errors]
     assert [each[:2] for each in found] == [("three", 5), ("three", 5), ("two", 2), ("two", 2),
@@ -106,7 +114,7 @@ def test_every_fault_of_a_record_and_of_a_set_is_listed(root):
 
 
 def test_crc_error_of_one_record_leaves_the_others_readable(root):
-    path = root / "train/b-6.tfrec"
+    path = root / "train/b-16x16-6.tfrec"
     second = record_ends(path)[1]
     damage(path, second + 300)  # in the image, wherever the id stands
     checked = of(root)
@@ -121,7 +129,7 @@ def test_crc_error_of_one_record_leaves_the_others_readable(root):
 @pytest.mark.parametrize(("place", "words"), [(0, "CRC error of the record's length"),
                                               (9, "CRC error of the record's length")])
 def test_damaged_length_says_how_many_records_are_lost(root, place, words):
-    path = root / "train/b-6.tfrec"
+    path = root / "train/b-16x16-6.tfrec"
     damage(path, record_ends(path)[1] + place)
     (fault,) = of(root).errors
     assert fault.record == 2
@@ -131,7 +139,7 @@ def test_damaged_length_says_how_many_records_are_lost(root, place, words):
 
 
 def test_truncated_file_and_one_that_ends_after_a_record(root):
-    path, other = root / "train/b-6.tfrec", root / "val/a-6.tfrec"
+    path, other = root / "train/b-16x16-6.tfrec", root / "val/a-16x16-6.tfrec"
     path.write_bytes(path.read_bytes()[:-7])
     other.write_bytes(other.read_bytes()[:record_ends(other)[3]])
     cut, short = of(root).errors
@@ -147,7 +155,7 @@ def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
 
     from flowerexp.data import tfrecord
 
-    path = root / "train/b-6.tfrec"
+    path = root / "train/b-16x16-6.tfrec"
     data, place = bytearray(path.read_bytes()), record_ends(path)[0]
     data[place:place + 8] = struct.pack("<Q", 2**40)
     data[place + 8:place + 12] = struct.pack("<I", tfrecord.masked_crc(struct.pack("<Q", 2**40)))
@@ -158,8 +166,8 @@ def test_length_of_two_to_the_forty_with_a_right_crc_is_named(root):
 
 
 def test_empty_split_stops(root):
-    write_serialized(root / "val/a-6.tfrec", [])
-    (root / "val/a-6.tfrec").rename(root / "val/a.tfrec")
+    write_serialized(root / "val/a-16x16-6.tfrec", [])
+    (root / "val/a-16x16-6.tfrec").rename(root / "val/a.tfrec")
     (fault,) = of(root).errors
     assert fault.sentence.endswith("the split is empty")
     assert "empty" in run_refuses(root)
@@ -168,17 +176,17 @@ def test_empty_split_stops(root):
 def test_doubts_stop_no_run(root):
     put(root, example(image=jpeg(2), class_=2, id=b"id21"), number=5)  # twice in train
     commented = jpeg(1)[:2] + b"\xff\xfe\x00\x05abc" + jpeg(1)[2:]  # other bytes, the same pixels
-    put(root, example(image=commented, class_=0, id=b"id0"), "val", "a-6.tfrec", 4)
-    put(root, example(image=jpeg(22), id=b"t"), "test", "a-3.tfrec", 1)
+    put(root, example(image=commented, class_=0, id=b"id0"), "val", "a-16x16-6.tfrec", 4)
+    put(root, example(image=jpeg(22), id=b"t"), "test", "a-16x16-3.tfrec", 1)
     checked = of(root, num_classes=5)
     assert checked.errors == []
-    train, val = root / "train", root / "val/a-6.tfrec"
+    train, val = root / "train", root / "val/a-16x16-6.tfrec"
     assert [fault.sentence for fault in checked.warnings] == [
-        f"{val}, record 1: its id is also that of {train}/b-6.tfrec, record 5",
-        f"{val}, record 4: its id is also that of {train}/a-6.tfrec, record 0",
+        f"{val}, record 1: its id is also that of {train}/b-16x16-6.tfrec, record 5",
+        f"{val}, record 4: its id is also that of {train}/a-16x16-6.tfrec, record 0",
         f"{val}, record 4: its image (the same pixels) is also in train: "
-        f"{train}/a-6.tfrec, record 1",
-        f"{root}/test/a-3.tfrec, record 1: its image (the same pixels) is also in val: "
+        f"{train}/a-16x16-6.tfrec, record 1",
+        f"{root}/test/a-16x16-3.tfrec, record 1: its image (the same pixels) is also in val: "
         f"{val}, record 2",
         f"{train} holds no good image of 2 of 5 classes: 3, 4"]
     assert run_refuses(root, num_classes=5) is None
@@ -197,13 +205,13 @@ def test_a_label_of_a_million_is_no_reason_to_count_so_many_classes(root):
 
 
 def test_a_bad_first_image_does_not_decide_the_size(root):
-    put(root, example(image=b"no", class_=0, id=b"first"), name="a-6.tfrec", number=0)
+    put(root, example(image=b"no", class_=0, id=b"first"), name="a-16x16-6.tfrec", number=0)
     (fault,) = of(root).errors
     assert fault.id == "first"
     assert run_refuses(root) == fault.sentence
-    put(root, example(image=jpeg(0, 24, 24), class_=0, id=b"first"), name="a-6.tfrec", number=0)
-    (fault,) = of(root).errors
-    assert "24x24" in fault.message
+    put(root, example(image=jpeg(0, 24, 24), class_=0, id=b"first"),
+        name="a-16x16-6.tfrec", number=0)
+    assert sources.find(TFRecords(str(root))).image_size == 16
 
 
 def test_masked_crc_is_that_of_tensorflow(tmp_path):
@@ -226,8 +234,8 @@ def test_masked_crc_is_that_of_tensorflow(tmp_path):
 
 
 def test_a_record_of_two_faults_is_counted_once(root, capsys):
-    put(root, example(image=jpeg(3, 8, 8), class_=-5, id=b"two"))
-    checks.run(str(root), None, None, None, RunLogger())
+    put(root, example(image=b"none", class_=-5, id=b"two"))
+    checks.run(TFRecords(str(root)), RunLogger())
     assert "; 2 errors, 1 bad record (dataset.on_bad_record=stop ends a run)" in (
         capsys.readouterr().out)
 
@@ -237,12 +245,13 @@ def command(*words, folder="."):
 
 
 def test_the_command_lists_faults_counts_and_a_verdict(root):
-    path = put(root, example(image=jpeg(3, 8, 8), class_=0, id=b"[small]"))
+    path = put(root, example(image=b"none", class_=0, id=b"[small]"))
     done = command(root, "--classes", "4", folder=root)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == (f"error: {path}, record 2 (id '[small]'): its image is 8x8 pixels "
-                        "where dataset.image_size is 16x16")
+    assert lines.pop(0) == ("dataset: TFRecords; the competition's layout: image, class, id")
+    assert lines[0] == (f"error: {path}, record 2 (id '[small]'): its image is not a valid JPEG, "
+                        "PNG, GIF, BMP or WebP")
     assert lines[1] == f"warning: {root}/train holds no good image of 1 of 4 classes: 3"
     assert [line.split() for line in lines[2:7]] == [
         ["class", "train", "val"], ["0", "4", "2"], ["1", "4", "2"], ["2", "3", "2"],
@@ -253,7 +262,7 @@ def test_the_command_lists_faults_counts_and_a_verdict(root):
 
 
 def test_the_command_ends_with_zero_where_a_run_would_start(root):
-    put(root, good(0), "val", "a-6.tfrec")
+    put(root, good(0), "val", "a-16x16-6.tfrec")
     (root / "names.txt").write_text("pink [rose]\nlily\ntulip\n")
     done = command(root, "--size", SIZE, "--names", root / "names.txt")
     assert (done.returncode, done.stderr) == (0, "")
@@ -264,7 +273,7 @@ def test_the_command_ends_with_zero_where_a_run_would_start(root):
 
 
 def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
-    path = root / "train/a-6.tfrec"
+    path = root / "train/a-16x16-6.tfrec"
     path.write_bytes(b"")
     (fault,) = of(root).errors
     assert fault.sentence.startswith(f"{path} holds 0 records where its name says 6")
@@ -272,19 +281,19 @@ def test_a_first_file_without_a_readable_image_does_not_end_the_check(root):
 
 def test_a_stray_label_makes_no_million_rows(root, capsys):
     put(root, example(image=jpeg(8), class_=900_000, id=b"id8"))
-    checks.run(str(root), None, None, None, RunLogger())
+    checks.run(TFRecords(str(root)), RunLogger())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-6:-1]] == ["class", "0", "1", "2", "900000"]
 
 
-@pytest.mark.parametrize("missing", [".", "train", "val", "val/*"])
+@pytest.mark.parametrize("missing", [".", "train", "val/*"])
 def test_missing_folders_are_a_mistake(root, missing):
     place = root / missing.rstrip("/*")
     shutil.rmtree(place)
     if missing.endswith("*"):
         place.mkdir()
     with pytest.raises(UserError) as mistake:
-        checks.run(str(root), None, None, None, RunLogger(chief=False))
+        checks.run(TFRecords(str(root)), RunLogger(chief=False))
     assert str(root if missing == "train" else place) in str(mistake.value)
 
 
@@ -297,20 +306,20 @@ def test_a_mistake_ends_the_command_in_a_sentence(tmp_path):
 
 def test_a_file_as_root_is_said_to_be_none(root):
     with pytest.raises(UserError, match="is not a folder: give"):
-        checks.run(str(root / "train/a-6.tfrec"), None, None, None, RunLogger(chief=False))
+        checks.run(TFRecords(str(root / "train/a-16x16-6.tfrec")), RunLogger(chief=False))
 
 
 def test_lines_are_whole_in_a_narrow_terminal(root, capsys):
-    path = put(root, good(0), "val", "a-6.tfrec")
+    path = put(root, good(0), "val", "a-16x16-6.tfrec")
     logger = RunLogger()
     logger.console = Console(width=30, force_terminal=True, color_system=None)
-    assert checks.run(str(root), None, None, None, logger)
+    assert checks.run(TFRecords(str(root)), logger)
     printed = capsys.readouterr().out
     assert f"warning: {path}, record 2 (id 'id0'): its id is also that of" in printed
 
 
-@pytest.mark.parametrize("classes", [1, 5000])
-def test_one_class_and_five_thousand(tmp_path, classes):
+@pytest.mark.parametrize("classes", [2, 5000])
+def test_two_classes_and_five_thousand(tmp_path, classes):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         write_serialized(tmp_path / split / "a.tfrec", [
@@ -318,8 +327,21 @@ def test_one_class_and_five_thousand(tmp_path, classes):
     checked = of(tmp_path)
     assert checked.errors == []
     assert checked.counts["train"].shape == (classes,)
-    assert len(checked.warnings) == (classes > 1)
+    assert len(checked.warnings) == (classes > 2)
     assert run_refuses(tmp_path) is None
+
+
+def test_records_of_texts_and_of_any_image_are_read(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        write_serialized(tmp_path / split / "a.tfrec", [
+            example(image=image, label=label) for image, label in (
+                (tf.io.encode_png(picture(len(split), 20, 12)).numpy(), b"rose"),
+                (jpeg(2 * len(split)), b"lily"), (jpeg(3 * len(split), 9, 9), b"rose"))])
+    checked = of(tmp_path)
+    assert (checked.errors, checked.warnings) == ([], [])
+    assert checked.names == ("lily", "rose")
+    assert checked.counts["train"].tolist() == checked.counts["val"].tolist() == [1, 2]
 
 
 def test_images_are_not_kept(root):
