@@ -254,7 +254,7 @@ def test_checkpoints_inside_an_epoch_calls_cache_and_threads_change_no_number(
     monkeypatch.setattr(checkpoint.Checkpointer, "save", save)
     monkeypatch.setattr(callbacks.Figures, "on_train_end", lambda self, state: states.append(state))
     assert run(config_of(tiny, "loop.checkpoint_minutes=1e-9", "loop.steps_per_execution=5",
-                         "dataset.cache=decoded"), folder)
+                         "dataset.cache=decoded", "callbacks=figures"), folder)
     assert [each[-1] for each in saved] == list(range(5, 31, 5)), "after every call, once an epoch"
     assert max(map(len, saved)) <= 3
     same_results(whole, folder)
