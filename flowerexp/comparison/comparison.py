@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from flowerexp import metrics
 from flowerexp.comparison import wording
 from flowerexp.comparison.pairs import Pair, asked_pairs, build_pair, named_pairs
 from flowerexp.comparison.rows import Row, build_rows
 from flowerexp.config import one_of
 from flowerexp.errors import counted, encodable
-from flowerexp.runs import reader
+from flowerexp.runs import evaluations, reader
 from flowerexp.runs.reader import Paths, Run
 
 
@@ -34,13 +35,18 @@ class Comparison:
 
         The columns are `name`, `best` (the finished row with the highest mean F1 at the last epoch,
         if two are finished), `n` (the number of runs behind its numbers), `seeds` and `state`
-        (texts); the keys in which rows differ; then every number of `load`, its mean under its own
-        name and its standard deviation (n - 1) under `... std`. Undefined values are NaN.
+        (texts); the keys in which rows differ; then every number of `load` and, from `evaluate`,
+        `test acc` and so on, its mean under its own name and its standard deviation (n - 1) under
+        `... std`. Undefined values are NaN.
         """
         rows = self.rows
-        names = reader.number_names(run for row in rows for run in row.counted)
-        numbers = [pd.DataFrame([reader.run_numbers(run) for run in row.counted], columns=names,
-                                dtype=float) for row in rows]
+        counted_runs = [run for row in rows for run in row.counted]
+        titles = evaluations.titles(each for run in counted_runs for each in run.evaluations)
+        names = [*reader.number_names(counted_runs),
+                 *(f"{title} {name}" for title in titles.values() for name in metrics.NAMES)]
+        numbers = [pd.DataFrame([reader.run_numbers(run) | reader.test_numbers(run, titles)
+                                 for run in row.counted], columns=names, dtype=float)
+                   for row in rows]
         means = [each.mean(skipna=False) for each in numbers]
         deviations = [each.std(skipna=False) for each in numbers]
         f1 = pd.Series([mean["last f1"] if row.finished else math.nan
@@ -111,6 +117,8 @@ def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last",
     texts = [pairs] if isinstance(pairs, str) else pairs
     wanted, remarks = asked_pairs(rows, texts) if pairs else named_pairs(rows)
     built = [build_pair(row, baseline, epoch, common) for row, baseline in dict.fromkeys(wanted)]
+    notes += [f"{run.folder}: {each.data}: {each.caution}" for row in rows for run in row.counted
+              for each in run.evaluations if each.caution]
     notes += remarks + [sentence for _, sentences in built for sentence in sentences]
     failures = [run for run in runs if run.state in ("failed", "interrupted", "unreadable")
                 and run.folder not in superseded]

@@ -12,6 +12,7 @@ from flowerexp.comparison.alignment import Predicted, align
 from flowerexp.comparison.rows import Row
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
+from flowerexp.runs import evaluations
 from flowerexp.runs.reader import SECONDS, Run, chosen_epoch, metric_names, run_numbers
 
 MOST_CLASSES = 5
@@ -47,8 +48,9 @@ class Pair:
     seeds: tuple[int, ...]
     """The seeds that both rows have finished."""
     differences: dict[str, Interval]
-    """The difference by metric, as a fraction: acc, recall, precision and f1, then every metric of
-    the histories that all runs of the pair define, without interval."""
+    """The difference by metric, as a fraction: acc, recall, precision and f1, the same on each data
+    set that all runs were evaluated on (`test acc`), then every metric of the histories that all
+    runs of the pair define, without interval."""
     agreement: float
     """The fraction of images, over all seeds, with the same prediction from both."""
     p_value: float | None
@@ -184,6 +186,15 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
     changes = (numbers[0] - numbers[1]).dropna()
     differences = {name: Interval(*values) for name, values in
                    significance.bootstrap(labels, candidate, reference).items()}
+    for title, judged in held_out([*sides[0], *sides[1]]).items():
+        try:
+            other = align(judged, common)
+        except UserError as error:
+            notes.append(f"{title}: not compared on {judged[0].where}: {error}")
+            continue
+        one, reference_of = np.split(other.predictions, 2)
+        scores = significance.bootstrap(other.labels, one, reference_of)
+        differences |= {f"{title} {name}": Interval(*values) for name, values in scores.items()}
     for name in metric_names([*sides[0], *sides[1]]):
         if f"{epoch} {name}" in changes:
             differences.setdefault(name, Interval(changes[f"{epoch} {name}"]))
@@ -213,6 +224,18 @@ def check_finished(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> N
     for run in (*sides[0], *sides[1]):
         if not run.predictions.size:
             raise UserError(f"{run.folder} has no predictions for the validation set")
+
+
+def held_out(runs: Sequence[Run]) -> dict[str, list[Predicted]]:
+    """The evaluations of all runs on each data set that all were evaluated on, by its title."""
+    titles = evaluations.titles(each for run in runs for each in run.evaluations)
+    found: dict[str, list[Predicted]] = {}
+    for run in runs:
+        for each in run.evaluations:
+            found.setdefault(titles[each.fingerprint], []).append(Predicted(
+                each.data, each.ids, np.array(each.labels), np.array(each.predictions),
+                each.names))
+    return {title: judged for title, judged in found.items() if len(judged) == len(runs)}
 
 
 def predicted(run: Run, epoch: str) -> Predicted:

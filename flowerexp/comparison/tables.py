@@ -33,7 +33,7 @@ class Column:
     """One column of the table of rows, as text."""
 
     group: str
-    """keys | best | last | seconds: columns that stay together if there is room."""
+    """keys | best | last | test | seconds: columns that stay together if there is room."""
     header: str
     cells: Sequence[str]
     values: Sequence[float] = ()
@@ -55,7 +55,7 @@ def columns(comparison: Comparison, table: pd.DataFrame) -> list[Column]:
     for key, title in wording.key_titles(wording.shown_keys(comparison.rows)).items():
         found.append(Column("keys", title, wording.shortened(
             [wording.value_text(row.differing[key]) for row in comparison.rows])))
-    for group, digits in (("last", 3), ("best", 3), ("seconds", 1)):
+    for group, digits in (("last", 3), ("best", 3), ("test", 3), ("seconds", 1)):
         for name in statistics(table):
             if name not in HIDDEN and group == (
                     "seconds" if name in SECONDS else name.partition(" ")[0]):

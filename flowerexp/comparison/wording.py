@@ -114,7 +114,8 @@ def score(mean: float, deviation: float, digits: int) -> str:
 
 def metric_title(name: str) -> str:
     """The name of a metric in a sentence or header."""
-    return TITLES.get(name, one_line(name))
+    before, _, last = name.rpartition(" ")
+    return f"{one_line(before)} {TITLES.get(last, one_line(last))}".strip()
 
 
 def interval(found: Interval) -> str:

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from flowerexp import identity, metrics
 from flowerexp.errors import UserError, counted
-from flowerexp.runs import store
+from flowerexp.runs import evaluations, store
+from flowerexp.runs.evaluations import Evaluated
 from flowerexp.runs.status import RunStatus
 from flowerexp.runs.store import Scores
 
@@ -38,8 +39,6 @@ DECIDING = ("hardware.", "model.", "augmentation", "loop.batch_size_per_replica"
 """The starts of the keys that affect the speed of training."""
 IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
 """Keys among these that do not affect it."""
-ROUNDING = 1e-6
-"""The most by which an accuracy may differ from that of the predictions."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
 
 
@@ -72,6 +71,8 @@ class Run:
         default_factory=lambda: np.zeros((0, 0), np.int64))
     """Predicted class ids, [epochs, images]; zero epochs if the folder has no predictions."""
     class_names: tuple[str, ...] = ()
+    evaluations: tuple[Evaluated, ...] = ()
+    """What the weights of `results.use` predicted for other labelled data."""
     class_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Training images by class, [classes]; empty if the folder has no counts."""
 
@@ -208,7 +209,10 @@ def with_scores(run: Run, state: str, checksum: str | None) -> Run:
                         f"{counted(len(predictions), 'epoch')} where {store.HISTORY} holds "
                         f"{len(history)}")
     check_accuracies(folder, history, labels, predictions)
-    return replace(run, state=state, history=history, ids=ids, labels=labels,
+    used = run.keys.get("results.use", "last")
+    evaluated = tuple(each for each in evaluations.read(folder)
+                      if each.weights == used and each.flip is None)
+    return replace(run, state=state, history=history, evaluations=evaluated, ids=ids, labels=labels,
                    predictions=predictions,
                    class_names=tuple(names), class_counts=np.array(counts, np.int64))
 
@@ -219,7 +223,7 @@ def check_accuracies(folder: Path, history: list[Scores], labels: npt.NDArray[np
     found = (predictions == labels).mean(1) if labels.size else np.zeros(0)
     for epoch, (accuracy, row) in enumerate(zip(found, history, strict=False)):
         stated = row.get("valid acc")
-        if stated is not None and abs(stated - accuracy) > ROUNDING:
+        if stated is not None and abs(stated - accuracy) > store.ROUNDING:
             raise UserError(f"{folder}: {store.VALID_PREDICTIONS} and {store.VALID_LABELS} give an "
                             f"accuracy of {accuracy:.4f} for epoch {epoch + 1} where "
                             f"{store.HISTORY} says {stated:.4f}",
@@ -252,6 +256,15 @@ def run_numbers(run: Run) -> dict[str, float]:
     if seconds[1:]:
         numbers[SECONDS[1]] = float(np.mean(seconds[1:]))
     return numbers
+
+
+def test_numbers(run: Run, titles: Mapping[str, str]) -> dict[str, float]:
+    """The scores of a run's evaluations by the title of their data; NaN if it has none there."""
+    found = {f"{title} {name}": math.nan for title in titles.values() for name in metrics.NAMES}
+    for each in run.evaluations:
+        title = titles[each.fingerprint]
+        found |= {f"{title} {name}": each.scores[name] for name in metrics.NAMES}
+    return found
 
 
 def chosen_epoch(run: Run, when: str) -> int | None:

@@ -27,6 +27,8 @@ OVERRIDES = Path(".hydra/overrides.yaml")
 STATUS = "status.json"
 HISTORY = "history.json"
 CLASSES = "classes.json"
+ROUNDING = 1e-6
+"""The most by which an accuracy may differ from that of the predictions."""
 VALID_LABELS = "valid_labels.json"
 VALID_IDS = "valid_ids.json"
 VALID_PREDICTIONS = "valid_preds.json"
