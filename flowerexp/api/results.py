@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ from flowerexp.api.run import Run
 from flowerexp.comparison import comparison
 from flowerexp.comparison.comparison import Comparison
 from flowerexp.config import one_of
+from flowerexp.data.tables import Table
 from flowerexp.errors import UserError, counted
 from flowerexp.inference import export as exporting
-from flowerexp.inference import inputs, prediction, trained
-from flowerexp.runs import reader
+from flowerexp.inference import held_out, inputs, prediction, trained
+from flowerexp.runs import evaluations, reader
 from flowerexp.runs.log import RunLogger
 
 Paths = Run | str | os.PathLike[str] | Iterable["Paths"]
@@ -103,25 +105,48 @@ def predict(runs: Paths, photos: Paths, *, weights: str | None = None,
 
 
 def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
-             flip: str | None = None, trust_code: bool = False, logger: RunLogger = SILENT
-             ) -> prediction.Evaluation:
+             flip: str | None = None, common: bool = False, trust_code: bool = False,
+             logger: RunLogger = SILENT) -> prediction.Evaluation:
     """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
 
     Args:
         runs, weights, flip, trust_code, logger: see `predict`.
         data: a folder of TFRecords with labels, a folder with a folder of photos for each class, or
-            the root of a data set (its val split).
+            the root of a data set (its val split). Classes are matched by name where a file beside
+            the records names them.
+        common: whether images of classes that the run does not know are left out; otherwise they
+            are a mistake.
 
     Returns:
         A dict, which also has the `confusion` matrix, the `report()` of every class, and `skipped`.
+        Those of a single run are kept in its folder with their predictions, for `compare`.
 
     Warns, Raises:
         See `predict`.
     """
-    confusion, skipped = np.zeros((), np.int64), list[str]()
-    for batch in _predictions("evaluate", runs, data, weights, flip, trust_code, logger, skipped):
+    confusion, skipped, ids = np.zeros((), np.int64), list[str](), list[str]()
+    found: list[tuple[Any, ...]] = []
+    for batch in _predictions("evaluate", runs, data, weights, flip, trust_code, logger, skipped,
+                              common):
+        ids += batch.ids
+        found.append((batch.labels, batch.digests, batch.predictions))
         confusion = confusion + batch.confusion_matrix()
-    return prediction.Evaluation(confusion, batch.names, skipped)
+    result = prediction.Evaluation(confusion, batch.names, skipped)
+    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
+    if len(chosen) > 1:
+        return result
+    labels, digests, predictions = map(np.concatenate, zip(*found, strict=True))
+    table = Table(None, labels.astype(np.int32), ids, digests)
+    try:
+        kept = held_out.keep(chosen[0], ", ".join(map(str, _paths(data))), flip, table,
+                             predictions, result)
+    except OSError as error:
+        logger.info(f"not kept in {chosen[0].folder}, which cannot be written ({error.strerror})")
+        return result
+    logger.info(f"kept for `compare` in {chosen[0].folder / evaluations.FOLDER / kept.file}")
+    if kept.caution:
+        logger.info(f"caution: {kept.data}: {kept.caution}")
+    return result
 
 
 def export(run: Run | str | os.PathLike[str], folder: str | os.PathLike[str], *,
@@ -143,13 +168,14 @@ def export(run: Run | str | os.PathLike[str], folder: str | os.PathLike[str], *,
 
 
 def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip: str | None,
-                 trust_code: bool, logger: RunLogger, skipped: list[str]
-                 ) -> Iterator[prediction.Batch]:
+                 trust_code: bool, logger: RunLogger, skipped: list[str],
+                 common: bool = False) -> Iterator[prediction.Batch]:
     """Yields predictions after all arguments are checked, which needs no TensorFlow.
 
     Args:
         task: predict | evaluate.
         skipped: receives a sentence for each image that cannot be read.
+        common: see `evaluate`.
     """
     if flip is not None:
         one_of("flip", flip, tuple(filter(None, prediction.FLIPS)))
@@ -168,8 +194,13 @@ def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip:
     with logger.native_log():
         with logger.steps("loading", None):
             ensemble = prediction.Ensemble(chosen, flip)
+        offset = getattr(chosen[0].config.dataset.source, "label_offset", None) or 0
+        classes = (prediction.classes_of(given, ensemble.names, offset, common) if labelled
+                   else None)
+        if classes and classes.sentence:
+            logger.info(classes.sentence)
         with logger.progress(prediction.count(given), 0) as advance:
-            for batch in ensemble.predict(given, labelled):
+            for batch in ensemble.predict(given, classes):
                 yield batch
                 read += len(batch.ids)
                 skipped += [fault.sentence for fault in batch.faults]

@@ -171,20 +171,23 @@ def evaluate(
              "Images may have any size.")],
     weights: Weights = None,
     flip: Flip = None,
+    common: Annotated[bool, typer.Option(
+        "--common", help="Leave out images of classes that the run does not know.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Evaluate runs on labeled images.
 
     Prints accuracy, macro recall, precision and F1, and a report of every class. Macro averages are
     over the classes that occur in labels or predictions. Images that cannot be read are listed and
-    skipped; the exit code is then 1.
+    skipped; the exit code is then 1. What a single run predicts is kept in its folder, and
+    `compare` shows its scores beside those of the validation set.
 
     Example: python -m flowerexp evaluate outputs/A /data/flowers/val
     """
     with composition.one_sentence():
         from flowerexp.api import results
 
-        found = results.evaluate(*split([*runs, given]), weights=weights, flip=flip,
+        found = results.evaluate(*split([*runs, given]), weights=weights, flip=flip, common=common,
                                  trust_code=trust_code, logger=RunLogger())
         print(found.report(), end="")
     if found.skipped:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -24,7 +23,7 @@ import platformdirs
 from flowerexp.data import formats, resizing
 from flowerexp.data.photos import Listing, Photo
 from flowerexp.data.records import THREADS
-from flowerexp.data.tables import DataIssue, Table, aligned_empty, as_tensor
+from flowerexp.data.tables import DataIssue, Table, aligned_empty, as_tensor, image_digest
 from flowerexp.errors import UserError
 from flowerexp.lazy import tf
 
@@ -80,11 +79,6 @@ def squaring(size: int, resize: str, exif: bool) -> Any:
     return tf.function(squared, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
 
-def digest_of(data: bytes) -> int:
-    """Length and CRC of some bytes, 64 bits, as for records."""
-    return len(data) << 32 | int(google_crc32c.value(data))
-
-
 def in_threads(function: Callable[[Photo], Any], photos: Sequence[Photo]) -> Iterator[Any]:
     """The function of every photo, in order, with few results in memory."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -134,7 +128,7 @@ def check(photos: Sequence[Photo], folder: str, skips: bool = False,
                 fault = ""
             except formats.UnreadablePhotoError as error:
                 fault = str(error)
-        return Checked(status.st_size, status.st_mtime_ns, digest_of(data), fault)
+        return Checked(status.st_size, status.st_mtime_ns, image_digest(data), fault)
 
     found = []
     for one in in_threads(look, photos):
@@ -234,7 +228,7 @@ def decode(rows: Table, listing: Listing, squares: Squares,
     def read(photo: Photo) -> tuple[npt.NDArray[np.uint8], int, int]:
         try:
             data = photo.read()
-            return *squares(data), digest_of(data)
+            return *squares(data), image_digest(data)
         except OSError as error:
             raise UserError(f"{photo.path} cannot be read: {error.strerror or error}", LEAVE_OUT
                             ) from error

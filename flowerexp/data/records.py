@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import numpy as np
 
 from flowerexp.data import features, headers, resizing, tfrecord
 from flowerexp.data.features import COMPETITION, MAX_LABELS, Features, Labels, ReadSpec
-from flowerexp.data.tables import DataIssue, Table, class_order
+from flowerexp.data.tables import DataIssue, Table, class_order, image_digest
 from flowerexp.data.tfrecord import RawRecord, RecordSpan
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
@@ -32,8 +31,6 @@ THREADS = 4
 """Number of threads that decode images."""
 FIRST_IMAGES = 32
 """Number of images from which the size of all is inferred."""
-PICTURE_END = 64
-"""Number of bytes at the end of an image, its last pixels, by which it is told from others."""
 MAX_IMAGE_SIZE = 8192
 """Maximum height and width of images in pixels."""
 
@@ -44,8 +41,7 @@ class Record(NamedTuple):
     image: encoded bytes; None if the features have issues.
     label: the class; -1 without one, or if only its name is known.
     id: empty without an id; None if it cannot be read.
-    digest: length and CRC of the record's data, 64 bits.
-    picture: length of the image and CRC of its end, 64 bits: equal for the same image.
+    digest: see `tables.image_digest`.
     told: (label or -1, class name) in the record, if the names of classes are not known.
     group: what the image shows; empty without a group.
     plain: whether the image is a JPEG of the right size, or was not checked.
@@ -60,7 +56,6 @@ class Record(NamedTuple):
     told: tuple[int, str] | None = None
     group: str = ""
     plain: bool = True
-    picture: int = 0
 
 
 def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_process) -> Table:
@@ -103,8 +98,7 @@ def read(files: Sequence[str], spec: ReadSpec, all_gather: AllGather = single_pr
                   tuple(sum(not record.issues for record in each) for each in reads),
                   np.array([record.span for record in good], np.int64).reshape(-1, 2),
                   bool(issues), issues, bad, all(record.plain for record in good),
-                  compression, tuple(classes), spec,
-                  np.array([record.picture for record in good], np.uint64))
+                  compression, tuple(classes), spec)
     if spec.labels is Labels.ABSENT:
         check_rows_named(table)
     return table
@@ -192,9 +186,8 @@ def check(file: str, spec: ReadSpec, number: int, raw: RawRecord) -> Record:
         if names.label in values and spec.labels is not Labels.ABSENT:
             label, told, messages = class_of(values, spec)
     return Record(raw.span, image, label, identifier, tuple(
-        DataIssue(file, number, identifier, message, lost) for message in messages), raw.digest,
-        told, group, picture=0 if image is None else
-        len(image) << 32 | zlib.crc32(image[-PICTURE_END:]))
+        DataIssue(file, number, identifier, message, lost) for message in messages),
+        image_digest(image) if image else 0, told, group)
 
 
 def id_of(values: Mapping[str, Sequence[Any]], names: Features) -> str | None:

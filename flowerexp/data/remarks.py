@@ -70,9 +70,9 @@ def without_images(present: npt.NDArray[np.bool_], names: Sequence[str], has_nam
 
 def nearly_same(table: Table, names: Sequence[str]) -> Iterator[str]:
     """Sentences about classes of which most pictures, byte for byte, are another's too."""
-    if not len(table.pictures):
+    if not len(table.digests):
         return
-    both = np.unique(np.stack([table.pictures, table.labels.astype(np.uint64)]), axis=1)
+    both = np.unique(np.stack([table.digests, table.labels.astype(np.uint64)]), axis=1)
     pictures, labels = both[0], both[1].astype(np.int64)
     sizes, shared = np.bincount(labels, minlength=len(names)), Counter[tuple[int, int]]()
     starts = np.flatnonzero(np.r_[True, pictures[1:] != pictures[:-1]])

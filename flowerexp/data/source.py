@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +15,7 @@ from flowerexp.data.division import SPLITS
 from flowerexp.data.features import COMPETITION, MAX_LABELS, Features, Labels, ReadSpec
 from flowerexp.data.images import Checked
 from flowerexp.data.photos import Listing
-from flowerexp.data.tables import Table, as_tensor
+from flowerexp.data.tables import Table, as_tensor, image_digest
 from flowerexp.errors import UserError
 
 
@@ -55,10 +54,9 @@ class Arrays:
         count = len(self.images)
         labels = np.full(count, -1) if self.labels is None else self.labels
         ids = range(count) if self.ids is None else self.ids
-        digests = [google_crc32c.value(image.tobytes()) for image in self.images]
+        digests = [image_digest(image.tobytes()) for image in self.images]
         return Table(as_tensor(self.images) if keep_images else None, labels.astype(np.int32),
-                     [str(each) for each in ids], np.array(digests, np.uint64),
-                     pictures=np.array(digests, np.uint64))
+                     [str(each) for each in ids], np.array(digests, np.uint64))
 
     @property
     def digest(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -49,7 +50,7 @@ class Table:
         ids were kept.
     labels: int32 [n]; -1 in a split without labels.
     ids: n strings, empty if a record has none.
-    digests: uint64 [n], checksums of each example's stored bytes.
+    digests: uint64 [n], the `image_digest` of each image.
     groups: n names of what an image shows (a patient, a plant), empty if there are no groups.
     files: paths in reading order; empty for arrays in memory.
     counts: number of the table's records in each file.
@@ -62,7 +63,6 @@ class Table:
     classes: (label in the records or -1, class name in the records) of each class, in their order;
         empty if the records tell no class names.
     spec: what its records had to be; None for arrays.
-    pictures: uint64 [n], equal for images of the same bytes; empty if that is not known.
     """
 
     images: tf.Tensor | None
@@ -80,7 +80,6 @@ class Table:
     compression: tuple[str, ...] = ()
     classes: tuple[tuple[int, str], ...] = ()
     spec: ReadSpec | None = None
-    pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Table:
         """The table of some rows, bool [n], in the same order."""
@@ -88,7 +87,6 @@ class Table:
         return replace(
             self, images=None if self.images is None else tf.boolean_mask(self.images, rows),
             labels=self.labels[rows], ids=list(itertools.compress(self.ids, rows)),
-            pictures=self.pictures[rows] if len(self.pictures) else self.pictures,
             digests=self.digests[rows], groups=tuple(itertools.compress(self.groups, rows)),
             counts=tuple(np.bincount(number[rows], minlength=len(self.files)).tolist())
             if self.files else (),
@@ -105,7 +103,6 @@ class Table:
             self.files + other.files, self.counts + other.counts,
             np.concatenate([self.spans, other.spans]), self.partial or other.partial,
             self.issues + other.issues, plain=self.plain and other.plain,
-            pictures=np.concatenate([self.pictures, other.pictures]),
             compression=self.compression + other.compression, classes=self.classes,
             spec=self.spec)
 
@@ -149,6 +146,12 @@ def class_order(told: tuple[int, str]) -> tuple[int, int, str]:
     """The sort key of a class by its label, then its name: names that are numbers by value."""
     label, name = told
     return label, int(name) if name.isdecimal() else -1, name
+
+
+def image_digest(image: bytes) -> int:
+    """The length and CRC32C, 64 bits, of an encoded image, or of the pixels of one in memory."""
+    checksum: int = google_crc32c.value(image)
+    return (len(image) & 0xFFFFFFFF) << 32 | checksum
 
 
 def aligned_empty(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

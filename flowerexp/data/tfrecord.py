@@ -43,13 +43,11 @@ class RawRecord(NamedTuple):
     """An unparsed record or, if `span` is None, the broken rest of a file.
 
     damage: the CRC error of the data, or the issue with the rest of the file; None if intact.
-    digest: length and CRC of the data, 64 bits; 0 if they were not read.
     """
 
     span: RecordSpan | None
     data: bytes
     damage: str | None
-    digest: int = 0
 
 
 def is_records(name: str) -> bool:
@@ -184,11 +182,9 @@ def raw_records(path: str, read: bool = True) -> Iterator[RawRecord]:
 def checked(span: RecordSpan, content: bytes) -> RawRecord:
     """The record whose data, and their CRC, `content` begins with."""
     data, crc = content[:span.length], content[span.length:span.length + 4]
-    found = masked_crc(data)
-    intact = crc == struct.pack("<I", found)
+    intact = crc == struct.pack("<I", masked_crc(data))
     return RawRecord(span, data, None if intact else
-                     "its data are damaged (CRC error): copy the file again",
-                     (span.length & 0xFFFFFFFF) << 32 | found)
+                     "its data are damaged (CRC error): copy the file again")
 
 
 def read_record(file: Any, span: RecordSpan) -> RawRecord:

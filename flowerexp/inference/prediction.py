@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowerexp import metrics
-from flowerexp.data import features, formats, records, resizing, tfrecord
+from flowerexp.data import class_names, features, formats, records, resizing, tfrecord
 from flowerexp.data.features import COMPETITION, Labels, ReadSpec
 from flowerexp.data.headers import BROKEN_IMAGE
-from flowerexp.data.tables import DataIssue
-from flowerexp.errors import UserError, one_line
+from flowerexp.data.tables import DataIssue, image_digest
+from flowerexp.errors import UserError, counted, one_line
+from flowerexp.hints import nearest
 from flowerexp.inference import trained
 from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
@@ -31,6 +32,8 @@ FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
     None: ((),), "horizontal": ((), (2,)), "vertical": ((), (1,)),
     "both": ((), (2,), (1,), (1, 2))}
 """The axes of [n, height, width, 3] that are reversed, a tuple for each view."""
+SHOWN = 3
+"""The number of class names in a sentence."""
 Squares = list[npt.NDArray[np.uint8]]
 """One photo for each kind of input of the runs, [size, size, 3]."""
 
@@ -49,12 +52,35 @@ class Picture(NamedTuple):
     fault: DataIssue
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The classes of labels in records.
+
+    names: the runs' class names in label order.
+    offset: the label of the first class, where no names tell the classes.
+    numbers: class id by label; empty where labels count the runs' classes.
+    common: whether images of other classes are left out; their class id is the number of names.
+    sentence: how classes are matched; empty where they are the runs'.
+    """
+
+    names: Sequence[str]
+    offset: int = 0
+    numbers: Mapping[int, int] = field(default_factory=dict)
+    common: bool = False
+    sentence: str = ""
+
+    @property
+    def ids(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+
 class Batch(NamedTuple):
     """The prediction of an ensemble for some photos.
 
     names: the class names in label order.
     ids: the ids of the n photos that could be read.
     labels: int64 [n]; -1 if a photo has none.
+    digests: uint64 [n], see `tables.image_digest`.
     probabilities: float64 [n, classes].
     faults: the issues of the photos that could not be read.
     """
@@ -62,6 +88,7 @@ class Batch(NamedTuple):
     names: Sequence[str]
     ids: list[str]
     labels: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint64]
     probabilities: npt.NDArray[np.float64]
     faults: list[DataIssue]
 
@@ -77,10 +104,15 @@ class Batch(NamedTuple):
                         f"{prefix}probability": chances[:, place]}
         return pd.DataFrame(columns)
 
+    @property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """The most probable classes, int64 [n]."""
+        found: npt.NDArray[np.int64] = self.probabilities.argmax(-1)
+        return found
+
     def confusion_matrix(self) -> npt.NDArray[np.int64]:
         """int64 [classes, classes], rows are labels."""
-        return metrics.confusion_matrix(self.labels, self.probabilities.argmax(-1),
-                                        len(self.names))
+        return metrics.confusion_matrix(self.labels, self.predictions, len(self.names))
 
 
 class Evaluation(dict[str, float]):
@@ -139,15 +171,16 @@ class Ensemble:
             input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
             for size, exif in self.inputs]
 
-    def squares(self, picture: Picture) -> Squares | DataIssue:
-        """The squares of a photo, or its issue."""
+    def squares(self, picture: Picture) -> tuple[Squares, int] | DataIssue:
+        """The squares of a photo and its `tables.image_digest`, or its issue."""
         if picture.data is None:
             return picture.fault
         try:
             # Read here and not earlier, so that only photos that are being decoded are in memory.
             data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
-            return [square(tf.constant(formats.decodable(data, exif))).numpy()
-                    for square, (_, exif) in zip(self._squares, self.inputs, strict=True)]
+            squares = [square(tf.constant(formats.decodable(data, exif))).numpy()
+                       for square, (_, exif) in zip(self._squares, self.inputs, strict=True)]
+            return squares, image_digest(data)
         except OSError as error:
             return replace(picture.fault, message=f"cannot be read: {error.strerror}")
         except (formats.UnreadablePhotoError, tf.errors.InvalidArgumentError) as error:
@@ -169,18 +202,18 @@ class Ensemble:
         mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
         return mean
 
-    def predict(self, given: Input, labelled: bool) -> Iterator[Batch]:
+    def predict(self, given: Input, classes: Classes | None) -> Iterator[Batch]:
         """Yields the predictions for an input; at most two batches of photos are in memory.
 
         Args:
             given: the input.
-            labelled: whether every photo must have a label.
+            classes: the classes of labels, if every photo must have one.
 
         Raises:
             UserError: for a label that is not one of the classes.
         """
         size, ahead = self.batch_size, deque[tuple[Picture, Future[Any]]]()
-        read = pictures(given, len(self.names) if labelled else None)
+        read = pictures(given, classes)
         with ThreadPoolExecutor(records.THREADS) as pool:
             while True:
                 for picture in itertools.islice(read, 2 * size - len(ahead)):
@@ -189,11 +222,48 @@ class Ensemble:
                     return
                 found = [(picture, future.result()) for picture, future
                          in (ahead.popleft() for _ in range(min(size, len(ahead))))]
-                good = [each for each in found if not isinstance(each[1], DataIssue)]
-                yield Batch(self.names, [picture.identifier for picture, _ in good],
-                            np.array([picture.label for picture, _ in good], np.int64),
-                            self.probabilities([squares for _, squares in good]),
+                good = [(picture, *seen) for picture, seen in found
+                        if not isinstance(seen, DataIssue)]
+                yield Batch(self.names, [picture.identifier for picture, *_ in good],
+                            np.array([picture.label for picture, *_ in good], np.int64),
+                            np.array([digest for *_, digest in good], np.uint64),
+                            self.probabilities([squares for _, squares, _ in good]),
                             [fault for _, fault in found if isinstance(fault, DataIssue)])
+
+
+def classes_of(given: Input, names: Sequence[str], offset: int, common: bool) -> Classes:
+    """How the labels in the records of an input become class ids in `names`: by the class names in
+    a file beside the records, if there is one.
+
+    Args:
+        offset: label of the first class where there is no such file.
+        common: whether images of classes that are not in `names` are left out.
+
+    Raises:
+        UserError: without `common`, for records of other classes; with it, of no class in common.
+    """
+    own = Classes(names, offset)
+    places = [str(place) for place in (given.path, *given.path.parents[:2]) if place.is_dir()]
+    file = class_names.find(places, None) if given.records else None
+    if file is None or (found := class_names.read(file)) is None:
+        return own
+    labels = dict(zip(found.labels or range(len(found.names)), found.names, strict=True))
+    numbers = {label: own.ids.get(name, len(names)) for label, name in labels.items()}
+    others = [name for name in found.names if name not in own.ids]
+    told = ", ".join(map(one_line, others[:SHOWN])) + " and more" * (len(others) > SHOWN)
+    if others and (not common or len(others) == len(labels)):
+        raise UserError(f"{file} names {counted(len(others), 'class')} that the run does not know: "
+                        f"{told}{nearest(others[0], names)}: "
+                        + ("is this its data set?" if common else
+                           "give --common (in Python common=True) to leave their images out"))
+    if others:
+        return Classes(names, offset, numbers, True, f"classes are those of {file}; images of "
+                       f"{counted(len(others), 'class')} that the run does not know are left out: "
+                       f"{told}")
+    if all(label - offset == number for label, number in numbers.items()):
+        return own
+    return Classes(names, offset, numbers, sentence="the classes are in another order, or have "
+                   f"other labels, in {file}: they are matched by name")
 
 
 def logits_of(model: Any, size: int, views: Sequence[tuple[int, ...]]) -> Any:
@@ -211,27 +281,34 @@ def count(given: Input) -> int:
                                       for path in given.records)
 
 
-def pictures(given: Input, classes: int | None = None) -> Iterator[Picture]:
+def pictures(given: Input, classes: Classes | None = None) -> Iterator[Picture]:
     """Yields the photos of an input in order, read one by one, with the issues of bad ones.
 
     Args:
-        classes: the number of classes if every photo must have a label; with None labels and ids
-            are optional, and a record without an id is named by its position.
+        classes: the classes of labels, if every photo must have one; with None labels and ids are
+            optional, and a record without an id is named by its position.
     """
     for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
         yield Picture(identifier, label, path, DataIssue(str(path), None, None, "cannot be read"))
     names = features.recognise([str(path) for path in given.records], {}, labelled=False)
+    names = names or COMPETITION
+    spec = ReadSpec(None, Labels.OPTIONAL, features=names)
+    if classes is not None:
+        if names.text:  # names tell more than numbers
+            names = replace(names, label=names.text, label_kind="text", text=None)
+        # The number after the last class stands for those that are left out.
+        spec = ReadSpec(None, Labels.REQUIRED, len(classes.names) + classes.common, features=names,
+                        label_offset=classes.offset, names=classes.ids, numbers=classes.numbers)
     for path in given.records:
-        spec = ReadSpec(None, Labels.OPTIONAL if classes is None else Labels.REQUIRED, classes,
-                        features=names or COMPETITION, folder=str(path.parent))
-        for number, record in enumerate(records.inspect(str(path), spec)):
+        read = records.inspect(str(path), replace(spec, folder=str(path.parent)))
+        for number, record in enumerate(read):
             if (classes is not None and record.image is not None
-                    and not 0 <= record.label < classes):
-                raise UserError(f"{record.issues[0].sentence}: the run knows {classes} classes; is "
-                                "this its data set?")
+                    and not 0 <= record.label < len(classes.names) + classes.common):
+                raise UserError(f"{record.issues[0].sentence}: the run knows "
+                                f"{counted(len(classes.names), 'class')}; is this its data set?")
             identifier = record.id or f"{path.name}:{number}"
             for fault in record.issues:
                 yield Picture(identifier, -1, None, fault)
-            if not record.issues:
+            if not record.issues and not (classes and record.label == len(classes.names)):
                 broken = DataIssue(str(path), number, identifier, BROKEN_IMAGE)
                 yield Picture(identifier, record.label, record.image, broken)

@@ -30,6 +30,7 @@ CLASSES = "classes.json"
 ROUNDING = 1e-6
 """The most by which an accuracy may differ from that of the predictions."""
 VALID_LABELS = "valid_labels.json"
+TRAIN_IMAGES = "train_images.json"
 VALID_IDS = "valid_ids.json"
 VALID_PREDICTIONS = "valid_preds.json"
 TEST_PREDICTIONS = "test_preds.json"
@@ -278,6 +279,24 @@ def read_valid(folder: Path, checksum: str | None = None, classes: int = MOST_CL
         raise UserError(f"{path} and {of_ids} are not those of this run's predictions",
                         "restore them: the scores of each image hang on their order")
     return tuple(ids), labels
+
+
+def write_train_images(folder: Path, digests: Sequence[int], groups: Sequence[str]) -> None:
+    """Writes the `tables.image_digest` of each training image and, if it has one, its group."""
+    write_json(folder / TRAIN_IMAGES, {"digests": list(digests), "groups": list(groups)})
+
+
+def read_train_images(folder: Path) -> list[tuple[int, str]]:
+    """Digest and group (empty without one) of each training image; none in older folders."""
+    path = folder / TRAIN_IMAGES
+    values = read_json(path) if path.exists() else {"digests": [], "groups": []}
+    digests, groups = (values.get(key) if isinstance(values, dict) else None
+                       for key in ("digests", "groups"))
+    if not (isinstance(digests, list) and all(type(each) is int for each in digests)
+            and isinstance(groups, list) and all(isinstance(each, str) for each in groups)
+            and len(groups) in (0, len(digests))):
+        raise UserError(f"{path} does not hold a digest for every training image: remove it")
+    return list(zip(digests, groups or [""] * len(digests), strict=True))
 
 
 def write_predictions(folder: Path, predictions: Sequence[Sequence[int]],

@@ -72,6 +72,8 @@ def run(config: Config, folder: Path, logger: RunLogger, stop: Callable[[], int]
     history, predictions = checkpointer.restore_latest(len(labels), len(data.names))
     if logger.is_chief:
         store.write_classes(folder, data.names, data.counts.tolist())
+        store.write_train_images(folder, data.train.table.digests.tolist(),
+                                 data.train.table.groups)
         store.write_valid(folder, data.valid.table.ids, labels.tolist())
     logger.record(provenance=provenance, valid=data.valid_checksum)
     state = RunState(folder, config, plan, data.names, data.counts, labels, trainer.model, logger,

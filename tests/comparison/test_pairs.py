@@ -271,7 +271,7 @@ def test_classes_that_only_one_model_knows_are_fine(tmp_path):
     ("original has no finished run", {"state": "interrupted"}),
     ("they have no finished seed in common", {"seed": 1}),
     ("not judged on the same data (1 image with different labels)", {"labels": [*LABELS[:9], 2]}),
-    ("not judged on the same data (9 images in common of 9 and 10", {"labels": LABELS[:9]})])
+    ("not judged on the same data (9 images in common of 10 and 9", {"labels": LABELS[:9]})])
 def test_pairs_that_cannot_be_judged_are_notes(tmp_path, reason, change):
     labels = change.get("labels", LABELS)
     write_experiment(tmp_path, "optimized_loop", names=list("abcd"))

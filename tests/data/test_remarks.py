@@ -15,7 +15,7 @@ NAMES = ("0", "1", "2", "3")
 def table(labels, ids=None, pictures=()):
     labels = np.array(labels, np.int32)
     return Table(None, labels, ids or [f"i{row}" for row in range(len(labels))],
-                 pictures=np.array(pictures, np.uint64))
+                 np.array(pictures, np.uint64))
 
 
 def said(train, valid=(), test=None, has_names=False, pictures=()):

@@ -54,7 +54,7 @@ def exported(trained_run, tmp_path_factory):
 def probabilities(run, folder):
     """float64 [pictures, classes], as predict has them."""
     ensemble = prediction.Ensemble([run])
-    parts = ensemble.predict(inputs.find([folder], [16]), labelled=False)
+    parts = ensemble.predict(inputs.find([folder], [16]), None)
     return np.concatenate([part.probabilities for part in parts])
 
 

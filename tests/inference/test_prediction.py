@@ -243,7 +243,7 @@ def test_only_two_batches_of_a_folder_are_read_ahead(trained_run, photos, tmp_pa
     for number in range(20):
         shutil.copy(photos / "red/one.jpg", tmp_path / f"{number:02d}.jpg")
     ensemble = prediction.Ensemble([trained.find(trained_run)])
-    found = ensemble.predict(inputs.find([tmp_path], [16]), labelled=False)
+    found = ensemble.predict(inputs.find([tmp_path], [16]), None)
     parts = [next(found)]
     for number in range(8, 20):
         (tmp_path / f"{number:02d}.jpg").unlink()
