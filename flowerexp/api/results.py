@@ -16,7 +16,6 @@ from flowerexp.api.run import Run
 from flowerexp.comparison import comparison
 from flowerexp.comparison.comparison import Comparison
 from flowerexp.config import one_of
-from flowerexp.data.tables import Table
 from flowerexp.errors import UserError, counted
 from flowerexp.inference import export as exporting
 from flowerexp.inference import held_out, inputs, prediction, trained
@@ -135,11 +134,9 @@ def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
     chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
     if len(chosen) > 1:
         return result
-    labels, digests, predictions = map(np.concatenate, zip(*found, strict=True))
-    table = Table(None, labels.astype(np.int32), ids, digests)
+    judged = held_out.Judged(ids, *map(np.concatenate, zip(*found, strict=True)))
     try:
-        kept = held_out.keep(chosen[0], ", ".join(map(str, _paths(data))), flip, table,
-                             predictions, result)
+        kept = held_out.keep(chosen[0], ", ".join(map(str, _paths(data))), flip, judged, result)
     except OSError as error:
         logger.info(f"not kept in {chosen[0].folder}, which cannot be written ({error.strerror})")
         return result

@@ -2,6 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from flowerexp.data import splits
 from flowerexp.data.tables import Table
@@ -12,35 +17,48 @@ from flowerexp.runs import evaluations, store
 from flowerexp.runs.evaluations import Evaluated
 
 
-def keep(run: TrainedRun, data: str, flip: str | None, table: Table, predictions: Ids,
-         scores: Evaluation) -> Evaluated:
+class Judged(NamedTuple):
+    """The labelled images that a run predicted, in order.
+
+    labels, predictions: class ids, int [images].
+    digests: uint64 [images], see `tables.image_digest`.
+    """
+
+    ids: Sequence[str]
+    labels: Ids
+    digests: npt.NDArray[np.uint64]
+    predictions: Ids
+
+
+def keep(run: TrainedRun, data: str, flip: str | None, judged: Judged, scores: Evaluation
+         ) -> Evaluated:
     """Writes the evaluation of a run to its folder; raises OSError if that cannot be written.
 
     Args:
         data: the path of the data, as given.
         flip: see `prediction.FLIPS`.
-        table: ids, labels and digests of the images.
-        predictions: the most probable classes, int [images].
+        judged: the images and their predictions.
         scores: their scores.
     """
-    labels = table.labels.tolist()
-    content = hashlib.sha256(json.dumps([run.names, table.ids, labels]).encode())
-    content.update(table.digests.astype("<u8").tobytes())
+    ids, labels = list(judged.ids), judged.labels.tolist()
+    content = hashlib.sha256(json.dumps([run.names, ids, labels]).encode())
+    content.update(judged.digests.astype("<u8").tobytes())
     evaluated = Evaluated(data, content.hexdigest()[:16], run.weights, flip, run.names,
-                          tuple(table.ids), tuple(labels), tuple(predictions.tolist()),
-                          dict(scores), trained_on(run, table))
+                          tuple(ids), tuple(labels), tuple(judged.predictions.tolist()),
+                          dict(scores), trained_on(run, judged))
     evaluations.write(run.folder, evaluated)
     return evaluated
 
 
-def trained_on(run: TrainedRun, table: Table) -> dict[str, int]:
-    """How many `images` of a table the run was trained on, byte by byte, and how many images are in
+def trained_on(run: TrainedRun, judged: Judged) -> dict[str, int]:
+    """How many of the `images` the run was trained on, byte by byte, and how many images are in
     a group (`images of groups`) that it was trained on; empty for runs of the first versions.
     """
     trained = store.read_train_images(run.folder)
     if not trained:
         return {}
     groups = {group for _, group in trained} - {""}
+    table = Table(None, judged.labels.astype(np.int32), list(judged.ids), judged.digests)
     grouped = splits.with_groups({"test": table}, run.config.dataset)["test"] if groups else table
     digests = {digest for digest, _ in trained}
     return {"images": sum(digest in digests for digest in table.digests.tolist()),
