@@ -46,6 +46,8 @@ TEXT_KEYS = ("name", "dataset.root", "dataset.class_names", "dataset.groups",
              "hardware.tpu_name")
 PATTERN_KEYS = ("dataset.group_pattern",)
 """Keys of regular expressions, whose brackets and commas mean nothing to Hydra."""
+ALIASES = {"data.exif": "dataset.exif"}
+"""Other spellings of keys on the command line."""
 LITERAL = re.compile(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?\.?|true|false|inf|nan", re.I)
 """A value that Hydra would read as a number or a truth value."""
 DECIMAL = re.compile(r"[-+]?(?=\d*[.eE])(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -213,6 +215,8 @@ def quoted(overrides: Sequence[str]) -> list[str]:
 
     def one(override: str) -> str:
         key, equals, value = override.partition("=")
+        key = ALIASES.get(key, key)
+        override = key + equals + value
         if key.lstrip("+") in PATTERN_KEYS and value[:1] not in ("'", '"') and value != "null":
             escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + "\\'" * bool(match[2]),
                              value)

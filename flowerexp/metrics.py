@@ -13,6 +13,8 @@ from flowerexp.config import Checked, key
 from flowerexp.errors import UserError
 
 NAMES = ("acc", "recall", "precision", "f1")
+TOP = 5
+"""The number of classes reported for an image."""
 
 Counts = npt.NDArray[np.integer]
 """A confusion matrix, int64 [classes, classes], rows are labels; or images, int64 [classes]."""
@@ -21,6 +23,27 @@ Ids = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 Row = Mapping[str, float | None]
 """An epoch of the history."""
+
+
+def top_classes(ids: Sequence[str], names: Sequence[str], probabilities: Floats) -> Any:
+    """A DataFrame with a row per image: `id`, `class_id`, `class_name`, `probability`, then
+    `top2_class_id`, `top2_class_name`, `top2_probability` and so on to the fifth class.
+
+    Args:
+        names: class names in label order.
+        probabilities: float [images, classes]; among equal ones the lower class is first.
+    """
+    import pandas as pd  # slow, and few need it
+
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :TOP]
+    chances = np.take_along_axis(probabilities, order, -1)
+    columns: dict[str, Any] = {"id": list(ids)}
+    for place in range(order.shape[1]):
+        prefix = f"top{place + 1}_" if place else ""
+        columns |= {f"{prefix}class_id": order[:, place],
+                    f"{prefix}class_name": [names[label] for label in order[:, place]],
+                    f"{prefix}probability": chances[:, place]}
+    return pd.DataFrame(columns)
 
 
 class Metric(Protocol):

@@ -184,6 +184,10 @@ def test_value_with_a_meaning_to_hydra_is_left_to_it(override):
     assert composition.quoted([override]) == [override]
 
 
+def test_data_exif_is_dataset_exif():
+    assert composition.quoted(["data.exif=false", "seed=1"]) == ["dataset.exif=false", "seed=1"]
+
+
 def test_lists_in_another_order_are_other_runs():
     one, other = (composition.run_name(None, 0, [f"augmentation=[{names}]"])
                   for names in ("flip,colour", "colour,flip"))

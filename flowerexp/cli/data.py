@@ -78,11 +78,12 @@ def check_data(
         raise typer.Exit(1)
 
 
-@app.command("from-folder")
-def from_folder(
-    images: Annotated[Path, typer.Argument(
-        help="A folder with a folder per class, or a CSV with the columns path (relative to the "
-             "CSV) and label.",
+@app.command("import")
+@app.command("from-folder", help="The same as import, by its former name.")
+def import_photos(
+    images: Annotated[str, typer.Argument(
+        metavar="PATH", help="A folder with a folder per class, or with train, val and test of "
+        "these; a CSV or TSV, or the folder of one with its photos; Parquet files.",
         show_default=False)],
     out: OutArgument,
     size: SizeOption = 192,
@@ -92,24 +93,31 @@ def from_folder(
         help="Fraction of the photos for the test split; 0 for none.")] = 0.15,
     seed: SeedOption = 0,
     exif: ExifOption = True,
+    resize: Annotated[str, typer.Option(
+        help="How photos become squares: crop, pad or stretch.")] = "crop",
+    column: Annotated[list[str] | None, typer.Option(
+        metavar="KIND=NAME", help="A column of the table, of path, label, group or split; several "
+        "times for several (default: found by their content).", show_default=False)] = None,
     workers: WorkersOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Convert your own photos to TFRecords.
+    """Convert photos to TFRecords.
 
-    OUT/tfrecords-jpeg-SxS gets train, val and test: a stratified split that depends on the seed and
-    the photos' relative paths only. Photos are turned as their EXIF orientation says,
-    center-cropped to a square and resized. Photos that cannot be used are listed in
-    unreadable.csv, copies of an image in duplicates.csv. The test records have no labels; these
-    are in test_labels.csv. Rerun the command to resume an interrupted conversion.
+    OUT/tfrecords-jpeg-SxS gets train, val and test: those of PATH or, if it has none, a stratified
+    split that depends on the seed and the photos' relative paths only. Photos are turned as
+    their EXIF orientation says, center-cropped to a square and resized. Photos that cannot be
+    used are listed in unreadable.csv, copies of an image in duplicates.csv. The test records have
+    no labels; these are in test_labels.csv. Rerun the command to resume an interrupted conversion.
 
-    Example: python -m flowerexp data from-folder photos flowers --size 192
+    Example: python -m flowerexp data import photos flowers --size 192
     """
     with silent_tensorflow() as logger:
         from flowerexp.data.prepare import convert
 
-        complete = convert.run(images, out, convert.ConversionOptions(size, val, test, seed, exif),
-                                  workers or os.cpu_count() or 1, logger)
+        complete = convert.run(
+            images, out, convert.ConversionOptions(size, val, test, seed, exif, resize),
+            workers or os.cpu_count() or 1, logger,
+            dict(each.partition("=")[::2] for each in column or ()))
     if strict and not complete:
         raise typer.Exit(1)
 

@@ -106,6 +106,13 @@ class Listing:
         return list(self.names or in_order({photo.label for photo in self.photos} - {""}))
 
 
+def local(path: str | Path) -> Path:
+    """The path of photos; raises UserError for one of another file system, as s3://bucket."""
+    if "://" in str(path):
+        raise UserError(f"photos are read from a local folder, not from {path}: copy them")
+    return Path(path)
+
+
 def listed(source: Path, columns: Columns | None = None) -> Listing:
     """The photos of a folder, a CSV or TSV, or a Parquet file.
 

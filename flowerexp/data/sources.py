@@ -197,10 +197,9 @@ class Images:
     def __call__(self) -> Source:
         """The source; raises UserError as `photos.listed` and for photos of one class."""
         assert self.root is not None
-        if "://" in self.root:
-            raise UserError(f"photos are read from a local folder, not from {self.root}: copy them")
-        listing = photos.listed(Path(self.root), Columns(**self.columns))
-        photos.check_classes(Path(self.root), listing)
+        root = photos.local(self.root)
+        listing = photos.listed(root, Columns(**self.columns))
+        photos.check_classes(root, listing)
         return Source("images", f"dataset: photos, {listing.layout}", self.root, self.image_size,
                       tuple(listing.classes), len(listing.classes), {}, listing=listing,
                       import_dir=self.import_dir)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from flowerexp import metrics
 from flowerexp.data import class_names, features, formats, records, resizing, tfrecord
@@ -26,8 +25,6 @@ from flowerexp.inference.inputs import Input
 from flowerexp.inference.trained import TrainedRun
 from flowerexp.lazy import tf
 
-TOP = 5
-"""The number of classes reported for a photo."""
 FLIPS: dict[str | None, tuple[tuple[int, ...], ...]] = {
     None: ((),), "horizontal": ((), (2,)), "vertical": ((), (1,)),
     "both": ((), (2,), (1,), (1, 2))}
@@ -92,17 +89,9 @@ class Batch(NamedTuple):
     probabilities: npt.NDArray[np.float64]
     faults: list[DataIssue]
 
-    def top_classes(self) -> pd.DataFrame:
-        """A row per photo, see `predict`; among equal probabilities the lower class is first."""
-        order = np.argsort(-self.probabilities, axis=-1, kind="stable")[:, :TOP]
-        chances = np.take_along_axis(self.probabilities, order, -1)
-        columns: dict[str, Any] = {"id": self.ids}
-        for place in range(order.shape[1]):
-            prefix = f"top{place + 1}_" if place else ""
-            columns |= {f"{prefix}class_id": order[:, place],
-                        f"{prefix}class_name": [self.names[label] for label in order[:, place]],
-                        f"{prefix}probability": chances[:, place]}
-        return pd.DataFrame(columns)
+    def top_classes(self) -> Any:
+        """A row per photo, see `metrics.top_classes`."""
+        return metrics.top_classes(self.ids, self.names, self.probabilities)
 
     @property
     def predictions(self) -> npt.NDArray[np.int64]:

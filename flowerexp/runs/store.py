@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import orjson
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from flowerexp import composition, identity
+from flowerexp import composition, identity, metrics
 from flowerexp.config import Config
 from flowerexp.errors import UserError, first_line
 
@@ -35,6 +35,7 @@ VALID_IDS = "valid_ids.json"
 VALID_PREDICTIONS = "valid_preds.json"
 TEST_PREDICTIONS = "test_preds.json"
 SUBMISSION = "submission.csv"
+TOP_CLASSES = "predictions.csv"
 VALID_PROBABILITIES = "valid_probs.npy"
 TEST_PROBABILITIES = "test_probs.npy"
 MODEL = "model.keras"
@@ -354,6 +355,23 @@ def write_submission(folder: Path, ids: Sequence[str], predictions: Sequence[int
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label"])
         writer.writerows(zip(ids, predictions, strict=True))
+
+
+def write_top_classes(folder: Path, names: Sequence[str],
+                      of: Mapping[str, tuple[Sequence[str], npt.NDArray[np.floating[Any]]]]
+                      ) -> None:
+    """Writes the most probable classes of every image.
+
+    of: ids and probabilities, float [images, classes], of the images of each split.
+    """
+    import pandas as pd  # slow, and few need it
+
+    tables = []
+    for split, (ids, probabilities) in of.items():
+        tables.append(metrics.top_classes(ids, names, probabilities.astype(np.float64)))
+        tables[-1].insert(0, "split", split)
+    write_text(folder / TOP_CLASSES, pd.concat(tables).to_csv(
+        index=False, lineterminator="\n", float_format="%.6g"))
 
 
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:

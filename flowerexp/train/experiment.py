@@ -365,15 +365,18 @@ def predict(state: RunState, checkpointer: Checkpointer, data: Data, all_gather:
         return
     store.write_array(state.folder / store.VALID_PROBABILITIES,
                       state.probabilities.astype(np.float16))
+    top = {"valid": (data.valid.table.ids, state.probabilities)}
     if test is not None and test_logits is not None:
         probabilities, predicted = test_rows(test, test_logits, data.counts)
         store.write_array(state.folder / store.TEST_PROBABILITIES, probabilities)
         store.write_json(state.folder / store.TEST_PREDICTIONS, predicted)
         store.write_submission(state.folder, test.all_ids, predicted)
+        top["test"] = (test.all_ids, probabilities)
         state.logger.info(f"predictions: {len(predicted)} test images in {store.SUBMISSION}, by "
                           f"the weights of epoch {used + 1} ({config.results.use})")
     else:
         state.logger.info("no test predictions: the data set has no test split")
+    store.write_top_classes(state.folder, data.names, top)
     try:
         with store.atomic_write(state.folder / store.MODEL) as partial:
             layers.portable(trainer.model).save(partial)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
@@ -115,6 +116,16 @@ def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
         rows = list(csv.reader(file))
     assert rows == [["id", "label"], *([f"test{index}", str(label)]
                                        for index, label in enumerate(expected))]
+    top = pd.read_csv(run / "predictions.csv")
+    assert top.split.tolist() == ["valid"] * 13 + ["test"] * len(expected)
+    assert top.id.tolist() == [*read(run, "valid_ids.json"), *(row[0] for row in rows[1:])]
+    names = read(run, "classes.json")["names"]
+    assert top.class_name[top.split == "test"].tolist() == [names[label] for label in expected]
+    stored = np.sort(np.load(run / "test_probs.npy").astype(float), -1)[:, ::-1]
+    np.testing.assert_allclose(
+        top[["probability", "top2_probability", "top3_probability"]][top.split == "test"], stored,
+        rtol=1e-5)
+    assert "top4_probability" not in top  # of three classes
 
 
 def epochs_in(printed):

@@ -12,11 +12,12 @@ import re
 import shlex
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
@@ -24,9 +25,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from flowerexp.config import one_of
 from flowerexp.data import class_names, photos, records, tfrecord
 from flowerexp.data.division import SPLITS, order_of, stratify
-from flowerexp.data.photos import Listing, Photo
+from flowerexp.data.images import ENLARGED
+from flowerexp.data.photos import Columns, Listing, Photo
 from flowerexp.data.prepare.encoding import Encoded, digest_of, encode
 from flowerexp.errors import UserError, counted
 from flowerexp.runs import store
@@ -74,6 +77,7 @@ class ConversionOptions:
             raise UserError(f"--val {self.val} --test {self.test} leave nothing to train on or to "
                             "validate with: --val must be greater than 0, --test 0 or more, and "
                             "their sum less than 1")
+        one_of("--resize", self.resize, ("crop", "pad", "stretch"))
 
     @property
     def shares(self) -> tuple[Fraction, Fraction]:
@@ -81,18 +85,24 @@ class ConversionOptions:
         return Fraction(str(self.val)), Fraction(str(self.test))
 
 
-def run(images: Path, out: Path, options: ConversionOptions, workers: int, logger: RunLogger
-        ) -> bool:
-    """Converts a folder per class or a CSV; returns whether every photo could be read.
+def run(given: str | Path, out: Path, options: ConversionOptions, workers: int, logger: RunLogger,
+        columns: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Converts photos of any layout; returns whether every photo could be read.
+
+    Args:
+        columns: as dataset.columns.
 
     Raises:
         UserError: as `photos.listed` and `convert`.
     """
+    images = photos.local(given)
+    for kind in columns:
+        one_of("--column", kind, photos.COLUMNS)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise UserError(f"{out} is inside {images}, where photos are searched: give a folder "
                         "outside of it")
     with logger.console.status(f"searching {images.name}"):
-        listing = photos.listed(images)
+        listing = photos.listed(images, Columns(**columns))
         inputs = photos.fingerprint(listing)
     photos.check_classes(images, listing)
     logger.info(f"{images}: {listing.layout}, {counted(len(listing.classes), 'class')}")
@@ -265,7 +275,9 @@ def write_result(listing: Listing, table: pd.DataFrame, database: sqlite3.Connec
             "classes": len(names),
             "classes lost": sorted({*table.label} - {*table.label[kept.index]} - {""}),
             "unreadable": len(left_out), "duplicates": len(copies),
-            "enlarged": int((good.side < options.size).sum()), "turned": int(good.turned.sum())}
+            "enlarged": int((good.side < options.size).sum()),
+            "enlarged more": good.identifier[good.side * ENLARGED < options.size].tolist(),
+            "turned": int(good.turned.sum())}
 
 
 def find_copies(good: pd.DataFrame) -> dict[str, str]:
@@ -358,6 +370,8 @@ def show(target: Path, logger: RunLogger, advise: bool = True) -> bool:
                        f"says (exif={str(summary['exif']).lower()})")):
         if summary[key]:
             logger.info(f"{counted(summary[key], 'photo')} {sentence}")
+    if small := summary.get("enlarged more"):
+        logger.info(f"enlarged by more than {ENLARGED} times: {', '.join(small)}")
     if lost := summary["classes lost"]:
         logger.info(f"classes left out because none of their photos can be used: "
                     f"{photos.shown(lost)}")

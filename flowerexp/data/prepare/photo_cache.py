@@ -12,7 +12,7 @@ import pandas as pd
 import platformdirs
 
 from flowerexp.config import Dataset
-from flowerexp.data import images, photos, sources
+from flowerexp.data import images, sources
 from flowerexp.data.prepare import convert
 from flowerexp.data.source import Source
 from flowerexp.data.tables import Table
@@ -69,7 +69,7 @@ def decoded(rows: Table, source: Source, dataset: Dataset, logger: RunLogger | N
         table, small = images.decode(rows, source.listing, squares, advance)
     if small:
         logger.info(f"{counted(len(small), 'photo')} enlarged by more than {images.ENLARGED} "
-                    f"times: {photos.shown(small)}")
+                    f"times: {', '.join(small)}")
     return table
 
 

@@ -112,7 +112,9 @@ def test_every_kind_of_picture_is_read(tmp_path, capsys):
     assert set(by_id) == {"other/one.jpg", *(f"all/{name}.jpg" for name in KINDS)}
     for _, _, image in by_id.values():
         assert tf.io.extract_jpeg_shape(image).numpy().tolist() == [16, 16, 3]
-    assert "3 photos with a side of less than 16 pixels enlarged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 photos with a side of less than 16 pixels enlarged" in said
+    assert "enlarged by more than 4 times: all/long.jpg, all/one pixel.jpg, all/tiny.jpg" in said
 
 
 def test_photos_are_turned_as_exif_says_unless_it_is_off(tmp_path, capsys):
@@ -291,6 +293,40 @@ def test_names_beside_the_records_are_taken_and_said(tmp_path):
     (folder / "classes.txt").rename(tmp_path / "out/classes.txt")
     assert source_of(tmp_path / "out").class_names == ("a", "b")
     assert source_of(folder).class_names is None
+
+
+def test_split_folders_and_tables_with_named_columns_are_imported(tmp_path):
+    for split in ("training", "valid", "test"):
+        garden(tmp_path / "set" / split, {"rose": 3, "tulip": 2}, height=20 + len(split))
+    words = ["data", "import", str(tmp_path / "set"), str(tmp_path / "one"), "--size", "16"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "folders of splits: training (train), valid (val), test (test), 2 classes" in done.output
+    by_id = records_of(tmp_path / "one")[1]
+    assert {key: value[0] for key, value in by_id.items()} == {
+        f"{folder}/{name}/{number}.jpg": split
+        for folder, split in (("training", "train"), ("valid", "val"), ("test", "test"))
+        for name, count in (("rose", 3), ("tulip", 2)) for number in range(count)}
+    photos_here = garden(tmp_path / "images", {"x": 12}) / "x"
+    (photos_here / "all.csv").write_text("file;a;b\n" + "".join(
+        f"{number};{number % 2};{number % 3}\n" for number in range(12)))
+    for kind, classes in (("a", 2), ("b", 3)):
+        done = CliRunner().invoke(app, [
+            "data", "import", str(photos_here / "all.csv"), str(tmp_path / kind), "--size", "16",
+            "--column", f"label={kind}", "--resize", "pad"])
+        assert done.exit_code == 0, done.output
+        assert len(source_of(tmp_path / kind).class_names) == classes
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["s3://bucket/x"], "photos are read from a local folder, not from s3://bucket/x: copy"),
+    ([".", "--column", "lable=x"], "--column must be one of path, label, group, split"),
+    ([".", "--resize", "bend"], "--resize must be one of crop, pad, stretch, not 'bend'")])
+def test_wrong_imports_are_one_sentence(tmp_path, words, message):
+    done = CliRunner().invoke(app, ["data", "from-folder", words[0], str(tmp_path / "out"),
+                                    *words[1:]])
+    assert done.exit_code == 1
+    assert message in done.output
 
 
 def test_from_photos_to_a_trained_run(tmp_path):
