@@ -116,7 +116,7 @@ def test_its_predictions_are_of_the_saved_model_and_in_order(whole, tiny):
         rows = list(csv.reader(file))
     assert rows == [["id", "label"], *([f"test{index}", str(label)]
                                        for index, label in enumerate(expected))]
-    top = pd.read_csv(run / "predictions.csv")
+    top = pd.read_csv(run / "predictions.csv", dtype={"class_name": str})
     assert top.split.tolist() == ["valid"] * 13 + ["test"] * len(expected)
     assert top.id.tolist() == [*read(run, "valid_ids.json"), *(row[0] for row in rows[1:])]
     names = read(run, "classes.json")["names"]
