@@ -57,14 +57,24 @@ def check_data(
     overrides: Annotated[list[str] | None, typer.Argument(
         help="Further keys of dataset=tfrecords, as dataset.features.label=NAME.",
         show_default=False)] = None,
+    near: Annotated[bool, typer.Option(
+        "--near", help="Find images that are nearly the same, too.")] = False,
+    bits: Annotated[int, typer.Option(
+        min=0, max=32, help="With --near: the most bits of 64 in which the perceptual hashes of "
+                            "two such images differ.")] = 10,
+    output: Annotated[Path, typer.Option(
+        help="With --near: folder for the picture of pairs (near.png) and the list of groups "
+             "(groups.csv).")] = Path("outputs/near"),
 ) -> None:
     """Check every record of a data set.
 
     Says which layout it recognised, lists every issue, then the number of images of each class. The
     exit code is 1 if an issue would stop a run. Others are warnings: a duplicate id, an image that
-    is in two splits, a class without training images.
+    is in two splits, a class without training images, and with --near images that are nearly the
+    same, as copies and bursts are: groups.csv keeps them on one side of a run's division
+    (dataset.groups=FILE dataset.folds=5).
 
-    Example: python -m flowerexp data check /data/flowers --size 192
+    Example: python -m flowerexp data check /data/flowers --size 192 --near
     """
     with silent_tensorflow() as logger:
         from flowerexp.data.prepare import checks
@@ -73,7 +83,8 @@ def check_data(
         words = [f"dataset.{key}={value}" for key, value in keys.items() if value is not None]
         composition.register()
         composed = composition.compose(["dataset=tfrecords", *words, *(overrides or [])])
-        readable = checks.run(composition.check(composed).dataset.source, logger)
+        readable = checks.run(composition.check(composed).dataset.source, logger,
+                              output if near else None, bits)
     if not readable:
         raise typer.Exit(1)
 

@@ -121,15 +121,10 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     Raises:
         UserError: for a division that the data do not allow.
     """
-    labelled, told = with_same_classes({
-        split: table for split, table in found.items() if split != "test"})
-    classes = source.num_classes or 1 + max(int(each.labels.max()) for each in labelled.values())
-    names = source.class_names or told or tuple(str(label) for label in range(classes))
-    if len(names) != classes:
-        raise UserError(f"the records name {len(names)} classes where dataset.num_classes says "
-                        f"{classes}: leave it out")
-    remarks.check_classes([*labelled.values()], names, source.folder)
-    found = with_groups({**found, **labelled}, dataset)
+    found, names = with_classes(found, source)
+    remarks.check_classes([table for split, table in found.items() if split != "test"], names,
+                          source.folder)
+    found = with_groups(found, dataset)
     train, valid = found["train"], found.get("val")
     pools = train_on == "all" or dataset.pool == "train+val"
     pooled = train.join(valid) if pools and valid is not None else train
@@ -158,9 +153,26 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
         train, kept = long_tailed(train, pooled, names, dataset)
         sentences.append(kept)
     sentences += remarks.of_splits(train, valid, found.get("test"), names,
-                                   source.class_names is not None or bool(told))
-    return Splits(train, valid, found.get("test"), names, listing(source, found, classes),
+                                   names != tuple(map(str, range(len(names)))))
+    return Splits(train, valid, found.get("test"), names, listing(source, found, len(names)),
                   tuple(filter(None, sentences)))
+
+
+def with_classes(found: Mapping[str, Table], source: Source
+                 ) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The splits with labels that count the same classes, and the names of these.
+
+    Raises:
+        UserError: see `tables.with_same_classes`, or for names of another number of classes.
+    """
+    labelled, told = with_same_classes({
+        split: table for split, table in found.items() if split != "test"})
+    classes = source.num_classes or 1 + max(int(each.labels.max()) for each in labelled.values())
+    names = source.class_names or told or tuple(str(label) for label in range(classes))
+    if len(names) != classes:
+        raise UserError(f"the records name {len(names)} classes where dataset.num_classes says "
+                        f"{classes}: leave it out")
+    return {**found, **labelled}, names
 
 
 def held_out(pooled: Table, names: Sequence[str], dataset: Dataset

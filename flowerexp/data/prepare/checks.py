@@ -8,6 +8,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerexp.data import records, resizing, sources, tables, tfrecord
+from flowerexp.data.prepare import near
 from flowerexp.data.records import Record
 from flowerexp.data.sources import Source
 from flowerexp.data.tables import DataIssue, class_order, count_skipped
@@ -109,12 +111,14 @@ def warnings(entry: Record, split: str, place: str, seen: CheckResult) -> Iterat
             yield f"its image (the same pixels) is also in {of_split}: {before}"
 
 
-def run(part: sources.TFRecords, logger: RunLogger) -> bool:
+def run(part: sources.TFRecords, logger: RunLogger, near_output: Path | None = None,
+        bits: int = near.BITS) -> bool:
     """Checks a data set of records with a progress bar, and logs what was found.
 
     Args:
         part: the data set part of a config.
         logger: logs the layout that was recognised, and the result.
+        near_output, bits: see `near.run`; None: near-duplicates are not looked for.
 
     Returns:
         Whether a run would read all of it.
@@ -131,6 +135,8 @@ def run(part: sources.TFRecords, logger: RunLogger) -> bool:
     with logger.steps("records", size) as advance:
         result = check(source, advance)
     show(source, result, logger)
+    if near_output is not None:
+        near.run(source, near_output, logger, bits)
     return not result.errors
 
 
