@@ -101,7 +101,7 @@ def test_the_command_looks_for_them_on_demand(tiny, tmp_path, monkeypatch):
     from flowerexp.cli import data as commands
 
     asked = []
-    monkeypatch.setattr(checks, "run", lambda *given: asked.append(given[5:]) or True)
+    monkeypatch.setattr(checks, "run", lambda *given: asked.append(given[2:]) or True)
     for near_too in (False, True):
         commands.check_data(str(tiny), None, None, None, near=near_too, bits=6, output=tmp_path)
     assert asked == [(None, 6), (tmp_path, 6)]
