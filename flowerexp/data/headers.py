@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from flowerexp.data import resizing
+from flowerexp.data import formats, resizing
 from flowerexp.lazy import tf
 
 JPEG = b"\xff\xd8\xff"
 MOST_PIXELS = 10**8
 """Maximum number of pixels of an image, which takes three bytes for each when it is decoded."""
 BROKEN_IMAGE = "its image is not a valid JPEG, PNG, GIF, BMP or WebP"
+MISREAD = ("its image is a BMP with a palette, or a PNG or WebP that its EXIF data turn, which "
+           "TensorFlow reads otherwise: store it as a JPEG or a plain PNG")
 OTHERS = ("PNG", "GIF", "BMP", "WEBP")
 """Kinds of images that TensorFlow decodes, besides JPEG."""
 
@@ -55,6 +57,10 @@ def shape(image: bytes) -> tuple[int, int]:
         else:
             with Image.open(io.BytesIO(image), formats=OTHERS) as opened:
                 width, height = opened.size
+                turned = (any(name in image for name in formats.WITH_EXIF.values())
+                          and opened.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+                if turned or (opened.format, opened.mode) == ("BMP", "P"):
+                    raise ValueError(MISREAD)
     except (tf.errors.InvalidArgumentError, OSError) as error:
         raise ValueError(BROKEN_IMAGE) from error
     except Image.DecompressionBombError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -19,8 +18,10 @@ SPLITS = ("train", "val", "test")
 SHARD = re.compile(r"(.*?)-(\d+)-of-(\d+)(.*)")
 LOOKED_AT = 2000
 """Maximum number of entries of a folder tree that are looked at for photos."""
-DEEPEST = 4
-"""Maximum number of folders that hold nothing but one folder."""
+DEEPEST = 3
+"""Maximum number of folders between the root and the records."""
+MOST_FOLDERS = 20
+"""Maximum number of folders beside each other that are looked into."""
 
 
 class Found(NamedTuple):
@@ -59,7 +60,13 @@ def find(root: str, image_size: int | None, patterns: Mapping[str, str | None]) 
                  for split, pattern in patterns.items() if pattern}
         found = Found(root, size_in_name(root), files, "")
     else:
-        found = below(root, entries, image_size)
+        anywhere = below(root, entries, image_size)
+        if anywhere is None:
+            check_no_photos(root)
+            raise UserError(f"{root} holds neither TFRecords, nor the folders train, val and test, "
+                            "nor a folder tfrecords-jpeg-SxS: give the folder of the records as "
+                            "dataset.root, or dataset.files.train=PATTERN")
+        found = anywhere
     return check(found)
 
 
@@ -79,12 +86,13 @@ def listed(folder: str) -> list[str]:
     return sorted(name.rstrip("/") for name in names if not name.startswith("."))
 
 
-def below(root: str, entries: list[str], image_size: int | None, depth: int = 0) -> Found:
-    """The records in and below a folder with these entries."""
-    if folders := split_folders(root, entries):
-        files = {split: tfrecord.list_files(f"{root}/{folders[split]}")
-                 for split in SPLITS if split in folders}
-        renamed = [f"{split} is {name}" for split, name in folders.items() if split != name]
+def below(root: str, entries: list[str], image_size: int | None, depth: int = 0) -> Found | None:
+    """The records in and below a folder with these entries, None if there are none; raises
+    UserError for several data sets.
+    """
+    if named := split_folders(root, entries):
+        files = {split: tfrecord.list_files(f"{root}/{name}") for split, name in named.items()}
+        renamed = [f"{split} is {name}" for split, name in named.items() if split != name]
         return Found(root, size_in_name(root), files, ", ".join(renamed))
     if sizes := {size: name for name in entries if (size := size_in_name(name))}:
         if image_size is None and len(sizes) == 1:
@@ -94,19 +102,20 @@ def below(root: str, entries: list[str], image_size: int | None, depth: int = 0)
             raise UserError(f"{root} holds images of {there} pixels: give dataset.image_size as "
                             "one of them" + (f", not {image_size}" if image_size else ""))
         folder = f"{root}/{sizes[image_size]}"
-        found = below(folder, listed(folder), image_size, DEEPEST)
-        return found._replace(size=image_size)
+        inner = below(folder, listed(folder), image_size, DEEPEST)
+        return inner and inner._replace(size=image_size)
     if names := [name for name in entries if tfrecord.is_records(name)]:
         return flat(root, names)
-    folders_here = [name for name in entries if tf.io.gfile.isdir(f"{root}/{name}")]
-    if len(folders_here) == 1 and depth < DEEPEST:
-        folder = f"{root}/{folders_here[0]}"
-        with contextlib.suppress(UserError):
-            return below(folder, listed(folder), image_size, depth + 1)
-    check_no_photos(root)
-    raise UserError(f"{root} holds neither TFRecords, nor the folders train, val and test, nor a "
-                    "folder tfrecords-jpeg-SxS: give the folder of the records as dataset.root, or "
-                    "dataset.files.train=PATTERN")
+    folders = [f"{root}/{name}" for name in entries if depth < DEEPEST
+               and tf.io.gfile.isdir(f"{root}/{name}")]
+    if len(folders) > MOST_FOLDERS:  # of classes
+        return None
+    found = [each for folder in folders
+             if (each := below(folder, listed(folder), image_size, depth + 1))]
+    if len(found) > 1:
+        raise UserError(f"{root} holds several data sets: give one of them as dataset.root, as "
+                        f"{found[0].folder}")
+    return found[0] if found else None
 
 
 def split_folders(root: str, entries: list[str]) -> dict[str, str]:

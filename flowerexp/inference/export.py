@@ -20,7 +20,8 @@ STEPS = 3
 """The number of steps that `write` reports."""
 
 
-def classifier(model: Any, size: int, names: tuple[str, ...], exif: bool = True) -> Any:
+def classifier(model: Any, size: int, names: tuple[str, ...], exif: bool = True,
+               resize: str = "crop") -> Any:
     """The tf.Module to save: the weights, and functions of TensorFlow's own operations.
 
     Args:
@@ -28,13 +29,15 @@ def classifier(model: Any, size: int, names: tuple[str, ...], exif: bool = True)
         size: height and width in pixels.
         names: the class names in label order.
         exif: whether JPEGs are turned as the orientation in their EXIF data says.
+        resize: how images become squares, see `resizing.square`.
     """
     def class_names() -> dict[str, Any]:
         return {"class_names": tf.constant(names)}
 
     def classify(jpeg: Any) -> dict[str, Any]:
-        images = tf.map_fn(lambda data: resizing.square(resizing.decode(data, exif), size), jpeg,
-                           fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+        images = tf.map_fn(
+            lambda data: resizing.square(resizing.decode(data, exif), size, resize), jpeg,
+            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
         logits = model(images, training=False)
         probabilities = tf.nn.softmax(logits)
         class_id = tf.argmax(logits, -1)
@@ -95,7 +98,8 @@ def write(run: TrainedRun, out: Path, advance: Callable[[], object] = lambda: No
     try:
         partial = place / "new"
         partial.mkdir()
-        saved = classifier(model, size, run.names, run.config.dataset.exif)
+        dataset = run.config.dataset
+        saved = classifier(model, size, run.names, dataset.exif, dataset.resize)
         tf.saved_model.save(saved, str(partial / SAVED_MODEL), signatures={
             "serving_default": saved.classify, "class_names": saved.class_names})
         advance()

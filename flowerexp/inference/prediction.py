@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerexp import metrics
-from flowerexp.data import class_names, features, formats, records, resizing, tfrecord
+from flowerexp.data import class_names, features, formats, images, records, tfrecord
 from flowerexp.data.features import COMPETITION, Labels, ReadSpec
 from flowerexp.data.headers import BROKEN_IMAGE
 from flowerexp.data.tables import DataIssue, image_digest
@@ -150,15 +150,11 @@ class Ensemble:
         self.names, self.batch_size = runs[0].names, min(
             run.config.loop.eval_batch_size_per_replica for run in runs)
         loaded = [trained.load(run) for run in runs]
-        given = [(size, run.config.dataset.exif)
+        given = [images.Squares(size, run.config.dataset.resize, run.config.dataset.exif)
                  for run, (_, size) in zip(runs, loaded, strict=True)]
-        self.inputs = sorted({*given})
+        self.inputs = list(dict.fromkeys(given))
         self._members = [(each, logits_of(model, size, FLIPS[flip]))
                          for each, (model, size) in zip(given, loaded, strict=True)]
-        self._squares = [tf.function(
-            lambda data, size=size, exif=exif: resizing.square(resizing.decode(data, exif), size),
-            input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-            for size, exif in self.inputs]
 
     def squares(self, picture: Picture) -> tuple[Squares, int] | DataIssue:
         """The squares of a photo and its `tables.image_digest`, or its issue."""
@@ -167,9 +163,7 @@ class Ensemble:
         try:
             # Read here and not earlier, so that only photos that are being decoded are in memory.
             data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
-            squares = [square(tf.constant(formats.decodable(data, exif))).numpy()
-                       for square, (_, exif) in zip(self._squares, self.inputs, strict=True)]
-            return squares, image_digest(data)
+            return [square(data)[0] for square in self.inputs], image_digest(data)
         except OSError as error:
             return replace(picture.fault, message=f"cannot be read: {error.strerror}")
         except (formats.UnreadablePhotoError, tf.errors.InvalidArgumentError) as error:
@@ -184,9 +178,9 @@ class Ensemble:
 
         if not pictures:
             return np.zeros((0, len(self.names)))
-        images = dict(zip(self.inputs, map(np.stack, zip(*pictures, strict=True)), strict=True))
+        squares = dict(zip(self.inputs, map(np.stack, zip(*pictures, strict=True)), strict=True))
         # In float64, so that different logits do not round to the same probability.
-        by_member = [softmax(logits(images[each]).numpy().astype(np.float64), axis=-1).mean(0)
+        by_member = [softmax(logits(squares[each]).numpy().astype(np.float64), axis=-1).mean(0)
                      for each, logits in self._members]
         mean: npt.NDArray[np.float64] = np.mean(by_member, axis=0)
         return mean

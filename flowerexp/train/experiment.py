@@ -164,9 +164,10 @@ def load_data(dataset: Dataset, logger: RunLogger,
     train, valid = (as_images(each, source, dataset, cache, logger) for each in labelled)
     kept = {"decoded": f"decoded images in memory ({decoded_bytes / GIB:.2f} GiB)",
             "encoded": "encoded images in memory", "none": "images streamed from the files"}[cache]
+    resized = "" if found.train.plain and found.valid.plain else f" (resized: {dataset.resize})"
     logger.info(f"data: {train.count} training and {valid.count} validation images of "
-                f"{source.image_size}x{source.image_size} pixels, {len(names)} classes, in "
-                f"{source.folder}; {kept}")
+                f"{source.image_size}x{source.image_size} pixels{resized}, {len(names)} classes, "
+                f"in {source.folder}; {kept}")
     skips = dataset.on_bad_record == "skip"
     logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                         "image_size": source.image_size, "classes": len(names),

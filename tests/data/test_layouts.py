@@ -226,6 +226,15 @@ def test_files_can_be_given(tmp_path):
         assert words in mistake(find, TFRecords(str(tmp_path), files=files))
 
 
+def test_one_of_several_data_sets_is_chosen(tmp_path):
+    (tmp_path / "docs").mkdir()
+    write(tmp_path / "one", "TFDS", 2, train="x/train/a.tfrec")
+    assert find(TFRecords(str(tmp_path))).folder == f"{tmp_path}/one/x"
+    write(tmp_path / "two", "TFDS", 2, train="train/a.tfrec")
+    assert f"several data sets: give one of them as dataset.root, as {tmp_path}/one/x" in mistake(
+        find, TFRecords(str(tmp_path)))
+
+
 def test_a_missing_shard_is_named(tmp_path):
     write(tmp_path, "TFDS", 2, a="f-train.tfrecord-00000-of-00003",
           b="f-train.tfrecord-00002-of-00003")
@@ -309,7 +318,7 @@ def encoded(kind, mode, height=20, width=28):
 
 
 KINDS = [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"),
-         ("PNG", "I;16"), ("GIF", "RGB"), ("BMP", "RGB"), ("WEBP", "RGB")]
+         ("PNG", "I;16"), ("GIF", "RGB"), ("BMP", "RGB"), ("BMP", "L"), ("WEBP", "RGB")]
 
 
 @pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
@@ -331,6 +340,21 @@ def test_images_of_all_kinds_are_squared_as_predict_does(tmp_path, how, cache):
             pixels, resizing.square(resizing.decode(tf.constant(image)), 16, how))
     np.testing.assert_array_equal(found[-1], tf.io.decode_jpeg(
         jpeg(0), dct_method="INTEGER_ACCURATE"))
+
+
+@pytest.mark.parametrize("kind", ["palette", "turned"])
+def test_an_image_that_tensorflow_misreads_is_named(tmp_path, kind):
+    buffer, image = io.BytesIO(), Image.fromarray(picture(3))
+    if kind == "palette":
+        image.convert("P").save(buffer, "BMP")
+    else:
+        exif = Image.Exif()
+        exif[0x112] = 6
+        image.save(buffer, "PNG", exif=exif)
+    path = write_serialized(tmp_path / "a.tfrec", [
+        record({"image": buffer.getvalue(), "class": 0})])
+    assert "record 0: its image is a BMP with a palette, or" in mistake(
+        records.read, [str(path)], ReadSpec(16))
 
 
 def test_squares_of_one_size_are_decoded_as_they_are(tmp_path):
@@ -425,3 +449,40 @@ def test_labels_of_a_test_split_are_not_needed(tmp_path):
     found = load(tmp_path)
     assert found.test.ids == [f"t{n}" for n in range(7)]
     assert Labels.of("test") is Labels.ABSENT
+
+
+def test_a_command_trains_predicts_and_exports_such_records(tmp_path):
+    """TFDS' layout without val, with PNGs of many shapes, texts as labels, padded to squares."""
+    from flowerexp.inference import export, prediction, trained
+    from flowerexp.inference.inputs import Input
+    from tests.processes import train
+
+    def png(n):
+        return tf.io.encode_png(picture(9 * n, 20 + n % 5, 30)).numpy()
+
+    root = tmp_path / "data/flowers/1.0.0"
+    for split, number in (("train", 24), ("test", 6)):
+        path = root / f"flowers-{split}.tfrecord-00000-of-00001"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_serialized(path, [record({
+            "image": png(n), "label": NAMES[n % 3].encode(), "file_name": b"%s%d" % (
+                split.encode(), n)}) for n in range(number)])
+    run = train(tmp_path / "run", tmp_path / "data", "dataset.class_names=null",
+                "dataset.image_size=16", "dataset.resize=pad", "loop.epochs=1")
+    log = (run / "run.log").read_text()
+    assert "TFDS' layout: image, label (text), file_name" in log
+    assert "images of 16x16 pixels (resized: pad), 3 classes" in log
+    assert "because the data have no validation split" in log
+    assert json.loads((run / "classes.json").read_text())["names"] == NAMES
+    found = trained.find(run)
+    file = root / "flowers-test.tfrecord-00000-of-00001"
+    batches = list(prediction.Ensemble([found]).predict(Input(root, (file,)), None))
+    assert [name for batch in batches for name in batch.ids] == [f"test{n}" for n in range(6)]
+    expected = np.load(run / "test_probs.npy")
+    np.testing.assert_allclose(np.concatenate([batch.probabilities for batch in batches]),
+                               expected, atol=1e-3)
+    assert np.ptp(expected) > 0.01
+    model, size = trained.load(found)
+    served = export.classifier(model, size, found.names, resize="pad").classify(
+        tf.constant([png(n) for n in range(6)]))["probabilities"]
+    np.testing.assert_allclose(served, expected, atol=1e-3)
