@@ -150,7 +150,6 @@ def load_data(dataset: Dataset, logger: RunLogger,
     found = splits.load(source, dataset, dataset.cache != "none", all_gather, train_on)
     for sentence in found.sentences:
         logger.info(sentence)
-    logger.record(warnings=[each for each in found.sentences if each.startswith(remarks.WARNING)])
     labelled, names = (found.train, found.valid), found.names
     decoded_bytes = sum(len(each.labels) for each in labelled) * source.image_size**2 * 3
     cache = dataset.cache
@@ -172,6 +171,7 @@ def load_data(dataset: Dataset, logger: RunLogger,
     logger.record(data={"folder": source.folder, "kind": source.kind, "cache": cache,
                         "image_size": source.image_size, "classes": len(names),
                         "train": train.count, "val": valid.count},
+                  warnings=[each for each in found.sentences if each.startswith(remarks.WARNING)],
                   skipped=tables.skipped_status(found.issues) if skips else None)
     if skips:
         logger.info(tables.skipped_sentence(found.issues))
@@ -182,8 +182,7 @@ def as_images(split: tables.Table, source: sources.Source, dataset: Dataset, cac
               logger: RunLogger) -> Split:
     """A labelled split as the pipeline feeds it; its images are decoded if `cache` is decoded."""
     split = photo_cache.decoded(split, source, dataset, logger)
-    images = Split(split, source.image_size, dataset.memory_gb * GIB, dataset.resize,
-                   dataset.exif)
+    images = Split(split, source.image_size, dataset.memory_gb * GIB, dataset.resize, dataset.exif)
     if cache != "decoded" or not images.count:
         return images
     with bad_records_named(images):
