@@ -104,8 +104,8 @@ def predict(runs: Paths, photos: Paths, *, weights: str | None = None,
 
 
 def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
-             flip: str | None = None, common: bool = False, trust_code: bool = False,
-             logger: RunLogger = SILENT) -> prediction.Evaluation:
+             flip: str | None = None, common: bool = False, split: str | None = None,
+             trust_code: bool = False, logger: RunLogger = SILENT) -> prediction.Evaluation:
     """Accuracy (`acc`) and macro `recall`, `precision` and `f1` on labelled images.
 
     Args:
@@ -115,6 +115,8 @@ def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
             the records names them.
         common: whether images of classes that the run does not know are left out; otherwise they
             are a mistake.
+        split: train, val or test of a data set; by default val. The labels of test records are read
+            from the `test_labels.csv` that an import writes.
 
     Returns:
         A dict, which also has the `confusion` matrix, the `report()` of every class, and `skipped`.
@@ -126,7 +128,7 @@ def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
     confusion, skipped, ids = np.zeros((), np.int64), list[str](), list[str]()
     found: list[tuple[Any, ...]] = []
     for batch in _predictions("evaluate", runs, data, weights, flip, trust_code, logger, skipped,
-                              common):
+                              common, split):
         ids += batch.ids
         found.append((batch.labels, batch.digests, batch.predictions))
         confusion = confusion + batch.confusion_matrix()
@@ -166,20 +168,25 @@ def export(run: Run | str | os.PathLike[str], folder: str | os.PathLike[str], *,
 
 def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip: str | None,
                  trust_code: bool, logger: RunLogger, skipped: list[str],
-                 common: bool = False) -> Iterator[prediction.Batch]:
+                 common: bool = False, split: str | None = None) -> Iterator[prediction.Batch]:
     """Yields predictions after all arguments are checked, which needs no TensorFlow.
 
     Args:
         task: predict | evaluate.
         skipped: receives a sentence for each image that cannot be read.
-        common: see `evaluate`.
+        common, split: see `evaluate`.
     """
+    if split is not None:
+        one_of("split", split, inputs.SPLITS)
     if flip is not None:
         one_of("flip", flip, tuple(filter(None, prediction.FLIPS)))
     chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
     labelled = task == "evaluate"
     given = inputs.find(_paths(data), [run.image_size for run in chosen if run.image_size],
-                        chosen[0].names if labelled else None)
+                        chosen[0].names if labelled else None, split, common)
+    skipped += given.skipped
+    for note in given.notes:
+        logger.info(note)
     for run in chosen:
         logger.info(f"run: {run}")
     if len(chosen) > 1:
@@ -209,7 +216,7 @@ def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip:
     for sentence in skipped:
         logger.info(f"skipped: {sentence}")
     if skipped:
-        logger.info(f"images that cannot be read, not in the result: {len(skipped)}")
+        logger.info(f"images that cannot be used, not in the result: {len(skipped)}")
     if skipped and logger is SILENT:
         warnings.warn(f"{counted(len(skipped), 'photo')} left out: {'; '.join(skipped)}",
                       stacklevel=3)

@@ -173,6 +173,9 @@ def evaluate(
     flip: Flip = None,
     common: Annotated[bool, typer.Option(
         "--common", help="Leave out images of classes that the run does not know.")] = False,
+    of_split: Annotated[str | None, typer.Option(
+        "--split", help="train, val or test of a data set (default: val). The labels of imported "
+                        "test records are in their test_labels.csv.", show_default=False)] = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Evaluate runs on labeled images.
@@ -188,7 +191,7 @@ def evaluate(
         from flowerexp.api import results
 
         found = results.evaluate(*split([*runs, given]), weights=weights, flip=flip, common=common,
-                                 trust_code=trust_code, logger=RunLogger())
+                                 split=of_split, trust_code=trust_code, logger=RunLogger())
         print(found.report(), end="")
     if found.skipped:
         raise typer.Exit(1)

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from flowerexp import metrics
 from flowerexp.data import class_names, features, formats, images, records, tfrecord
 from flowerexp.data.features import COMPETITION, Labels, ReadSpec
 from flowerexp.data.headers import BROKEN_IMAGE
+from flowerexp.data.photos import Photo
 from flowerexp.data.tables import DataIssue, image_digest
-from flowerexp.errors import UserError, counted, one_line
+from flowerexp.errors import UserError, counted, first_line, one_line
 from flowerexp.hints import nearest
 from flowerexp.inference import trained
 from flowerexp.inference.inputs import Input
@@ -39,13 +41,13 @@ class Picture(NamedTuple):
     """A photo before it is decoded.
 
     label: the class id; -1 if there is none.
-    data: its bytes, or the file that holds them; None if it is known to be bad.
+    data: its bytes, or the photo that has them; None if it is known to be bad.
     fault: its issue, or the one to report if its bytes cannot be decoded.
     """
 
     identifier: str
     label: int
-    data: bytes | Path | None
+    data: bytes | Photo | None
     fault: DataIssue
 
 
@@ -162,7 +164,7 @@ class Ensemble:
             return picture.fault
         try:
             # Read here and not earlier, so that only photos that are being decoded are in memory.
-            data = picture.data.read_bytes() if isinstance(picture.data, Path) else picture.data
+            data = picture.data.read() if isinstance(picture.data, Photo) else picture.data
             return [square(data)[0] for square in self.inputs], image_digest(data)
         except OSError as error:
             return replace(picture.fault, message=f"cannot be read: {error.strerror}")
@@ -264,6 +266,17 @@ def count(given: Input) -> int:
                                       for path in given.records)
 
 
+def test_labels(file: Path, classes: Classes) -> dict[str, int]:
+    """The class id of each test record by its id, of the CSV that an import writes."""
+    try:
+        rows = pd.read_csv(file, dtype={"id": str, "label": int}, keep_default_na=False)
+        return {identifier: classes.numbers.get(label, label)
+                for identifier, label in zip(rows["id"], rows["label"], strict=True)}
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"{file} cannot be read as a CSV of id,label: {first_line(error)}"
+                        ) from error
+
+
 def pictures(given: Input, classes: Classes | None = None) -> Iterator[Picture]:
     """Yields the photos of an input in order, read one by one, with the issues of bad ones.
 
@@ -271,12 +284,15 @@ def pictures(given: Input, classes: Classes | None = None) -> Iterator[Picture]:
         classes: the classes of labels, if every photo must have one; with None labels and ids are
             optional, and a record without an id is named by its position.
     """
-    for path, identifier, label in zip(given.pictures, given.ids, given.labels, strict=True):
-        yield Picture(identifier, label, path, DataIssue(str(path), None, None, "cannot be read"))
+    for photo, label in zip(given.pictures, given.labels, strict=True):
+        place = str(photo.path) if photo.row is None else f"{photo.path}, row {photo.row},"
+        yield Picture(photo.identifier, label, photo,
+                      DataIssue(place, None, None, "cannot be read"))
     names = features.recognise([str(path) for path in given.records], {}, labelled=False)
     names = names or COMPETITION
     spec = ReadSpec(None, Labels.OPTIONAL, features=names)
-    if classes is not None:
+    by_id = test_labels(given.test_labels, classes) if given.test_labels and classes else None
+    if classes is not None and by_id is None:
         if names.text:  # names tell more than numbers
             names = replace(names, label=names.text, label_kind="text", text=None)
         # The number after the last class stands for those that are left out.
@@ -285,6 +301,11 @@ def pictures(given: Input, classes: Classes | None = None) -> Iterator[Picture]:
     for path in given.records:
         read = records.inspect(str(path), replace(spec, folder=str(path.parent)))
         for number, record in enumerate(read):
+            if by_id is not None and record.image is not None:
+                record = record._replace(label=by_id.get(record.id or "", -1))
+                if record.label < 0:
+                    raise UserError(f"{given.test_labels} has no label of {record.id!r}, record "
+                                    f"{number} of {path}")
             if (classes is not None and record.image is not None
                     and not 0 <= record.label < len(classes.names) + classes.common):
                 raise UserError(f"{record.issues[0].sentence}: the run knows "

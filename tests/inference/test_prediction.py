@@ -9,6 +9,8 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -16,6 +18,7 @@ from scipy.special import softmax
 from sklearn.metrics import classification_report
 
 from flowerexp import metrics
+from flowerexp.api import results
 from flowerexp.data import records, resizing, tfrecord
 from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.errors import UserError
@@ -272,8 +275,9 @@ def test_a_root_of_several_sizes_gives_that_of_the_run(tiny, tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda folder: (folder / "crimson").mkdir() or shutil.move(
-        folder / "red/one.jpg", folder / "crimson"), "is not named after one of"),
-    (lambda folder: shutil.move(folder / "red/one.jpg", folder), "is not in a folder of a class"),
+        folder / "red/one.jpg", folder / "crimson"), "is of class 'crimson', which is not one of"),
+    (lambda folder: shutil.move(folder / "red/one.jpg", folder),
+     r"skipped: .*/one.jpg: it is outside of every class's folder"),
     (lambda folder: tfrecord.write(folder / "x.tfrec", [b""], [0], ["x"]), "holds both TFRecords"),
     (lambda folder: tfrecord.write(folder / "val.tfrec", [b""], [3], ["x"]) or [
         shutil.rmtree(folder / name) for name in NAMES], "label 3 is out of range.*3 classes"),
@@ -286,6 +290,54 @@ def test_data_that_cannot_be_evaluated(trained_run, photos, tmp_path, change, me
     code, said = command("evaluate", trained_run, folder)
     assert code == 1
     assert re.search(message, said)
+
+
+def test_the_splits_of_photos_and_of_an_import_are_evaluated(trained_run, photos, tmp_path):
+    for split, names in (("train", NAMES), ("valid", ["red", "green"]), ("testing", ["blue"])):
+        for name in names:
+            shutil.copytree(photos / name, tmp_path / "set" / split / name)
+    (tmp_path / "set/valid/red/._one.jpg").write_bytes(b"what macOS writes")
+    code, said = command("evaluate", trained_run, tmp_path / "set")
+    right = by_hand(trained_run, photos, PHOTO_IDS).argmax(1) == [2, 2, 1, 1, 0, 0]
+    assert code == 0
+    assert f"accuracy {right[2:].mean():.4f}" in said
+    code, said = command("evaluate", trained_run, tmp_path / "set", "--split", "test")
+    assert f"accuracy {right[:2].mean():.4f}" in said
+    code, said = command("evaluate", trained_run, photos, "--split", "test")
+    assert (code, "holds no split test: leave --split out" in said) == (1, True)
+    # The import's test records have no labels, and its classes another order.
+    assert command("data", "import", tmp_path / "set", tmp_path / "out", "--size", "16")[0] == 0
+    straight = run_evaluation(trained_run, tmp_path / "set", "test")
+    imported = run_evaluation(trained_run, tmp_path / "out", "test")
+    assert imported.confusion.sum() == straight.confusion.sum() == 2
+    assert imported.confusion[2].sum() == 2  # blue
+    labels = tmp_path / "out/tfrecords-jpeg-16x16/test_labels.csv"
+    labels.write_text(labels.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(UserError, match=r"test_labels.csv has no label of 'testing/blue/f"):
+        run_evaluation(trained_run, tmp_path / "out", "test")
+
+
+def run_evaluation(run, data, split):
+    return results.evaluate(run, data, split=split)
+
+
+def test_photos_of_other_classes_are_left_out_when_asked(trained_run, photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(root / "red", root / "pink")
+    code, said = command("evaluate", trained_run, root, "--common")
+    assert code == 1
+    assert said.count("is of class 'pink', which the run does not know") == 2
+    assert "not in the result: 2" in said
+
+
+def test_a_table_and_parquet_files_are_evaluated(trained_run, photos, tmp_path):
+    right = by_hand(trained_run, photos, PHOTO_IDS).argmax(1) == [2, 2, 1, 1, 0, 0]
+    table = pa.table({"image": [{"bytes": (photos / name).read_bytes(), "path": name}
+                                for name in PHOTO_IDS],
+                      "label": [name.partition("/")[0] for name in PHOTO_IDS]})
+    pq.write_table(table, tmp_path / "all.parquet")
+    for data in (tmp_path, tmp_path / "all.parquet"):
+        assert results.evaluate(trained_run, data)["acc"] == pytest.approx(right.mean())
 
 
 def change_status(folder, **fields):
@@ -331,7 +383,7 @@ def test_the_command_prints_the_csv_and_speaks_beside_it(trained_run, photos, tm
         f"run: {trained_run}, weights of epoch 4 (last)",
         f"hidden folders and files without an image extension in {root}, skipped: 1",
         f"skipped: {root}/broken.png is an empty file",
-        "images that cannot be read, not in the result: 1"]
+        "images that cannot be used, not in the result: 1"]
 
 
 WITHOUT = """
