@@ -56,7 +56,8 @@ class Comparison:
             "name": [row.name for row in rows],
             "best": [index == best for index in range(len(rows))],
             "n": [len(row.counted) for row in rows],
-            "seeds": [", ".join(str(run.seed) for run in row.counted) for row in rows],
+            "seeds": [", ".join(dict.fromkeys(str(run.seed) for run in row.counted))
+                      for row in rows],
             "state": [wording.state(row) for row in rows]}
         for key in rows[0].differing if rows else ():
             values = [row.differing[key] for row in rows]

@@ -167,17 +167,26 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
         common: see `alignment.align`.
     """
     title = f"{row.name} against {baseline.name}"
-    by_seed = [{run.seed: run for run in side.finished if run.seed is not None}
+    members = [{run.member: run for run in side.finished if run.seed is not None}
                for side in (row, baseline)]
-    seeds = tuple(sorted(by_seed[0].keys() & by_seed[1].keys()))
-    sides = [[side[seed] for seed in seeds] for side in by_seed]
+    both = members[0].keys() & members[1].keys()
+    seeds = tuple(sorted({seed for seed, _ in both}))
+    folds = [fold for fold in sorted({fold for _, fold in both})
+             if all((seed, fold) in both for seed in seeds)]
+    sides = [[side[seed, fold] for seed in seeds for fold in folds] for side in members]
     try:
         check_finished(row, baseline, sides)
-        found = align([predicted(run, epoch) for side in sides for run in side], common)
+        found = align([pool([predicted(each[seed, fold], epoch) for fold in folds])
+                       for each in members for seed in seeds], common)
     except UserError as error:
         return None, [f"{title}: not compared: {error}"]
     notes = [f"{title}: {note}" for note in found.notes]
-    if left_out := sorted(by_seed[0].keys() ^ by_seed[1].keys()):
+    if len(folds) > 1:
+        notes.append(f"{title}: on the validation images of {len(folds)} folds together")
+    if {fold for side in members for _, fold in side} - {*folds}:
+        notes.append(f"{title}: only folds {', '.join(map(str, folds))} finished for every seed "
+                     "on both sides")
+    if left_out := sorted({seed for seed, _ in members[0]} ^ {seed for seed, _ in members[1]}):
         notes.append(f"{title}: seed{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))} "
                      "finished on one side only and left out")
     labels, (candidate, reference) = found.labels, np.split(found.predictions, 2)
@@ -213,13 +222,23 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
         CAUTIONS.get(len(seeds))), notes
 
 
+def pool(folds: Sequence[Predicted]) -> Predicted:
+    """The predictions of the folds of one seed for all of their validation images."""
+    if len(folds) == 1:
+        return folds[0]
+    return Predicted(folds[0].where, tuple(each for fold in folds for each in fold.ids),
+                     np.concatenate([fold.labels for fold in folds]),
+                     np.concatenate([fold.predictions for fold in folds]), folds[0].names)
+
+
 def check_finished(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> None:
     """Raises UserError if two rows cannot be compared; `sides` are their runs of the same seeds."""
     for side in (row, baseline):
         if not side.finished:
             raise UserError(f"{side.name} has no finished run")
     if not sides[0]:
-        seeds = [", ".join(str(run.seed) for run in side.finished) for side in (row, baseline)]
+        seeds = [", ".join(dict.fromkeys(str(run.seed) for run in side.finished))
+                 for side in (row, baseline)]
         raise UserError(f"they have no finished seed in common ({seeds[0]} and {seeds[1]})")
     for run in (*sides[0], *sides[1]):
         if not run.predictions.size:

@@ -1,11 +1,11 @@
-"""Runs that differ only in their seed, grouped into the rows of a comparison."""
+"""Runs that differ only in their seed and fold, grouped into the rows of a comparison."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerexp.runs.reader import MEASURED, Run, frozen, in_order, named_after_folder
+from flowerexp.runs.reader import FOLD, MEASURED, Run, frozen, in_order, named_after_folder
 
 NOT_SET = "not set"
 """The value of a key that only other rows have."""
@@ -15,12 +15,12 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Runs that differ only in their seed."""
+    """Runs that differ only in their seed and fold."""
 
     name: str
     """A name that is unique in the comparison."""
     runs: tuple[Run, ...]
-    """One run of each seed, by seed."""
+    """One run of each seed and fold, in their order."""
     differing: dict[str, Any]
     """This row's values of the keys in which the rows of the comparison differ; NOT_SET or UNKNOWN
     if it has none."""
@@ -52,28 +52,30 @@ def build_rows(runs: Sequence[Run]) -> tuple[list[Row], set[Path], list[str]]:
         runs: runs with a seed.
     """
     def config(run: Run) -> Any:
-        return frozen({key: value for key, value in run.keys.items() if key not in MEASURED})
+        return frozen({key: value for key, value in run.keys.items()
+                       if key not in (FOLD, *MEASURED)})
 
     complete: dict[Any, dict[str, Any]] = {}
     for run in runs:
         if all(key in run.keys for key in MEASURED):
             complete.setdefault(config(run), run.keys)
-    groups: dict[Any, tuple[dict[str, Any], dict[int | None, Run]]] = {}
+    groups: dict[Any, tuple[dict[str, Any], dict[tuple[int, int], Run]]] = {}
     superseded, notes = set(), []
     for run in runs:
         keys = complete.get(config(run), {}) | run.keys
-        _, by_seed = groups.setdefault(frozen(keys), (keys, {}))
-        earlier = by_seed.setdefault(run.seed, run)
+        keys.pop(FOLD, None)
+        _, by_member = groups.setdefault(frozen(keys), (keys, {}))
+        earlier = by_member.setdefault(run.member, run)
         if earlier is not run:
             kept, dropped = ((run, earlier) if run.state == "done" != earlier.state
                              else (earlier, run))
-            by_seed[run.seed] = kept
+            by_member[run.member] = kept
             superseded |= {dropped.folder} if kept.state == "done" else set()
             notes.append(f"{kept.folder} and {dropped.folder} hold the same run: "
                          "only the first is used")
     different = differing_keys([keys for keys, _ in groups.values()])
-    members = [sorted(by_seed.values(), key=lambda run: run.seed or 0)
-               for _, by_seed in groups.values()]
+    members = [sorted(by_member.values(), key=lambda run: run.member)
+               for _, by_member in groups.values()]
     rows = [Row(name, tuple(each), {key: keys.get(key, UNKNOWN if key in MEASURED else NOT_SET)
                                     for key in different})
             for name, each, (keys, _) in zip(unique_names([each[0] for each in members]), members,

@@ -9,7 +9,7 @@ from typing import Any
 from flowerexp.comparison.pairs import Interval, Pair
 from flowerexp.comparison.rows import NOT_SET, Row
 from flowerexp.errors import one_line
-from flowerexp.runs.reader import Run
+from flowerexp.runs.reader import FOLD, Run
 
 TITLES = {"acc": "accuracy", "recall": "recall", "precision": "precision", "f1": "F1"}
 UNDEFINED = "-"
@@ -40,6 +40,7 @@ def state(row: Row) -> str:
 
 def failure(run: Run) -> str:
     seed = "" if run.seed is None else f", seed {run.seed}"
+    seed += f", fold {run.keys[FOLD]}" if FOLD in run.keys else ""
     return (f"{one_line(run.name)}{seed}: {run_state(run)}"
             + (f": {one_line(run.error)}" if run.error else ""))
 

@@ -45,6 +45,7 @@ class Splits:
     names: class names in label order; numbers if the data set has no names.
     listing: the hash of names and sizes of the files, see `identity.Fingerprint`.
     sentences: what was divided, and how.
+    dealt: what was divided into folds, without images, and the fold of each row, int [n].
     """
 
     train: Table
@@ -53,6 +54,7 @@ class Splits:
     names: tuple[str, ...]
     listing: str = ""
     sentences: tuple[str, ...] = ()
+    dealt: tuple[Table, npt.NDArray[np.int64]] | None = None
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -67,9 +69,14 @@ class Splits:
 
     @functools.cached_property
     def fingerprint(self) -> Fingerprint:
-        """The identity of the data; a run resumes on the same data only."""
+        """The identity of the data, the same for every fold; a run resumes on the same data only.
+        """
         found = hashlib.sha256(json.dumps(self.names).encode())
-        for table in (self.train, self.valid, self.test):
+        labelled = (self.train, self.valid)
+        if self.dealt is not None:
+            labelled = (self.dealt[0], self.train.take(np.zeros(len(self.train.ids), np.bool_)))
+            found.update(self.dealt[1].astype("<i4").tobytes())
+        for table in (*labelled, self.test):
             if table is not None:
                 assert len(table.digests) == len(table.ids)
                 found.update(json.dumps(table.all_ids).encode())
@@ -130,6 +137,7 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     pooled = train.join(valid) if pools and valid is not None else train
     if dataset.pool == "train+val" and valid is None:
         raise UserError("dataset.pool=train+val: the data have no validation split: leave it out")
+    dealt = None
     of = (f"the {counted(len(pooled.labels), 'image')} of "
           f"train{'' if pooled is train else ' and val'}")
     if train_on == "all":
@@ -137,7 +145,9 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
         sentence = (f"train_on=all: {of} are trained on and none is held out: this run has no "
                     "validation scores")
     elif dataset.folds is not None or dataset.validation is not None or valid is None:
-        rows, how = held_out(pooled, names, dataset)
+        parts, how = held_out(pooled, names, dataset)
+        rows = parts == (dataset.fold if dataset.folds else 1)
+        dealt = (replace(pooled, images=None), parts) if dataset.folds else None
         unused = (f"; the {counted(len(valid.labels), 'image')} of val are not used "
                   "(dataset.pool=train+val would divide them too)"
                   if valid is not None and pooled is train else "")
@@ -155,7 +165,7 @@ def divide(found: Mapping[str, Table], source: Source, dataset: Dataset, train_o
     sentences += remarks.of_splits(train, valid, found.get("test"), names,
                                    names != tuple(map(str, range(len(names)))))
     return Splits(train, valid, found.get("test"), names, listing(source, found, len(names)),
-                  tuple(filter(None, sentences)))
+                  tuple(filter(None, sentences)), dealt)
 
 
 def with_classes(found: Mapping[str, Table], source: Source
@@ -176,8 +186,10 @@ def with_classes(found: Mapping[str, Table], source: Source
 
 
 def held_out(pooled: Table, names: Sequence[str], dataset: Dataset
-             ) -> tuple[npt.NDArray[np.bool_], str]:
-    """Which rows validate, bool [n], and how they were chosen, in words."""
+             ) -> tuple[npt.NDArray[np.int64], str]:
+    """The fold of every row, or 1 if it validates and 0 if not, int [n]; and how they were chosen,
+    in words.
+    """
     folds, count = dataset.folds, len(pooled.labels)
     share = Fraction(str(dataset.validation or DEFAULT_VALIDATION))
     shares = [Fraction(1, folds)] * folds if folds else [1 - share, share]
@@ -205,7 +217,7 @@ def held_out(pooled: Table, names: Sequence[str], dataset: Dataset
         listed = ", ".join(f"{one_line(names[label])} {sizes[label]}" for label in few[:NAMED])
         how += (f", {counted(len(few), 'class')} of fewer images than folds missing in some "
                 f"({listed}{', ...' * (len(few) > NAMED)})")
-    return rows, how
+    return parts, how
 
 
 def long_tailed(train: Table, pooled: Table, names: Sequence[str], dataset: Dataset

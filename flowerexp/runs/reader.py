@@ -40,6 +40,9 @@ DECIDING = ("hardware.", "model.", "augmentation", "loop.batch_size_per_replica"
 IRRELEVANT = ("model.weights", "model.dropout", "model.input_scaling")
 """Keys among these that do not affect it."""
 SEED_OF_FOLDER = re.compile(r"\+seed=\d+(\.\d+)?$")
+FOLD_OF_FOLDER = re.compile(r"(^|\+)dataset\.fold=\d+(?=\+|$)")
+FOLD = "dataset.fold"
+"""The key of the fold that validates: folds are runs of one row, as seeds are."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ class Run:
     """What the weights of `results.use` predicted for other labelled data."""
     class_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Training images by class, [classes]; empty if the folder has no counts."""
+
+    @property
+    def member(self) -> tuple[int, int]:
+        """Seed and fold, by which the runs of one row differ; the fold is 0 without folds."""
+        fold = self.keys.get(FOLD)
+        return self.seed or 0, fold if isinstance(fold, int) else 0
 
 
 def find_folders(paths: Paths) -> list[Path]:
@@ -141,8 +150,9 @@ def read_run(folder: Path) -> Run:
 
 
 def named_after_folder(folder: Path) -> str:
-    """The name of a run folder without the seed."""
-    return SEED_OF_FOLDER.sub("", folder.name) or str(folder)
+    """The name of a run folder without the seed and the fold."""
+    name = FOLD_OF_FOLDER.sub("", SEED_OF_FOLDER.sub("", folder.name)).lstrip("+")
+    return name or (folder.parent.name if FOLD_OF_FOLDER.search(folder.name) else "") or str(folder)
 
 
 def with_config(run: Run) -> Run:
@@ -160,7 +170,7 @@ def with_config(run: Run) -> Run:
 
 def is_variant(key: str) -> bool:
     """Whether an override of this key makes a run differ from its experiment."""
-    return not (key in ("experiment", "seed", "sweep", *identity.PLACE_KEYS,
+    return not (key in ("experiment", "seed", "sweep", FOLD, *identity.PLACE_KEYS,
                         *identity.INERT_KEYS) or re.match(r"hydra[./]", key))
 
 

@@ -64,7 +64,11 @@ def test_every_image_validates_in_one_fold(tiny, pool):
     for fold in folds:
         assert sorted(fold.train.ids + fold.valid.ids) == sorted(ids)
         assert fold.valid.ids == [each for each in ids if each in fold.valid.ids], "in order"
-    assert len({fold.fingerprint for fold in folds}) == 4
+    same = {fold.fingerprint.content for fold in folds}
+    assert len(same) == 1, "the folds of one division"
+    for keys in ({"split_seed": 1}, {"folds": 5}, {"group_pattern": r"\d$"}):
+        other = divided(tiny, **{"folds": 4, "fold": 0, "pool": pool} | keys)
+        assert other.fingerprint.content not in same, keys
     unused = "13 images of val are not used" in folds[1].sentences[0]
     assert unused == (pool == "train")
     assert f"of the {len(ids)} images of" in folds[1].sentences[0]
