@@ -167,28 +167,15 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
         common: see `alignment.align`.
     """
     title = f"{row.name} against {baseline.name}"
-    members = [{run.member: run for run in side.finished if run.seed is not None}
-               for side in (row, baseline)]
-    both = members[0].keys() & members[1].keys()
-    seeds = tuple(sorted({seed for seed, _ in both}))
-    folds = [fold for fold in sorted({fold for _, fold in both})
-             if all((seed, fold) in both for seed in seeds)]
-    sides = [[side[seed, fold] for seed in seeds for fold in folds] for side in members]
+    seeds, folds, sides, notes = common_runs(row, baseline)
     try:
         check_finished(row, baseline, sides)
-        found = align([pool([predicted(each[seed, fold], epoch) for fold in folds])
-                       for each in members for seed in seeds], common)
+        pooled = [side[start:start + len(folds)] for side in sides
+                  for start in range(0, len(side), len(folds))]
+        found = align([pool([predicted(run, epoch) for run in runs]) for runs in pooled], common)
     except UserError as error:
         return None, [f"{title}: not compared: {error}"]
-    notes = [f"{title}: {note}" for note in found.notes]
-    if len(folds) > 1:
-        notes.append(f"{title}: on the validation images of {len(folds)} folds together")
-    if {fold for side in members for _, fold in side} - {*folds}:
-        notes.append(f"{title}: only folds {', '.join(map(str, folds))} finished for every seed "
-                     "on both sides")
-    if left_out := sorted({seed for seed, _ in members[0]} ^ {seed for seed, _ in members[1]}):
-        notes.append(f"{title}: seed{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))} "
-                     "finished on one side only and left out")
+    notes = [f"{title}: {note}" for note in (*found.notes, *notes)]
     labels, (candidate, reference) = found.labels, np.split(found.predictions, 2)
     numbers = [pd.DataFrame([run_numbers(run) for run in side]).mean(skipna=False)
                for side in sides]
@@ -220,6 +207,30 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
         [(str(name), change) for name, change in lost],
         seconds / baseline_seconds if baseline_seconds > 0 and seconds >= 0 else None,
         CAUTIONS.get(len(seeds))), notes
+
+
+def common_runs(row: Row, baseline: Row
+                ) -> tuple[tuple[int, ...], list[int], list[list[Run]], list[str]]:
+    """The seeds and folds that both sides have finished, their runs on each side, by seed and then
+    fold, and notes on what is left out.
+    """
+    members = [{run.member: run for run in side.finished if run.seed is not None}
+               for side in (row, baseline)]
+    both = members[0].keys() & members[1].keys()
+    seeds = tuple(sorted({seed for seed, _ in both}))
+    folds = [fold for fold in sorted({fold for _, fold in both})
+             if all((seed, fold) in both for seed in seeds)]
+    sides = [[side[seed, fold] for seed in seeds for fold in folds] for side in members]
+    notes = []
+    if len(folds) > 1:
+        notes.append(f"on the validation images of {len(folds)} folds together")
+    if {fold for side in members for _, fold in side} - {*folds}:
+        notes.append(f"only folds {', '.join(map(str, folds))} finished for every seed on both "
+                     "sides")
+    if left_out := sorted({seed for seed, _ in members[0]} ^ {seed for seed, _ in members[1]}):
+        notes.append(f"seed{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))} finished on "
+                     "one side only and left out")
+    return seeds, folds, sides, notes
 
 
 def pool(folds: Sequence[Predicted]) -> Predicted:
