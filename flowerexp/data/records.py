@@ -170,21 +170,23 @@ def check(file: str, spec: ReadSpec, number: int, raw: RawRecord) -> Record:
     """A record with its issues but those of its image, and with its id if that can be read."""
     values, names = tfrecord.parse(raw.data), spec.features
     image, label, lost, told, group = None, -1, 1, None, ""
-    identifier = id_of(values or {}, names)
+    identifier, recorded = id_of(values or {}, names), None
+    if values and names.label in values and spec.labels is not Labels.ABSENT:
+        recorded = features.label_of(values[names.label], names.label_kind)
     if raw.damage:
         messages = [raw.damage]
         if raw.span is None and (stated := tfrecord.stated_count(file) or 0) > number:
             lost = stated - number
             messages[0] += f"; {lost} of the {stated} records that its name promises are lost"
-    elif not (messages := feature_issues(values, spec)):
+    elif not (messages := feature_issues(values, spec, identifier, recorded)):
         assert values is not None
         image, identifier = values[names.image][0], identifier or ""
         if names.id is None:
             identifier = f"{file.removeprefix(f'{spec.folder}/')}:{number}"
         if names.group:
             group = features.text_of(values[names.group][0])
-        if names.label in values and spec.labels is not Labels.ABSENT:
-            label, told, messages = class_of(values, spec)
+        if recorded is not None:
+            label, told, messages = class_of(values, recorded, spec)
     return Record(raw.span, image, label, identifier, tuple(
         DataIssue(file, number, identifier, message, lost) for message in messages),
         image_digest(image) if image else 0, told, group)
@@ -200,12 +202,14 @@ def id_of(values: Mapping[str, Sequence[Any]], names: Features) -> str | None:
     return found[0].decode("utf-8", "backslashreplace") if isinstance(found[0], bytes) else None
 
 
-def class_of(values: Mapping[str, Sequence[Any]], spec: ReadSpec
+def class_of(values: Mapping[str, Sequence[Any]], recorded: int | str, spec: ReadSpec
              ) -> tuple[int, tuple[int, str] | None, list[str]]:
-    """The class of a record as far as it is known, what the record tells of it, and issues."""
+    """The class of a record as far as it is known, what the record tells of it, and issues.
+
+    Args:
+        recorded: the label in the record.
+    """
     names = spec.features
-    recorded = features.label_of(values[names.label], names.label_kind)
-    assert recorded is not None  # `feature_issues` found none
     if not spec.names and (names.text or names.label_kind == "text"):
         return -1, ((-1, str(recorded)) if names.text is None else
                     (int(recorded), features.text_of(values[names.text][0]))), []
@@ -223,14 +227,16 @@ def class_of(values: Mapping[str, Sequence[Any]], spec: ReadSpec
     if spec.labels is not Labels.REQUIRED or 0 <= label < bound:
         return label, None, []
     why = "" if spec.num_classes else " unless dataset.num_classes says otherwise"
+    why = f", by the {len(spec.names)} class names" if spec.names else why
     if label == bound and offset == 0:
         why += " (dataset.label_offset=1 if they begin at 1)"
     return label, None, [f"its label {recorded} is out of range: labels are from {offset} to "
                          f"{offset + bound - 1}{why}"]
 
 
-def feature_issues(values: Mapping[str, Sequence[Any]] | None, spec: ReadSpec) -> list[str]:
-    """Issues with the features that `tfrecord.parse` returned."""
+def feature_issues(values: Mapping[str, Sequence[Any]] | None, spec: ReadSpec,
+                   identifier: str | None, recorded: int | str | None) -> list[str]:
+    """Issues with the features that `tfrecord.parse` returned, of which id and label were read."""
     if values is None:
         return ["not a tf.train.Example: were these files written by another program?"]
     messages, names = list[str](), spec.features
@@ -243,12 +249,11 @@ def feature_issues(values: Mapping[str, Sequence[Any]] | None, spec: ReadSpec) -
                 messages.append(f"the feature '{name}' is missing (it has: "
                                 f"{', '.join(map(repr, sorted(values))) or 'none'})")
         elif role == "label":
-            if (spec.labels is not Labels.ABSENT
-                    and features.label_of(values[name], names.label_kind) is None):
+            if spec.labels is not Labels.ABSENT and recorded is None:
                 messages.append(f"the feature '{name}' must be "
                                 f"{features.KINDS[names.label_kind]}")
         elif role == "id":
-            if id_of(values, names) is None:
+            if identifier is None:
                 messages.append(f"the feature '{name}' must be one value of type "
                                 f"{'int64' if names.id_kind == 'integer' else 'bytes'}")
         elif len(values[name]) != 1 or (role == "image" and not isinstance(values[name][0], bytes)):

@@ -26,8 +26,9 @@ HEAD = 12
 FRAME = 16
 """Bytes of a record in addition to its data."""
 CRC_MASK = 0xA282EAD8
-RECORDS = re.compile(r"(?!\.).*(\.tfrec(ords?)?(-\d+-of-\d+)?(\.(gz|gzip|zlib|z))?|-\d+-of-\d+)")
-"""Names of files of records."""
+RECORDS = re.compile(r"(?!\.|.*\.data-\d+-of-).*(\.tfrec(ords?)?(-\d+-of-\d+)?"
+                     r"(\.(gz|gzip|zlib|z))?|-\d+-of-\d+)")
+"""Names of files of records; those of hidden files and of checkpoints are not."""
 CHUNK = 2**18
 """Bytes of a compressed file that are read together."""
 

@@ -180,7 +180,9 @@ def test_labels_from_one(tmp_path, offset):
           train="train/a.tfrec", val="val/b.tfrec")
     found = load(tmp_path, label_offset=offset)
     assert found.train.labels.min() == (0 if offset else 1)
-    assert "dataset.label_offset=1" in mistake(load, tmp_path, class_names=NAMES)
+    sentence = mistake(load, tmp_path, class_names=NAMES)
+    assert "its label 3 is out of range: labels are from 0 to 2, by the 3 class names" in sentence
+    assert "dataset.label_offset=1" in sentence
     assert load(tmp_path, class_names=NAMES, label_offset=1).train.labels.min() == 0
 
 
@@ -252,6 +254,14 @@ def test_photos_are_no_records(tmp_path):
     assert mistake(check_root, TFRecords(str(tmp_path))) == sentence
     write(tmp_path, "TFDS", train="records/a.tfrec")
     check_root(TFRecords(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "is_one"), [
+    ("a.tfrec", True), ("a.tfrecords.gz", True), ("train-00000-of-00005", True),
+    ("._a.tfrec", False), ("a.tfrec.partial", False), ("train.csv", False),
+    ("model.data-00000-of-00001", False)])
+def test_names_of_files_of_records(name, is_one):
+    assert tfrecord.is_records(name) == is_one
 
 
 @pytest.mark.parametrize(("name", "split"), [
