@@ -121,6 +121,7 @@ def test_page_names_every_option_of_each_group_its_default_first(sections):
 
 @pytest.fixture(scope="module")
 def valid_keys():
+    composition.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[
             "augmentation=[flip,perspective,rotation,colour,cutmix,gridmask]"])
