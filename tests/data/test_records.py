@@ -12,6 +12,7 @@ from flowerexp.data import records, tfrecord
 from flowerexp.data.features import Labels, ReadSpec
 from flowerexp.data.sources import Source
 from flowerexp.errors import UserError
+from flowerexp.runs.log import RunLogger
 from flowerexp.train import experiment
 
 SIZE = 16
@@ -388,7 +389,7 @@ def test_jpeg_with_a_cut_body_is_named_when_it_is_decoded(tmp_path):
     table = read(tmp_path)
     source = Source("tfrecords", "", str(tmp_path), SIZE, None, 3, {})
     with pytest.raises(UserError) as mistake:
-        experiment.as_images(table, source, Dataset(), "decoded")
+        experiment.as_images(table, source, Dataset(), "decoded", RunLogger(chief=False))
     assert str(mistake.value).startswith(f"{path}, record 2: ")
     assert "JPEG" in str(mistake.value)
     for labels in (Labels.REQUIRED, Labels.ABSENT):

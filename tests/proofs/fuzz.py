@@ -181,7 +181,7 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
     def run() -> None:
         source = sources.find(config.source)
         table = records.read(source.files["train"], source.spec("train"))
-        experiment.as_images(table, source, config, "decoded")
+        experiment.as_images(table, source, config, "decoded", RunLogger(chief=False))
 
     def check() -> None:
         source = sources.find(config.source)

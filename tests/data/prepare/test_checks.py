@@ -38,7 +38,8 @@ def run_refuses(root, **options):
         data = experiment.load_data(dataset, RunLogger(chief=False))
         test = experiment.load_test(dataset, data)
         if test is not None:  # decoded as it is predicted
-            experiment.as_images(test, data.source, dataset, "decoded")
+            experiment.as_images(test, data.source, dataset, "decoded",
+                                 RunLogger(chief=False))
     except UserError as error:
         return str(error)
     except tf.errors.InvalidArgumentError:
