@@ -162,6 +162,7 @@ def outcomes(path: Path, number: int) -> tuple[str, str]:
     from flowerexp.data.prepare import checks
     from flowerexp.data.sources import TFRecords
     from flowerexp.errors import UserError
+    from flowerexp.runs.log import RunLogger
     from flowerexp.train import experiment
 
     def named(read) -> str:
