@@ -27,6 +27,18 @@ ExifOption = Annotated[bool, typer.Option(
                              "says.")]
 StrictOption = Annotated[bool, typer.Option(
     "--strict", help="Exit with code 1 if a photo could not be used.")]
+ResizeOption = Annotated[str, typer.Option(
+    help="How photos become squares: crop, pad or stretch.")]
+ColumnOption = Annotated[list[str] | None, typer.Option(
+    metavar="KIND=NAME", help="A column of the table, of path, label, group or split, or a feature "
+    "of the data set; several times for several (default: found by their content).",
+    show_default=False)]
+ValOption = Annotated[float, typer.Option(
+    help="Fraction of the photos for validation, more than 0.")]
+TestOption = Annotated[float, typer.Option(
+    help="Fraction of the photos for the test split; 0 for none.")]
+HubArgument = Annotated[str, typer.Argument(
+    help="As the library names it, or a folder that the library wrote.", show_default=False)]
 OutArgument = Annotated[Path, typer.Argument(
     help="Folder of the data set, later dataset.root of the runs.", show_default=False)]
 
@@ -98,17 +110,12 @@ def import_photos(
         show_default=False)],
     out: OutArgument,
     size: SizeOption = 192,
-    val: Annotated[float, typer.Option(
-        help="Fraction of the photos for validation, more than 0.")] = 0.15,
-    test: Annotated[float, typer.Option(
-        help="Fraction of the photos for the test split; 0 for none.")] = 0.15,
+    val: ValOption = 0.15,
+    test: TestOption = 0.15,
     seed: SeedOption = 0,
     exif: ExifOption = True,
-    resize: Annotated[str, typer.Option(
-        help="How photos become squares: crop, pad or stretch.")] = "crop",
-    column: Annotated[list[str] | None, typer.Option(
-        metavar="KIND=NAME", help="A column of the table, of path, label, group or split; several "
-        "times for several (default: found by their content).", show_default=False)] = None,
+    resize: ResizeOption = "crop",
+    column: ColumnOption = None,
     workers: WorkersOption = None,
     strict: StrictOption = False,
 ) -> None:
@@ -127,6 +134,60 @@ def import_photos(
 
         complete = convert.run(
             images, out, convert.ConversionOptions(size, val, test, seed, exif, resize),
+            workers or os.cpu_count() or 1, logger,
+            dict(each.partition("=")[::2] for each in column or ()))
+    if strict and not complete:
+        raise typer.Exit(1)
+
+
+@app.command("from-tfds")
+def from_tfds(
+    name: HubArgument, out: OutArgument, size: SizeOption = 192, val: ValOption = 0.15,
+    test: TestOption = 0.15, seed: SeedOption = 0, exif: ExifOption = True,
+    resize: ResizeOption = "crop", column: ColumnOption = None, workers: WorkersOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Convert a data set of TensorFlow Datasets, as import does.
+
+    Needs the extra tfds, which downloads to $TFDS_DATA_DIR (default ~/tensorflow_datasets).
+    A data set of one split is divided, others keep their splits.
+
+    Example: python -m flowerexp data from-tfds tf_flowers flowers --size 192
+    """
+    with silent_tensorflow() as logger:
+        from flowerexp.data.prepare import convert, hubs
+
+        complete = hubs.run(
+            hubs.tfds, name, out,
+            convert.ConversionOptions(size, val, test, seed, exif, resize),
+            workers or os.cpu_count() or 1, logger,
+            dict(each.partition("=")[::2] for each in column or ()))
+    if strict and not complete:
+        raise typer.Exit(1)
+
+
+@app.command("from-huggingface")
+def from_hugging_face(
+    name: HubArgument, out: OutArgument, size: SizeOption = 192, val: ValOption = 0.15,
+    test: TestOption = 0.15, seed: SeedOption = 0, exif: ExifOption = True,
+    resize: ResizeOption = "crop", column: ColumnOption = None, workers: WorkersOption = None,
+    strict: StrictOption = False,
+    config: Annotated[str | None, typer.Option(
+        help="Configuration of a data set that has several.", show_default=False)] = None,
+) -> None:
+    """Convert a data set of Hugging Face, as import does.
+
+    Needs the extra huggingface, which downloads to $HF_HOME (default ~/.cache/huggingface).
+    A data set of one split is divided, others keep their splits.
+
+    Example: python -m flowerexp data from-huggingface beans beans --column label=labels
+    """
+    with silent_tensorflow() as logger:
+        from flowerexp.data.prepare import convert, hubs
+
+        complete = hubs.run(
+            lambda given: hubs.hugging_face(given, config), name, out,
+            convert.ConversionOptions(size, val, test, seed, exif, resize),
             workers or os.cpu_count() or 1, logger,
             dict(each.partition("=")[::2] for each in column or ()))
     if strict and not complete:
