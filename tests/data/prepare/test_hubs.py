@@ -9,10 +9,12 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.data import records, resizing
+from flowerexp.config import Dataset
+from flowerexp.data import records, resizing, splits
 from flowerexp.data.prepare import convert as convert_module
 from flowerexp.data.prepare import hubs
 from flowerexp.data.prepare.convert import ConversionOptions
+from flowerexp.data.sources import TFRecords, find
 from flowerexp.errors import UserError
 from flowerexp.runs.log import RunLogger
 from tests import forked
@@ -296,3 +298,14 @@ def test_a_missing_extra_is_one_sentence(command, module, package, tmp_path, mon
     assert (f"data from-{command} needs the package {package}: pip install -c constraints.txt -e "
             f"'.[{command}]'") in " ".join((done.output + capsys.readouterr().err).split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_divides_what_has_no_validation_split(tmp_path):
+    folder = make_hugging_face(tmp_path / "made", {"train": range(30), "test": range(30, 36)})
+    assert convert(hubs.hugging_face, folder, tmp_path / "out")
+    dataset = Dataset(TFRecords(str(tmp_path / "out")))
+    found = splits.load(find(dataset.source), dataset, keep_images=True)
+    assert len(found.test.ids) == 6
+    assert len(found.train.ids) + len(found.valid.ids) == 30
+    assert 3 <= len(found.valid.ids) <= 6  # 15 % of each of three classes
+    assert {*found.train.ids, *found.valid.ids} == {f"train:{row}" for row in range(30)}
