@@ -68,6 +68,8 @@ def execute(folder: Path, composed: DictConfig, overrides: Sequence[str],
         check_same_run(config, folder)
         return 0 if is_done(folder) else start(
             config, folder, RunLogger(folder, chief=False), deadline)
+    if not is_done(folder):
+        sources.check_root(config.dataset.source)
     with locked(folder):
         data = data_of_finished(config, folder)
         if initialize_run_dir(config, folder, composed, overrides, data):
@@ -137,7 +139,6 @@ def initialize_run_dir(config: Config, folder: Path, composed: DictConfig,
     check_same_run(config, folder, data)
     if is_done(folder):
         return False
-    sources.check_root(config.dataset.source)
     # Written every time, because the data and the working directory may have moved.
     store.write_config(folder, composed, overrides)
     logger = RunLogger(folder)

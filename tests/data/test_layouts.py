@@ -11,12 +11,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from flowerexp import composition
 from flowerexp.config import Dataset
 from flowerexp.data import class_names, photos, pipeline, records, resizing, splits, tfrecord
 from flowerexp.data.features import Features, Labels, ReadSpec
 from flowerexp.data.pipeline import Split
 from flowerexp.data.sources import TFRecords, check_root, find
 from flowerexp.errors import UserError
+from flowerexp.train import launch
 from tests.data.test_records import feature, jpeg, picture, write_serialized
 
 NAMES = ["daisy", "rose", "tulip"]
@@ -252,6 +254,10 @@ def test_photos_are_no_records(tmp_path):
     sentence = mistake(find, TFRecords(str(tmp_path)))
     assert "dataset=images" in sentence
     assert mistake(check_root, TFRecords(str(tmp_path))) == sentence
+    words = ["dataset=tfrecords", f"dataset.root={tmp_path}"]
+    composition.register()
+    assert sentence == mistake(launch.execute, tmp_path / "run", composition.compose(words), words)
+    assert not (tmp_path / "run").exists()
     write(tmp_path, "TFDS", train="records/a.tfrec")
     check_root(TFRecords(str(tmp_path)))
 
