@@ -102,7 +102,7 @@ def check_data(
 
 
 @app.command("import")
-@app.command("from-folder", help="The same as import, by its former name.")
+@app.command("from-folder", help="The former name of import.")
 def import_photos(
     images: Annotated[str, typer.Argument(
         metavar="PATH", help="A folder with a folder per class, or with train, val and test of "
@@ -147,7 +147,7 @@ def from_tfds(
     resize: ResizeOption = "crop", column: ColumnOption = None, workers: WorkersOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Convert a data set of TensorFlow Datasets, as import does.
+    """Import from TensorFlow Datasets.
 
     Needs the extra tfds, which downloads to $TFDS_DATA_DIR (default ~/tensorflow_datasets).
     A data set of one split is divided, others keep their splits.
@@ -175,7 +175,7 @@ def from_hugging_face(
     config: Annotated[str | None, typer.Option(
         help="Configuration of a data set that has several.", show_default=False)] = None,
 ) -> None:
-    """Convert a data set of Hugging Face, as import does.
+    """Import from Hugging Face.
 
     Needs the extra huggingface, which downloads to $HF_HOME (default ~/.cache/huggingface).
     A data set of one split is divided, others keep their splits.
@@ -204,7 +204,7 @@ def fetch_oxford(
     home: Annotated[str | None, typer.Option(
         help="Address of a mirror of the three archives.", show_default=False)] = None,
 ) -> None:
-    """Download Oxford 102 Flowers as TFRecords.
+    """Download Oxford 102 Flowers.
 
     Uses the official splits: 1020 photos for training, 1020 for validation and 6149 for testing;
     many papers swap the first and the last. Rerun the command to resume an interrupted download
@@ -223,7 +223,7 @@ def fetch_oxford(
 
 @app.command("kaggle")
 def fetch_kaggle(out: OutArgument) -> None:
-    """Download the Kaggle flower competition.
+    """Download the Kaggle competition.
 
     Needs the package kagglehub (pip install "flowerexp[kaggle]"), a Kaggle token (KAGGLE_API_TOKEN
     or ~/.kaggle/kaggle.json), and the rules of tpu-getting-started accepted on its page. The files

@@ -135,8 +135,11 @@ def recognise(files: Sequence[str], given: Mapping[str, str | None],
         except UserError as error:
             unknown = unknown or error
             continue
-        names = (first_of(IDS, others) for _, others in first_records(test if not found.id else ()))
-        return replace(found, id=found.id or next(filter(None, names), None))
+        if found.id is None:  # another record may have one
+            for _, others in (*first_records(files), *first_records(test)):
+                if name := first_of(IDS, others):
+                    return replace(found, id=name, id_kind=id_kind(others[name]))
+        return found
     if unknown:
         raise unknown
     return None
@@ -177,12 +180,15 @@ def of_record(path: str, values: Mapping[str, Sequence[Any]], given: Mapping[str
     ids = values.get(identifier or "")
     return Features(
         image, label, text if label.endswith("/label") and values.get(text) else None, identifier,
-        given.get("group"), label_kind(label, values.get(label, ())),
-        "integer" if ids and isinstance(ids[0], int) else "text")
+        given.get("group"), label_kind(label, values.get(label, ())), id_kind(ids or ()))
 
 
 def first_of(names: Iterable[str], values: Mapping[str, Sequence[Any]]) -> str | None:
     return next((name for name in names if values.get(name)), None)
+
+
+def id_kind(values: Sequence[Any]) -> str:
+    return "integer" if values and isinstance(values[0], int) else "text"
 
 
 def label_kind(name: str, values: Sequence[Any]) -> str:

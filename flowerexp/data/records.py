@@ -181,7 +181,7 @@ def check(file: str, spec: ReadSpec, number: int, raw: RawRecord) -> Record:
     elif not (messages := feature_issues(values, spec, identifier, recorded)):
         assert values is not None
         image, identifier = values[names.image][0], identifier or ""
-        if names.id is None:
+        if names.id is None or names.id not in values:
             identifier = f"{file.removeprefix(f'{spec.folder}/')}:{number}"
         if names.group:
             group = features.text_of(values[names.group][0])

@@ -97,7 +97,8 @@ def test_the_batch_of_the_picture_is_that_of_a_run(tiny):
 
 @pytest.mark.parametrize("words", [
     [], ["predict"], ["evaluate"], ["export"], ["compare"], ["resume"], ["eda"],
-    ["data"], ["data", "check"], ["data", "from-folder"],
+    ["data"], ["data", "check"], ["data", "import"], ["data", "from-folder"],
+    ["data", "from-tfds"], ["data", "from-huggingface"],
     ["data", "oxford102"], ["data", "kaggle"]])
 @pytest.mark.parametrize("columns", [60, 80])
 def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
@@ -112,10 +113,12 @@ def test_help_fits_the_terminal_and_cuts_no_description(words, columns):
     (["predict", "run", "a.jpg", "--flip", "both"], [[Path("run")], [Path("a.jpg")]],
      {"weights": None, "flip": "both", "trust_code": False}),
     (["evaluate", "run", "data", "--weights", "best", "--trust-code"],
-     [[Path("run")], [Path("data")]], {"weights": "best", "flip": None, "trust_code": True}),
+     [[Path("run")], [Path("data")]], {"weights": "best", "flip": None, "common": False, "split": None,
+                                       "trust_code": True}),
     (["export", "run", "out"], [Path("run"), Path("out")], {"weights": None, "trust_code": False}),
     (["compare", "a", "b", "--pairs", "a:b,b:a", "--pairs", "c:a", "--epoch", "best"],
-     [Path("a"), Path("b")], {"pairs": ["a:b,b:a", "c:a"], "epoch": "best"})])
+     [Path("a"), Path("b")], {"pairs": ["a:b,b:a", "c:a"], "epoch": "best",
+                                   "common": False})])
 def test_commands_call_the_functions_of_the_api(monkeypatch, words, expected, options):
     given = []
     monkeypatch.setattr(results, words[0], lambda *words, **options: given.append(
