@@ -371,7 +371,8 @@ def show(target: Path, logger: RunLogger, advise: bool = True) -> bool:
         if summary[key]:
             logger.info(f"{counted(summary[key], 'photo')} {sentence}")
     if small := summary.get("enlarged more"):
-        logger.info(f"enlarged by more than {ENLARGED} times: {', '.join(small)}")
+        logger.info(f"enlarged by more than {ENLARGED} times: {photos.shown(small)}"
+                    f"{f', all in {target / SUMMARY}' * (len(small) > photos.SHOWN)}")
     if lost := summary["classes lost"]:
         logger.info(f"classes left out because none of their photos can be used: "
                     f"{photos.shown(lost)}")

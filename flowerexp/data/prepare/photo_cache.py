@@ -12,7 +12,7 @@ import pandas as pd
 import platformdirs
 
 from flowerexp.config import Dataset
-from flowerexp.data import images, sources
+from flowerexp.data import images, photos, sources
 from flowerexp.data.prepare import convert
 from flowerexp.data.source import Source
 from flowerexp.data.tables import Table
@@ -68,8 +68,10 @@ def decoded(rows: Table, source: Source, dataset: Dataset, logger: RunLogger | N
     with logger.progress(len(rows.ids), 0) as advance:
         table, small = images.decode(rows, source.listing, squares, advance)
     if small:
-        logger.info(f"{counted(len(small), 'photo')} enlarged by more than {images.ENLARGED} "
-                    f"times: {', '.join(small)}")
+        said = f"{counted(len(small), 'photo')} enlarged by more than {images.ENLARGED} times"
+        logger.info(f"{said}: {photos.shown(small)}")
+        if len(small) > photos.SHOWN:
+            logger.debug(f"{said}, all: {', '.join(small)}")
     return table
 
 

@@ -114,7 +114,8 @@ def test_every_kind_of_picture_is_read(tmp_path, capsys):
         assert tf.io.extract_jpeg_shape(image).numpy().tolist() == [16, 16, 3]
     said = capsys.readouterr().out
     assert "3 photos with a side of less than 16 pixels enlarged" in said
-    assert "enlarged by more than 4 times: all/long.jpg, all/one pixel.jpg, all/tiny.jpg" in said
+    assert ("enlarged by more than 4 times: 'all/long.jpg', 'all/one pixel.jpg', "
+            "'all/tiny.jpg'\n") in said
 
 
 def test_photos_are_turned_as_exif_says_unless_it_is_off(tmp_path, capsys):
