@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flowerexp.cli.main import app
-from flowerexp.data import photos, records, resizing, sources
+from flowerexp.data import class_names, photos, records, resizing
 from flowerexp.data.prepare import checks, convert
 from flowerexp.data.prepare.convert import ConversionOptions
 from flowerexp.errors import UserError
@@ -214,8 +214,8 @@ def test_copies_of_a_picture_are_left_out_and_listed(tmp_path):
     ["two\nlines", 'a, "b"'], ["[x]", "y"], ["x\u2028y", "z"], ["0", "1"], ["é", " "]])
 def test_names_of_classes_are_read_back_as_they_are(tmp_path, names):
     (tmp_path / "classes.txt").write_text(convert.as_lines(names), encoding="utf-8")
-    read_back = sources.read_class_names(str(tmp_path / "classes.txt"))
-    assert list(read_back) == [name.strip() for name in names if name.strip()]
+    read_back = class_names.read(str(tmp_path / "classes.txt"))
+    assert list(read_back.names) == [name.strip() for name in names if name.strip()]
 
 
 def test_five_thousand_classes(tmp_path):
@@ -287,7 +287,7 @@ def test_names_beside_the_records_are_taken_and_said(tmp_path):
     for root in (tmp_path / "out", folder):
         source = source_of(root)
         assert source.class_names == ("a", "b")
-        assert source.reason.endswith(f"class names of {folder}/classes.txt")
+        assert f"class names of {folder}/classes.txt" in source.reason
     assert source_of(folder, class_names=["x", "y"]).class_names == ("x", "y")
     with pytest.raises(UserError, match=r"classes.txt holds 2 names where dataset.num_classes"):
         source_of(folder, num_classes=3)
