@@ -213,7 +213,7 @@ def test_predictions_on_the_test_set(trained_run):
 
 
 def test_a_folder_of_an_earlier_version_has_no_ids_and_no_probabilities(tmp_path):
-    run = flowerexp.load_run(write_experiment(tmp_path, "original"))
+    run = flowerexp.load_run(write_experiment(tmp_path, "original", ids=[]))
     found = run.predictions()
     assert found.columns.tolist() == ["id", "label", "prediction"]
     assert found["id"].isna().all()
@@ -324,7 +324,7 @@ def test_photos_that_cannot_be_read_are_a_warning(trained_run, tiny, tmp_path):
         found = flowerexp.predict(trained_run, tmp_path)
     assert found["id"].tolist() == ["good.png"]
     (skipped,) = found.attrs["skipped"]
-    assert skipped.startswith(f"{tmp_path / 'bad.jpg'} is damaged")
+    assert skipped.startswith(f"{tmp_path / 'bad.jpg'} is not a photo that can be read")
 
 
 @pytest.mark.parametrize("options", [{"weights": "first"}, {"flip": "diagonal"}])
