@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowerexp.data import formats, photos
+from flowerexp.data import formats, layouts, photos, tfrecord
 from flowerexp.data.division import SPLITS
 from flowerexp.data.photos import Photo
 from flowerexp.errors import UserError
@@ -15,7 +15,6 @@ from flowerexp.runs import store
 
 __all__ = ["SPLITS", "Input", "find"]
 
-RECORDS = ".tfrec"
 SIZED = "tfrecords-jpeg-{0}x{0}"
 """The name of a folder of records of one size below a data set's root."""
 TEST_LABELS = "test_labels.csv"
@@ -52,9 +51,9 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
     """Finds the records or photos at a path.
 
     Args:
-        paths: a folder of *.tfrec files, the root of a data set (its test split, with `names` its
+        paths: a folder of files of records, the root of a data set (its test split, with `names` its
             val split), or a folder of photos, searched recursively; or one or several files, all
-            *.tfrec or all photos, whose ids are then their paths as given.
+            records or all photos, whose ids are then their paths as given.
         sizes: the image sizes of the runs, for a root with folders of several sizes.
         names: the names of the classes in label order, if labels are needed.
         split: the split of a data set; None for the default.
@@ -81,11 +80,11 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
     root, wanted = paths[0], split or ("test" if names is None else "val")
     for folder in itertools.chain([root], (root / SIZED.format(size) for size in sizes),
                                   only_size(root)):
-        if any(records_in(folder / name) for name in ("train", "val", "test")):
-            if not (records := records_in(folder / wanted)):
-                raise UserError(f"{folder} is a data set without a folder {wanted} of TFRecords: "
-                                "give the folder of the split that you mean")
-            return of_records(folder / wanted, records)
+        if by_split := splits_in(folder):
+            if wanted not in by_split:
+                raise UserError(f"{folder} is a data set without {wanted}, only "
+                                f"{' and '.join(by_split)}: give the files that you mean")
+            return of_records(by_split[wanted][0].parent, by_split[wanted])
     found = in_folder(root)
     if found.records or names is None:
         return found
@@ -101,7 +100,7 @@ def of_records(folder: Path, records: tuple[Path, ...]) -> Input:
 
 def of_files(paths: Sequence[Path], names: Sequence[str] | None) -> Input:
     """The input of files that were given one by one, in that order."""
-    others = tuple(path for path in paths if path.suffix != RECORDS)
+    others = tuple(path for path in paths if not tfrecord.is_records(path.name))
     if not others:
         return Input(paths[0], tuple(paths))
     if len(others) < len(paths):
@@ -125,8 +124,24 @@ def only_size(root: Path) -> Iterator[Path]:
 def records_in(folder: Path) -> tuple[Path, ...]:
     """The TFRecord files of a split, sorted by name."""
     # Not glob, which would read brackets in the folder's own name as a pattern.
-    return tuple(sorted(each for each in folder.iterdir() if each.suffix == RECORDS)
+    return tuple(sorted(each for each in folder.iterdir() if tfrecord.is_records(each.name))
                  ) if folder.is_dir() else ()
+
+
+def splits_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The TFRecord files of each split of a data set: in folders that are named as splits, or side
+    by side under names that tell several; empty for anything else.
+    """
+    found = dict[str, tuple[Path, ...]]()
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (split := photos.split_of(each.name)) and (records := records_in(each)):
+            found[split] = found.get(split, ()) + records
+    by_name = dict[str | None, tuple[Path, ...]]()
+    for each in records_in(folder):
+        split = layouts.split_of_file(each.name)
+        by_name[split] = (*by_name.get(split, ()), each)
+    named = {split: files for split, files in by_name.items() if split is not None}
+    return found or (named if len(named) == len(by_name) > 1 else {})
 
 
 def in_folder(folder: Path) -> Input:
@@ -142,7 +157,7 @@ def in_folder(folder: Path) -> Input:
     if records:
         return of_records(folder, records)
     if not pictures and not any(file.suffix.lower() == photos.PARQUET for file in files):
-        raise UserError(f"{folder} holds neither TFRecords (*{RECORDS}) nor pictures "
+        raise UserError(f"{folder} holds neither TFRecords nor pictures "
                         f"({formats.READABLE})")
     given = tuple(Photo(path, path.relative_to(folder).as_posix(), "") for path in pictures)
     return Input(folder, (), given, (-1,) * len(given), len(files) + hidden.total() - len(pictures))

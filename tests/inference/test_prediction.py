@@ -179,6 +179,24 @@ def test_unreadable_pictures_are_listed_and_the_others_predicted(trained_run, ph
     assert "no image can be used, 2 are bad; the first:" in said
 
 
+@pytest.mark.parametrize(("files", "test", "val"), [
+    (["training_set/a.tfrec", "validation/a.tfrecord.gz", "test_set/a.tfrecord"],
+     ["test_set/a.tfrecord"], ["validation/a.tfrecord.gz"]),
+    (["flowers-train.tfrecord-00000-of-00001", "flowers-test.tfrecord-00000-of-00002",
+      "flowers-test.tfrecord-00001-of-00002", "flowers-validation.tfrecord-00000-of-00001"],
+     ["flowers-test.tfrecord-00000-of-00002", "flowers-test.tfrecord-00001-of-00002"],
+     ["flowers-validation.tfrecord-00000-of-00001"]),
+    (["train-0.tfrec", "train-1.tfrec"], ["train-0.tfrec", "train-1.tfrec"],
+     ["train-0.tfrec", "train-1.tfrec"])])
+def test_the_split_of_records_is_told_by_folders_or_files(tmp_path, files, test, val):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for names, expected in ((None, test), (NAMES, val)):
+        found = inputs.find([tmp_path], [16], names).records
+        assert [path.relative_to(tmp_path).as_posix() for path in found] == expected
+
+
 def test_records_of_any_size_with_and_without_ids_and_labels(trained_run, tmp_path):
     images = [tf.io.encode_jpeg(photo(name, 30, 45, seed), quality=95).numpy()
               for seed, name in enumerate(NAMES)]
@@ -282,7 +300,7 @@ def test_a_root_of_several_sizes_gives_that_of_the_run(tiny, tmp_path):
     (lambda folder: tfrecord.write(folder / "val.tfrec", [b""], [3], ["x"]) or [
         shutil.rmtree(folder / name) for name in NAMES], "label 3 is out of range.*3 classes"),
     (lambda folder: (folder / "test").mkdir() or tfrecord.write(
-        folder / "test/x.tfrec", [b""], None, ["x"]), "a data set without a folder val"),
+        folder / "test/x.tfrec", [b""], None, ["x"]), "a data set without val, only test"),
     (lambda folder: [shutil.rmtree(folder / name) for name in NAMES], "holds neither TFRecords")])
 def test_data_that_cannot_be_evaluated(trained_run, photos, tmp_path, change, message):
     folder = shutil.copytree(photos, tmp_path / "data")
