@@ -148,7 +148,7 @@ for weights in ("last", "best"):
     loaded = tf.saved_model.load(str(place / weights / "saved_model"))
     jpeg = tf.constant([path.read_bytes() for path in sorted(jpegs.iterdir())])
     exported = loaded.signatures["serving_default"](jpeg=jpeg)
-    batches = prediction.Ensemble([found]).predict(inputs.find([jpegs], [16]), labelled=False)
+    batches = prediction.Ensemble([found]).predict(inputs.find([jpegs], [16]), None)
     expected = np.concatenate([batch.probabilities for batch in batches])
     assert np.abs(exported["probabilities"].numpy() - expected).max() < 1e-5
     assert (exported["class_id"].numpy() == expected.argmax(1)).all()
