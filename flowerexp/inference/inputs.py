@@ -51,7 +51,7 @@ def find(paths: Sequence[Path], sizes: Collection[int], names: Sequence[str] | N
     """Finds the records or photos at a path.
 
     Args:
-        paths: a folder of files of records, the root of a data set (its test split, with `names` its
+        paths: a folder of records, the root of a data set (its test split, with `names` its
             val split), or a folder of photos, searched recursively; or one or several files, all
             records or all photos, whose ids are then their paths as given.
         sizes: the image sizes of the runs, for a root with folders of several sizes.
