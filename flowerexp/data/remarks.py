@@ -58,7 +58,8 @@ def of_splits(train: Table, valid: Table, test: Table | None, names: Sequence[st
 def without_images(present: npt.NDArray[np.bool_], names: Sequence[str], has_names: bool) -> str:
     """The sentence about classes without images, bool [classes], and what to do about them."""
     empty, first = ~present, int(present.argmax())
-    sentence = f"{classes(empty, names)} of {len(names)} have no image"
+    verb = "has" if empty.sum() == 1 else "have"
+    sentence = f"{classes(empty, names)} of {len(names)} {verb} no image"
     if has_names:
         return f"{sentence}: are these the class names of these data?"
     if present[first:].all():

@@ -25,11 +25,11 @@ def said(train, valid=(), test=None, has_names=False, pictures=()):
 
 
 @pytest.mark.parametrize(("labels", "has_names", "words"), [
-    ([1, 2, 3], False, r"1 class \(0\) of 4 have no image: labels begin at 1, and "
+    ([1, 2, 3], False, r"1 class \(0\) of 4 has no image: labels begin at 1, and "
                        r"dataset\.label_offset=1 leaves it out"),
     ([2, 3], False, r"2 classes \(0, 1\) of 4 .* dataset\.label_offset=2 leaves them out"),
-    ([0, 1, 3], False, r"1 class \(2\) of 4 have no image: a file dataset\.class_names"),
-    ([0, 1, 3], True, r"1 class \(2\) of 4 have no image: are these the class names")])
+    ([0, 1, 3], False, r"1 class \(2\) of 4 has no image: a file dataset\.class_names"),
+    ([0, 1, 3], True, r"1 class \(2\) of 4 has no image: are these the class names")])
 def test_classes_without_images(labels, has_names, words):
     (sentence,) = said(labels, labels, has_names=has_names)
     assert re.match(f"warning: {words}", sentence)
