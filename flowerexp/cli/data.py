@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,6 +101,20 @@ def check_data(
         raise typer.Exit(1)
 
 
+def import_with(start: Callable[..., bool], options: tuple[Any, ...], column: list[str] | None,
+                workers: int | None, strict: bool) -> None:
+    """Imports by `start`, a function of ConversionOptions of some options, the number of workers,
+    the logger and the columns, which returns whether every photo could be read.
+    """
+    with silent_tensorflow() as logger:
+        from flowerexp.data.prepare import convert
+
+        complete = start(convert.ConversionOptions(*options), workers or os.cpu_count() or 1,
+                         logger, dict(each.partition("=")[::2] for each in column or ()))
+    if strict and not complete:
+        raise typer.Exit(1)
+
+
 @app.command("import")
 @app.command("from-folder", help="The former name of import.")
 def import_photos(
@@ -129,15 +143,12 @@ def import_photos(
 
     Example: python -m flowerexp data import photos flowers --size 192
     """
-    with silent_tensorflow() as logger:
+    def start(*how: Any) -> bool:
         from flowerexp.data.prepare import convert
 
-        complete = convert.run(
-            images, out, convert.ConversionOptions(size, val, test, seed, exif, resize),
-            workers or os.cpu_count() or 1, logger,
-            dict(each.partition("=")[::2] for each in column or ()))
-    if strict and not complete:
-        raise typer.Exit(1)
+        return convert.run(images, out, *how)
+
+    import_with(start, (size, val, test, seed, exif, resize), column, workers, strict)
 
 
 @app.command("from-tfds")
@@ -154,16 +165,12 @@ def from_tfds(
 
     Example: python -m flowerexp data from-tfds tf_flowers flowers --size 192
     """
-    with silent_tensorflow() as logger:
-        from flowerexp.data.prepare import convert, hubs
+    def start(*how: Any) -> bool:
+        from flowerexp.data.prepare import hubs
 
-        complete = hubs.run(
-            hubs.tfds, name, out,
-            convert.ConversionOptions(size, val, test, seed, exif, resize),
-            workers or os.cpu_count() or 1, logger,
-            dict(each.partition("=")[::2] for each in column or ()))
-    if strict and not complete:
-        raise typer.Exit(1)
+        return hubs.run(hubs.tfds, name, out, *how)
+
+    import_with(start, (size, val, test, seed, exif, resize), column, workers, strict)
 
 
 @app.command("from-huggingface")
@@ -182,16 +189,12 @@ def from_hugging_face(
 
     Example: python -m flowerexp data from-huggingface beans beans --column label=labels
     """
-    with silent_tensorflow() as logger:
-        from flowerexp.data.prepare import convert, hubs
+    def start(*how: Any) -> bool:
+        from flowerexp.data.prepare import hubs
 
-        complete = hubs.run(
-            lambda given: hubs.hugging_face(given, config), name, out,
-            convert.ConversionOptions(size, val, test, seed, exif, resize),
-            workers or os.cpu_count() or 1, logger,
-            dict(each.partition("=")[::2] for each in column or ()))
-    if strict and not complete:
-        raise typer.Exit(1)
+        return hubs.run(lambda given: hubs.hugging_face(given, config), name, out, *how)
+
+    import_with(start, (size, val, test, seed, exif, resize), column, workers, strict)
 
 
 @app.command("oxford102")
