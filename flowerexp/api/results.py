@@ -19,6 +19,7 @@ from flowerexp.config import one_of
 from flowerexp.errors import UserError, counted
 from flowerexp.inference import export as exporting
 from flowerexp.inference import held_out, inputs, prediction, trained
+from flowerexp.inference.trained import TrainedRun
 from flowerexp.runs import evaluations, reader
 from flowerexp.runs.log import RunLogger
 
@@ -96,7 +97,8 @@ def predict(runs: Paths, photos: Paths, *, weights: str | None = None,
         UserError: for an unfinished run, or if no photo can be read.
     """
     rows, skipped = list[pd.DataFrame](), list[str]()
-    for batch in _predictions("predict", runs, photos, weights, flip, trust_code, logger, skipped):
+    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
+    for batch in _predictions("predict", chosen, photos, flip, logger, skipped):
         rows += [batch.top_classes()] if batch.ids else []
     found = pd.concat(rows, ignore_index=True)
     found.attrs["skipped"] = skipped
@@ -127,18 +129,18 @@ def evaluate(runs: Paths, data: Paths, *, weights: str | None = None,
     """
     confusion, skipped, ids = np.zeros((), np.int64), list[str](), list[str]()
     found: list[tuple[Any, ...]] = []
-    for batch in _predictions("evaluate", runs, data, weights, flip, trust_code, logger, skipped,
-                              common, split):
+    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
+    for batch in _predictions("evaluate", chosen, data, flip, logger, skipped, common, split):
         ids += batch.ids
         found.append((batch.labels, batch.digests, batch.predictions))
         confusion = confusion + batch.confusion_matrix()
     result = prediction.Evaluation(confusion, batch.names, skipped)
-    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
     if len(chosen) > 1:
         return result
     judged = held_out.Judged(ids, *map(np.concatenate, zip(*found, strict=True)))
     try:
-        kept = held_out.keep(chosen[0], ", ".join(map(str, _paths(data))), flip, judged, result)
+        given = ", ".join([*map(str, _paths(data)), *([split] if split else [])])
+        kept = held_out.keep(chosen[0], given, flip, judged, result)
     except OSError as error:
         logger.info(f"not kept in {chosen[0].folder}, which cannot be written ({error.strerror})")
         return result
@@ -166,9 +168,9 @@ def export(run: Run | str | os.PathLike[str], folder: str | os.PathLike[str], *,
     return Path(folder)
 
 
-def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip: str | None,
-                 trust_code: bool, logger: RunLogger, skipped: list[str],
-                 common: bool = False, split: str | None = None) -> Iterator[prediction.Batch]:
+def _predictions(task: str, chosen: Sequence[TrainedRun], data: Paths, flip: str | None,
+                 logger: RunLogger, skipped: list[str], common: bool = False,
+                 split: str | None = None) -> Iterator[prediction.Batch]:
     """Yields predictions after all arguments are checked, which needs no TensorFlow.
 
     Args:
@@ -180,7 +182,6 @@ def _predictions(task: str, runs: Paths, data: Paths, weights: str | None, flip:
         one_of("split", split, inputs.SPLITS)
     if flip is not None:
         one_of("flip", flip, tuple(filter(None, prediction.FLIPS)))
-    chosen = trained.find_all(_paths(runs), weights, trust_code or _trusted(runs))
     labelled = task == "evaluate"
     given = inputs.find(_paths(data), [run.image_size for run in chosen if run.image_size],
                         chosen[0].names if labelled else None, split, common)

@@ -1,7 +1,7 @@
 """Compares run folders: their rows, the pairs among them, and the runs that did not finish."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Comparison:
         """
         rows = self.rows
         counted_runs = [run for row in rows for run in row.counted]
-        titles = evaluations.titles(each for run in counted_runs for each in run.evaluations)
+        titles = titles_of(rows)
         names = [*reader.number_names(counted_runs),
                  *(f"{title} {name}" for title in titles.values() for name in metrics.NAMES)]
         numbers = [pd.DataFrame([reader.run_numbers(run) | reader.test_numbers(run, titles)
@@ -96,6 +96,12 @@ class Comparison:
         return tables.to_html(self)
 
 
+def titles_of(rows: Sequence[Row]) -> Mapping[str, str]:
+    """The titles of the data sets on which the runs of all rows were evaluated."""
+    return evaluations.titles(each for row in rows for run in row.counted
+                              for each in run.evaluations)
+
+
 def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last",
             common: bool = False) -> Comparison:
     """Compares the run folders at or below some paths.
@@ -117,7 +123,8 @@ def compare(paths: Paths, pairs: str | Sequence[str] = (), epoch: str = "last",
     rows, superseded, notes = build_rows([run for run in runs if run.seed is not None])
     texts = [pairs] if isinstance(pairs, str) else pairs
     wanted, remarks = asked_pairs(rows, texts) if pairs else named_pairs(rows)
-    built = [build_pair(row, baseline, epoch, common) for row, baseline in dict.fromkeys(wanted)]
+    built = [build_pair(row, baseline, epoch, common, titles_of(rows))
+             for row, baseline in dict.fromkeys(wanted)]
     notes += [f"{run.folder}: {each.data}: {each.caution}" for row in rows for run in row.counted
               for each in run.evaluations if each.caution]
     notes += remarks + [sentence for _, sentences in built for sentence in sentences]

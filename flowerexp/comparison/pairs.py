@@ -1,6 +1,6 @@
 """Compares a row with its baseline: which rows are paired, and how they differ."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from flowerexp.comparison.alignment import Predicted, align
 from flowerexp.comparison.rows import Row
 from flowerexp.errors import UserError
 from flowerexp.hints import nearest
-from flowerexp.runs import evaluations
 from flowerexp.runs.reader import SECONDS, Run, chosen_epoch, metric_names, run_numbers
 
 MOST_CLASSES = 5
@@ -159,12 +158,13 @@ def readings_of(parts: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
+def build_pair(row: Row, baseline: Row, epoch: str, common: bool, titles: Mapping[str, str]
                ) -> tuple[Pair | None, list[str]]:
     """The change from a baseline to a row, and notes; None if they cannot be compared.
 
     Args:
         common: see `alignment.align`.
+        titles: see `evaluations.titles`.
     """
     title = f"{row.name} against {baseline.name}"
     seeds, folds, sides, notes = common_runs(row, baseline)
@@ -182,15 +182,15 @@ def build_pair(row: Row, baseline: Row, epoch: str, common: bool = False
     changes = (numbers[0] - numbers[1]).dropna()
     differences = {name: Interval(*values) for name, values in
                    significance.bootstrap(labels, candidate, reference).items()}
-    for title, judged in held_out([*sides[0], *sides[1]]).items():
+    for data, judged in held_out([*sides[0], *sides[1]], titles).items():
         try:
             other = align(judged, common)
-        except UserError as error:
-            notes.append(f"{title}: not compared on {judged[0].where}: {error}")
+        except UserError as error:  # their classes differ
+            notes.append(f"{title}: not compared on {data}: {error}")
             continue
-        one, reference_of = np.split(other.predictions, 2)
-        scores = significance.bootstrap(other.labels, one, reference_of)
-        differences |= {f"{title} {name}": Interval(*values) for name, values in scores.items()}
+        one, another = np.split(other.predictions, 2)
+        scores = significance.bootstrap(other.labels, one, another)
+        differences |= {f"{data} {name}": Interval(*values) for name, values in scores.items()}
     for name in metric_names([*sides[0], *sides[1]]):
         if f"{epoch} {name}" in changes:
             differences.setdefault(name, Interval(changes[f"{epoch} {name}"]))
@@ -256,9 +256,8 @@ def check_finished(row: Row, baseline: Row, sides: Sequence[Sequence[Run]]) -> N
             raise UserError(f"{run.folder} has no predictions for the validation set")
 
 
-def held_out(runs: Sequence[Run]) -> dict[str, list[Predicted]]:
+def held_out(runs: Sequence[Run], titles: Mapping[str, str]) -> dict[str, list[Predicted]]:
     """The evaluations of all runs on each data set that all were evaluated on, by its title."""
-    titles = evaluations.titles(each for run in runs for each in run.evaluations)
     found: dict[str, list[Predicted]] = {}
     for run in runs:
         for each in run.evaluations:

@@ -17,8 +17,8 @@ FOLDER = "evaluations"
 class Evaluated:
     """The predictions of a run for a labelled data set, and their scores.
 
-    data: the path that was given.
-    fingerprint: a hash of the data's content: class names, ids, labels and images.
+    data: the path that was given, and the split if one was.
+    fingerprint: a hash of the data's content: ids, names of their classes, and images.
     weights: best | last, the epoch of the weights; flip: see `prediction.FLIPS`.
     names: the run's class names in label order.
     ids, labels, predictions: of the images, in order; labels and predictions are class ids.

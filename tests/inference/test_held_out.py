@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import flowerexp
 from flowerexp.errors import UserError
+from flowerexp.inference import held_out
 from flowerexp.runs import evaluations, store
 from tests.data.test_records import write_serialized
 
@@ -72,6 +73,43 @@ def test_an_evaluation_is_kept_and_compared(run, tiny, tmp_path):
     differences = compared.differences.set_index("metric")
     for metric in ("acc", "recall", "precision", "f1"):
         assert differences.loc[f"test {metric}", ["difference", "low", "high"]].tolist() == [0] * 3
+
+
+def test_runs_with_classes_in_another_order_are_evaluated_on_the_same_data(run, tiny, tmp_path):
+    """Both columns of the table are one, and their difference is that of the same predictions."""
+    flowerexp.evaluate(run, tiny)
+    [kept] = evaluations.read(run)
+    order = np.array([2, 0, 1])  # old id -> new id
+    other = shutil.copytree(run, tmp_path / "other")
+    shutil.rmtree(other / evaluations.FOLDER)
+    names = tuple(np.array(kept.names)[np.argsort(order)].tolist())
+    renamed = evaluations.Evaluated(**vars(kept) | {
+        "names": names, "labels": tuple(order[list(kept.labels)].tolist()),
+        "predictions": tuple(order[list(kept.predictions)].tolist())})
+    table = held_out.Judged(kept.ids, np.array(renamed.labels), np.zeros(13, np.uint64),
+                            np.array(renamed.predictions))
+    assert held_out.content(names, table) == held_out.content(
+        kept.names, table._replace(labels=np.array(kept.labels)))
+    evaluations.write(other, renamed)
+    config = other / ".hydra/config.yaml"
+    config.write_text(config.read_text().replace("dropout: 0.05", "dropout: 0.1"))
+    compared = flowerexp.compare(run, other, pairs=f"{other.name}:{run.name}")
+    assert compared.differences.set_index("metric").loc["test f1", "difference"] == 0
+
+
+@pytest.mark.parametrize(("groups", "expected"), [
+    ("id,group\nval0,plant\nval1,other\n", 1), ("id,group\nelsewhere,plant\n", None), (None, None)])
+def test_images_of_groups_that_were_trained_on_are_counted(run, tiny, tmp_path, groups, expected):
+    """A file of groups that is gone, or of other images, ends no evaluation."""
+    store.write_train_images(run, [1, 2], ["plant", ""])
+    path = tmp_path / "groups.csv"
+    if groups:
+        path.write_text(groups)
+    config = run / ".hydra/config.yaml"
+    config.write_text(config.read_text().replace("  groups: null", f"  groups: {path}"))
+    assert str(path) in config.read_text()
+    flowerexp.evaluate(run, tiny)
+    assert evaluations.read(run)[0].trained_on.get("images of groups") == expected
 
 
 def test_images_that_were_trained_on_are_said(run, tiny):
